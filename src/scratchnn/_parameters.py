@@ -1,0 +1,85 @@
+"""The constructor's parameters: which values they may take, named configurations, and what training makes of them."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+
+from ._sklearn import Interval, Options, StrOptions
+from .losses import LOSSES
+from .network import ACTIVATIONS
+from .training import Settings
+
+CONSTRAINTS: dict[str, list[Any]] = {
+    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+    "activation": [StrOptions(set(ACTIVATIONS))],
+    "solver": [StrOptions({"adam", "sgd", "lbfgs"})],
+    "alpha": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [StrOptions({"auto", "full"}), Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+    "power_t": [Interval(Real, 0, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "shuffle": ["boolean"],
+    "random_state": ["random_state"],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "verbose": ["verbose"],
+    "warm_start": ["boolean"],
+    "momentum": [Interval(Real, 0, 1, closed="both")],
+    "nesterovs_momentum": ["boolean"],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "beta_1": [Interval(Real, 0, 1, closed="left")],
+    "beta_2": [Interval(Real, 0, 1, closed="left")],
+    "epsilon": [Interval(Real, 0, None, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+    "max_fun": [Interval(Integral, 1, None, closed="left")],
+    "loss": [StrOptions(set(LOSSES))],
+    "standardize": ["boolean"],
+    "init": [StrOptions({"glorot_uniform", "he_uniform", "scratch"})],
+    "hidden_bias": ["boolean"],
+    "device": [str, torch.device],
+    "dtype": [StrOptions({"auto", "float32", "float64"})],
+    "scoring": [str, callable],
+}
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # The plain method of `network`, to the letter.
+    "scratch": {
+        "hidden_layer_sizes": (20,),
+        "hidden_bias": False,
+        "init": "scratch",
+        "loss": "mae",
+        "solver": "sgd",
+        "momentum": 0.0,
+        "nesterovs_momentum": False,
+        "alpha": 0.0,
+        "batch_size": "full",
+        "shuffle": False,
+        "learning_rate_init": 0.1,
+        "max_iter": 30,
+        "tol": 0.0,
+        "n_iter_no_change": np.inf,
+        "standardize": False,
+        "dtype": "float32",
+    },
+}
+
+
+def make_settings(params: dict[str, Any], n_samples: int, max_iter: int, early_stopping: bool) -> Settings:
+    """Return how to train on ``n_samples`` rows, from the (valid) parameters of the estimator."""
+    batch_size = params["batch_size"]
+    solver = params["solver"]
+    # L-BFGS stops by its gradient, not by patience, unless it watches a validation set.
+    patience = np.inf if solver == "lbfgs" and not early_stopping else params["n_iter_no_change"]
+    resolved = {
+        "batch_size": {"auto": min(200, n_samples), "full": n_samples}.get(batch_size) or min(batch_size, n_samples),
+        "learning_rate": params["learning_rate"] if solver == "sgd" else "constant",
+        "max_iter": max_iter,
+        "early_stopping": early_stopping,
+        "n_iter_no_change": patience,
+        "verbose": bool(params["verbose"]),
+    }
+    same = {name: params[name] for name in Settings.__dataclass_fields__ if name not in resolved}
+    return Settings(**same, **resolved)

@@ -1,0 +1,118 @@
+"""Checks of what users pass to `fit`, beyond those of scikit-learn, and the validation split."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.model_selection import train_test_split
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+
+from ._convert import Labels
+from ._sklearn import check_sample_weight
+
+Array = NDArray[Any]
+
+
+def check_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
+    """Return the parameter as a tuple of plain integers, or raise ValueError."""
+    sizes = tuple(np.atleast_1d(np.asarray(sizes, dtype=object)).tolist())
+    if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) and size > 0 for size in sizes):
+        raise ValueError(
+            f"hidden_layer_sizes must be > 0, whole numbers, one for each hidden layer, got {sizes}. Use for example "
+            "(100,), or () for no hidden layer."
+        )
+    return tuple(int(size) for size in sizes)
+
+
+def check_targets(y: Any) -> tuple[Array, bool]:
+    """Return targets as an array, (n_samples,) or (n_samples, n_outputs), and whether they are multilabel."""
+    check_classification_targets(y)
+    kind = type_of_target(y, input_name="y")
+    if kind == "multilabel-indicator":
+        return (y.toarray() if sparse.issparse(y) else np.asarray(y)), True
+    if kind == "multiclass-multioutput":
+        raise ValueError(
+            f"y must be one label per row, or 0 and 1 for each of several labels, got {kind} of shape {np.shape(y)}. "
+            "Fit one classifier per column with sklearn.multioutput.MultiOutputClassifier."
+        )
+    return column_or_1d(y, warn=True), False
+
+
+def find_labels(y: Array, multilabel: bool) -> Labels:
+    """Return the labels of training targets, or raise ValueError if there is nothing to tell apart."""
+    labels = Labels(np.arange(y.shape[1]) if multilabel else np.unique(y), multilabel)
+    if len(labels.classes) < 2:
+        raise ValueError(
+            f"y must have at least two classes, got one class: {labels.classes}. Add rows of another class; if this is "
+            "a fold of cross-validation, stratify."
+        )
+    return labels
+
+
+def check_known(y: Array, multilabel: bool, labels: Labels, name: str) -> None:
+    """Raise ValueError if ``y``, called ``name``, has labels that ``labels`` has not, or another form."""
+    if multilabel != labels.multilabel or (multilabel and y.shape[1] != len(labels.classes)):
+        form = f"{len(labels.classes)} label columns" if labels.multilabel else "one column of class labels"
+        raise ValueError(f"{name} must have the form of the training targets, {form}, got shape {y.shape}.")
+    unknown = [] if multilabel else np.setdiff1d(y, labels.classes)
+    if len(unknown):
+        raise ValueError(
+            f"{name} must hold no labels but the classes of training, {labels.classes}, got also {unknown}: `y` has "
+            "classes not in `self.classes_`. Leave these rows out, or train with these classes."
+        )
+
+
+def check_weights(weights: Any, X: Array, name: str) -> Array | None:
+    """Return the row weights as float64 of shape (n_samples,), or None for None."""
+    if weights is None:
+        return None
+    checked: Array = check_sample_weight(weights, X, dtype=np.float64)
+    remedy = "Use 0 for the rows to leave out, and a positive number for the others."
+    if (checked < 0).any():
+        raise ValueError(f"{name} must not have negative values, got {checked.min():g}. {remedy}")
+    if not checked.any():
+        raise ValueError(f"{name} must have a positive value, got only zeros. {remedy}")
+    return checked
+
+
+def split_validation(X: Array, y: Array, fraction: float, seed: int) -> Array:
+    """Choose the validation rows, stratified by class where ``y`` is one column. Returns a mask, (n_samples,).
+
+    Equal rows go to the same side, whatever their number and order: copies on both sides would flatter the
+    validation score, and a row of weight 2 is split like two rows. A class with a single distinct row stays in
+    training.
+    """
+    keys = _hash_rows(X, y)
+    _, first, groups = np.unique(keys, return_index=True, return_inverse=True)
+    eligible, labels = np.arange(len(first)), None
+    if y.ndim == 1:
+        _, labels, counts = np.unique(y[first], return_inverse=True, return_counts=True)
+        eligible = np.flatnonzero(counts[labels] > 1)
+        labels = labels[eligible]
+    n_strata = 1 if labels is None else len(np.unique(labels))
+    n_validation = max(int(np.ceil(fraction * len(first))), n_strata)
+    if fraction <= 0 or n_strata < 1 or len(eligible) - n_validation < n_strata or n_validation < 2:
+        raise ValueError(
+            f"The validation set is too small: validation_fraction={fraction} of {len(first)} distinct rows must leave "
+            "two rows or more, of each class where there are classes, on either side. Increase validation_fraction, "
+            "pass X_val and y_val, or set early_stopping=False."
+        )
+    _, chosen = train_test_split(eligible, test_size=n_validation, random_state=seed, stratify=labels)
+    is_validation = np.zeros(len(first), dtype=bool)
+    is_validation[chosen] = True
+    return np.asarray(is_validation[groups])
+
+
+def _hash_rows(X: Array, y: Array) -> Array:
+    """Return a 64-bit number for each row of X and y, the same for equal rows, whatever the order of the rows."""
+    columns = y[:, np.newaxis] if y.ndim == 1 else y
+    multipliers = np.random.default_rng(0).integers(2**64, size=X.shape[1] + columns.shape[1], dtype=np.uint64) | 1
+    keys = np.empty(len(X), np.uint64)
+    for start in range(0, len(X), 16384):
+        rows = slice(start, start + 16384)
+        values = np.concatenate([X[rows], columns[rows]], axis=1, dtype=np.float64)
+        bits = (values + 0.0).view(np.uint64)  # -0.0 becomes 0.0
+        keys[rows] = (bits ^ (bits >> np.uint64(32))) @ multipliers  # whole numbers have only zeros in their low half
+    return keys

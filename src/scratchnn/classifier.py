@@ -1,0 +1,557 @@
+"""The network as a scikit-learn classifier: parameters, validation, and who does what."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from . import _parameters, _validation
+from ._convert import Array, Labels, arrays_to_coeffs, calc_logits, calc_probabilities, coeffs_to_arrays, resolve_device
+from ._runs import State, Table, draw_seed, find_scale, keep_state, make_run
+from ._sklearn import check_partial_fit_first_call, fit_context
+from .network import Coeffs
+from .training import History, TrainingRun, train
+
+
+def _has_stochastic_solver(classifier: "ScratchNNClassifier") -> bool:
+    if classifier.solver == "lbfgs":
+        raise AttributeError("partial_fit needs solver='adam' or 'sgd', got 'lbfgs', which sees all data at once.")
+    return True
+
+
+class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A neural network written by hand on PyTorch tensors, as a scikit-learn classifier.
+
+    A drop-in replacement for LogisticRegression and MLPClassifier: MLPClassifier's parameters keep their names and
+    meanings. Targets may be binary, multiclass or multilabel, with labels of any type.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or array-like of int, default=(100,)
+        Number of neurons in each hidden layer. ``()`` is logistic regression.
+    activation : {'relu', 'tanh', 'logistic', 'identity'}, default='relu'
+        Activation of the hidden layers.
+    solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
+        'adam' and 'sgd' go over minibatches; 'lbfgs' (scipy's) takes all rows at each step, and suits small tables.
+    alpha : float, default=0.0001
+        Strength of the L2 penalty on the weights, divided by the number of samples (of a batch). Without hidden
+        layer it is LogisticRegression's ``1 / C``.
+    batch_size : int, 'auto' or 'full', default='auto'
+        Rows per minibatch. 'auto' is ``min(200, n_samples)``, 'full' all rows; more rows than there are means all.
+    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
+        Schedule of solver 'sgd': 'invscaling' divides ``learning_rate_init`` by ``(t_ + 1) ** power_t`` after each
+        epoch, 'adaptive' divides the rate by 5 whenever ``n_iter_no_change`` epochs bring no improvement.
+    learning_rate_init : float, default=0.001
+        Learning rate at the start, of 'adam' and 'sgd'.
+    power_t : float, default=0.5
+        Exponent of 'invscaling'.
+    max_iter : int, default=200
+        Most epochs of a fit ('lbfgs': iterations).
+    shuffle : bool, default=True
+        Whether to draw a new order of the rows for each epoch. A batch that holds all rows needs none.
+    random_state : int, RandomState instance or None, default=None
+        An int makes fits repeatable, bit for bit. A RandomState draws one; None takes a fresh one from the operating
+        system, so that NumPy's and PyTorch's global generators are neither read nor changed.
+    tol : float, default=0.0001
+        Least improvement of loss or validation score that counts; 'lbfgs' stops when no gradient is larger.
+    verbose : bool or int, default=False
+        Whether to print loss and validation score of each epoch.
+    warm_start : bool, default=False
+        Whether `fit` goes on from where the last call ended: coefficients, solver state and generator, so that two
+        fits of 10 epochs equal one of 20. Column means and scales stay those of the first call.
+    momentum : float, default=0.9
+        Momentum of 'sgd', from 0 to 1.
+    nesterovs_momentum : bool, default=True
+        Whether 'sgd' uses Nesterov's momentum.
+    early_stopping : bool, default=False
+        Whether to stop when the validation score no longer improves, and return to the best epoch's coefficients.
+    validation_fraction : float, default=0.1
+        Share of the distinct rows set aside for early stopping, stratified by class, if `fit` gets no ``X_val``.
+    beta_1 : float, default=0.9
+        Decay rate of 'adam' for the mean of the gradients.
+    beta_2 : float, default=0.999
+        Decay rate of 'adam' for the mean of their squares.
+    epsilon : float, default=1e-08
+        Added by 'adam' to the divisor.
+    n_iter_no_change : int or inf, default=10
+        Epochs without an improvement of ``tol`` after which training stops.
+    max_fun : int, default=15000
+        Most evaluations of the loss by 'lbfgs'.
+    loss : {'log_loss', 'mae', 'brier'}, default='log_loss'
+        What training minimizes, as a mean over rows: ``-log`` of the probability of the true class, its distance to
+        1, or that squared. Several labels are summed.
+    standardize : bool, default=True
+        Whether to centre and scale the columns inside, in the precision of X. Raw columns then learn as well as
+        scaled ones.
+    init : {'glorot_uniform', 'he_uniform', 'scratch'}, default='glorot_uniform'
+        How coefficients are drawn, see `scratchnn.network.init_coeffs`. Without hidden layer the first two are zero.
+    hidden_bias : bool, default=True
+        Whether hidden layers have intercepts.
+    device : str or torch.device, default='auto'
+        Where to compute: 'cpu', 'cuda', 'cuda:1', ...; 'auto' is CUDA where there is one. The fitted model is NumPy
+        arrays and can be used on any machine.
+    dtype : {'auto', 'float32', 'float64'}, default='auto'
+        Precision of training. 'auto' keeps that of X where it costs little (up to 500 rows) or matters ('lbfgs'), and
+        is float32 otherwise.
+    scoring : str or callable, default='loss'
+        What early stopping watches: 'loss' (minus the validation loss), or any scorer of scikit-learn.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Class labels; the column numbers for multilabel targets.
+    coefs_ : list of ndarray of shape (fan_in, fan_out)
+        Weights of each layer. They apply to the columns as ``mean_`` and ``scale_`` transform them.
+    intercepts_ : list of ndarray of shape (fan_out,)
+        Biases of each layer.
+    mean_, scale_ : ndarray of shape (n_features,) or None
+        Mean and standard deviation of the columns, or None without ``standardize``.
+    coef_, intercept_ : ndarray of shape (1 or n_classes, n_features) and (1 or n_classes,)
+        Without hidden layer only: as LogisticRegression has them, for the original columns.
+    loss_ : float
+        Loss of the last epoch, with the penalty.
+    best_loss_ : float or None
+        Least loss of an epoch; None with early stopping.
+    loss_curve_ : list of float
+        Loss of each epoch: the mean over its batches, each before its update.
+    validation_scores_ : list of float or None
+        Score of the validation set after each epoch; None where there is none.
+    best_validation_score_ : float or None
+        Best of them.
+    validation_loss_curve_ : list of float or None
+        Loss of the validation set after each epoch, without penalty.
+    n_iter_ : int
+        Epochs of the last call.
+    t_ : int
+        Training samples seen in all calls.
+    n_layers_ : int
+        Number of layers, input and output included.
+    n_outputs_ : int
+        Number of outputs: 1 for two classes.
+    out_activation_ : {'logistic', 'softmax'}
+        Activation of the output.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of shape (n_features,)
+        Their names, where X has names that are all strings.
+
+    See Also
+    --------
+    sklearn.neural_network.MLPClassifier : The network of scikit-learn, on NumPy.
+    sklearn.linear_model.LogisticRegression : The same model as without hidden layer.
+
+    Notes
+    -----
+    A row of weight 0 is a row left out, and one of weight k a row repeated k times. With all rows in one batch this
+    holds exactly (up to rounding); with minibatches, in expectation, as the batches differ.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from scratchnn import ScratchNNClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> classifier = ScratchNNClassifier(max_iter=50, tol=1e-2, random_state=0).fit(X, y)
+    >>> classifier.predict(X[:3])
+    array([0, 0, 0])
+    """
+
+    _parameter_constraints = _parameters.CONSTRAINTS
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Any = (100,),
+        activation: str = "relu",
+        *,
+        solver: str = "adam",
+        alpha: float = 0.0001,
+        batch_size: int | str = "auto",
+        learning_rate: str = "constant",
+        learning_rate_init: float = 0.001,
+        power_t: float = 0.5,
+        max_iter: int = 200,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+        tol: float = 1e-4,
+        verbose: bool | int = False,
+        warm_start: bool = False,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        n_iter_no_change: float = 10,
+        max_fun: int = 15000,
+        loss: str = "log_loss",
+        standardize: bool = True,
+        init: str = "glorot_uniform",
+        hidden_bias: bool = True,
+        device: str | torch.device = "auto",
+        dtype: str = "auto",
+        scoring: Any = "loss",
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.n_iter_no_change = n_iter_no_change
+        self.max_fun = max_fun
+        self.loss = loss
+        self.standardize = standardize
+        self.init = init
+        self.hidden_bias = hidden_bias
+        self.device = device
+        self.dtype = dtype
+        self.scoring = scoring
+
+    @classmethod
+    def from_recipe(cls, name: str, **changes: Any) -> "ScratchNNClassifier":
+        """Return a classifier with a named configuration.
+
+        Parameters
+        ----------
+        name : {'scratch'}
+            'scratch': the plain method (20 hidden neurons without bias, mean absolute error, gradient descent on all
+            rows, its own initialisation, no early end). With ``random_state=442`` it follows the seven functions of
+            `scratchnn.network`, loss for loss.
+        **changes
+            Parameters to set otherwise.
+
+        Returns
+        -------
+        ScratchNNClassifier
+
+        Raises
+        ------
+        ValueError
+            If there is no such recipe.
+        """
+        if name not in _parameters.RECIPES:
+            raise ValueError(
+                f"name must be one of the recipes {sorted(_parameters.RECIPES)}, got {name!r}. Choose one of them."
+            )
+        return cls(**(_parameters.RECIPES[name] | changes))
+
+    @fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: ArrayLike | None = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> "ScratchNNClassifier":
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data, finite numbers.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Class labels, or zeros and ones for each of several labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row, not negative: 2 counts as two equal rows, 0 leaves the row out.
+        X_val, y_val : array-like, default=None
+            Validation data in the form of X and y: `validation_scores_` follows them, and with ``early_stopping``
+            they take the place of a split of the training data.
+        sample_weight_val : array-like of shape (n_samples_val,), default=None
+            Weights of the validation data.
+
+        Returns
+        -------
+        self : ScratchNNClassifier
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data are not as described, or if training diverges.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If ``max_iter`` ended the training before its own rule did.
+        UserWarning
+            If Ctrl-C ended it; the model so far is kept.
+        """
+        goes_on = self.warm_start and hasattr(self, "coefs_")
+        table, multilabel = self._validate(X, y, sample_weight, reset=not goes_on)
+        labels = _validation.find_labels(table.y, multilabel)
+        if goes_on and not np.array_equal(labels.classes, self.classes_):
+            raise ValueError(
+                "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                f"Previously got {self.classes_}, `y` has {labels.classes}. Use partial_fit, or warm_start=False."
+            )
+        validation = None
+        if X_val is not None or y_val is not None:
+            validation, multilabel = self._validate(X_val, y_val, sample_weight_val, reset=False, suffix="_val")
+            _validation.check_known(validation.y, multilabel, labels, "y_val")
+        return self._fit(table, validation, labels, goes_on)
+
+    @available_if(_has_stochastic_solver)  # type: ignore[untyped-decorator]
+    @fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
+    def partial_fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
+    ) -> "ScratchNNClassifier":
+        """Go over the given rows once, from where the last call ended.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Training data, finite numbers. The means and scales of ``standardize`` go along with each call, unless
+            `fit` came first: then they stay.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            Class labels, or zeros and ones for each of several labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row, not negative.
+        classes : array-like of shape (n_classes,), default=None
+            All class labels that will come. The first call needs them, unless `fit` came before.
+
+        Returns
+        -------
+        self : ScratchNNClassifier
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data are not as described, if ``early_stopping`` is set, or if training diverges.
+        """
+        if self.early_stopping:
+            raise ValueError(
+                "partial_fit does not support early_stopping=True: it sees one part of the data at a time. Use fit, "
+                "or set early_stopping=False."
+            )
+        goes_on = hasattr(self, "coefs_")
+        check_partial_fit_first_call(self, classes)
+        table, multilabel = self._validate(X, y, sample_weight, reset=not goes_on)
+        labels = Labels(self.classes_, self._is_multilabel() if goes_on else multilabel)
+        _validation.check_known(table.y, multilabel, labels, "y")
+        return self._fit(table, None, labels, goes_on, incremental=True)
+
+    def _validate(self, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = "") -> tuple[Table, bool]:
+        """Return the rows that have a positive weight, and whether the targets are multilabel."""
+        if X is None or y is None:
+            missing = f"{'X' if X is None else 'y'}{suffix}"
+            raise ValueError(f"X{suffix} and y{suffix} must be given together, got None for {missing}. Pass both.")
+        X, y = validate_data(
+            self, X, y, dtype=(np.float64, np.float32), order="C", multi_output=True, accept_sparse=False, reset=reset
+        )
+        y, multilabel = _validation.check_targets(y)
+        weights = _validation.check_weights(sample_weight, X, f"sample_weight{suffix}")
+        table = Table(X, y, weights)
+        return table if weights is None or weights.all() else table.take(weights > 0), multilabel
+
+    def _fit(
+        self, table: Table, validation: Table | None, labels: Labels, goes_on: bool, *, incremental: bool = False
+    ) -> "ScratchNNClassifier":
+        state = getattr(self, "_state", None) if goes_on else None
+        state = copy.deepcopy(state) or State(draw_seed(self.random_state), self.solver, History())
+        if not incremental and self.early_stopping and validation is None:
+            codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
+            held_out = _validation.split_validation(table.X, codes, self.validation_fraction, state.seed)
+            table, validation = table.take(~held_out), table.take(held_out)
+        scales: tuple[Any, Any] = (None, None)
+        if self.standardize:
+            known = (self.mean_, self.scale_) if goes_on and self.mean_ is not None else None
+            scales = find_scale(table, state, known, incremental)
+        run = make_run(
+            self.get_params(deep=False),
+            table,
+            validation,
+            labels,
+            state,
+            scales=scales,
+            arrays=(self.coefs_, self.intercepts_) if goes_on else None,
+            calc_score=self._make_calc_score(validation, labels, scales),
+            max_iter=1 if incremental else self.max_iter,
+            early_stopping=self.early_stopping and not incremental,
+        )
+        train([run])
+        if run.error is not None:
+            raise run.error
+        if run.interrupted:
+            warnings.warn("Training interrupted by user. The model so far is kept.", stacklevel=3)
+        elif run.warning is not None and not incremental:
+            warnings.warn(run.warning, ConvergenceWarning, stacklevel=3)
+        self._store(run, labels, scales)
+        self._state = None
+        if self.warm_start or incremental:
+            keep_state(run, state)
+            self._state = state
+        return self
+
+    def _make_calc_score(
+        self, validation: Table | None, labels: Labels, scales: tuple[Any, Any]
+    ) -> Callable[[Coeffs], float] | None:
+        """Return what scores coefficients on the validation rows; None where their loss serves."""
+        scorer = None if self.scoring == "loss" else check_scoring(self, scoring=self.scoring)
+        if validation is None or scorer is None:
+            return None
+        judged = clone(self)
+        judged.n_features_in_ = self.n_features_in_  # and no feature names: the rows are an array by now
+        weights = {} if validation.weights is None else {"sample_weight": validation.weights}
+
+        def calc_score(coeffs: Coeffs) -> float:
+            judged._store_coeffs(coeffs, labels, scales)
+            return float(scorer(judged, validation.X, validation.y, **weights))
+
+        return calc_score
+
+    def _store_coeffs(self, coeffs: Coeffs, labels: Labels, scales: tuple[Any, Any]) -> None:
+        self.classes_ = labels.classes
+        self.out_activation_ = labels.output
+        self.n_outputs_ = labels.n_outputs
+        self.n_layers_ = len(coeffs.sizes)
+        self.mean_, self.scale_ = scales
+        self.coefs_, self.intercepts_ = coeffs_to_arrays(coeffs)
+
+    def _store(self, run: TrainingRun, labels: Labels, scales: tuple[Any, Any]) -> None:
+        best = run.coeffs if run.best_flat is None else replace(run.coeffs, flat=run.best_flat)
+        self._store_coeffs(best, labels, scales)
+        history = run.history
+        self.n_iter_ = run.n_epochs
+        self.t_ = history.n_samples_seen
+        self.loss_curve_ = history.losses
+        self.loss_ = history.losses[-1] if history.losses else np.nan
+        self.best_loss_ = None if run.settings.early_stopping else history.best_loss
+        watched = run.validation is not None
+        self.validation_loss_curve_ = history.validation_losses if watched else None
+        self.validation_scores_ = history.validation_scores if watched else None
+        self.best_validation_score_ = history.best_score if watched else None
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "coefs_")
+
+    def _is_multilabel(self) -> bool:
+        return bool(self.out_activation_ == "logistic" and self.n_outputs_ > 1)
+
+    def _calc_logits(self, X: ArrayLike) -> Array:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False)
+        coeffs = arrays_to_coeffs(
+            self.coefs_,
+            self.intercepts_,
+            activation=self.activation,
+            output=self.out_activation_,
+            hidden_bias=True,
+            device=resolve_device(self.device),
+        )
+        return calc_logits(coeffs, X, self.mean_, self.scale_)
+
+    def decision_function(self, X: ArrayLike) -> Array:
+        """Return the logits: what sigmoid or softmax turn into probabilities.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            For two classes, one value a row: positive where the second class is likelier. In the dtype of X.
+        """
+        logits = self._calc_logits(X)
+        return logits[:, 0] if self.n_outputs_ == 1 else logits
+
+    def predict(self, X: ArrayLike) -> Array:
+        """Return the likeliest labels.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Class labels, or zeros and ones for each of several labels.
+        """
+        logits = self._calc_logits(X)
+        return Labels(self.classes_, self._is_multilabel()).decode(logits)
+
+    def predict_proba(self, X: ArrayLike) -> Array:
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Probabilities, in the order of ``classes_`` and the dtype of X. Multilabel columns do not sum to one.
+        """
+        return calc_probabilities(self._calc_logits(X), self.out_activation_)
+
+    def predict_log_proba(self, X: ArrayLike) -> Array:
+        """Return the logarithm of the probability of each class: exact where `predict_proba` rounds to 0 or 1.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Data.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Log-probabilities, in the order of ``classes_`` and the dtype of X.
+        """
+        return calc_probabilities(self._calc_logits(X), self.out_activation_, log=True)
+
+    @property
+    def coef_(self) -> Array:
+        """Weights of the original columns, (1, n_features) for two classes, else (n_outputs, n_features)."""
+        weights = self._get_linear_weights("coef_").T
+        return weights if self.scale_ is None else weights / self.scale_
+
+    @property
+    def intercept_(self) -> Array:
+        """Intercepts for the original columns, (1,) for two classes, else (n_outputs,)."""
+        self._get_linear_weights("intercept_")
+        intercept = self.intercepts_[0]
+        return np.asarray(intercept if self.mean_ is None else intercept - self.coef_ @ self.mean_)
+
+    def _get_linear_weights(self, name: str) -> Array:
+        if len(getattr(self, "coefs_", ())) != 1:
+            raise AttributeError(f"{name} is there only after fit, and without hidden layer (hidden_layer_sizes=()).")
+        return np.asarray(self.coefs_[0])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags

@@ -1,0 +1,290 @@
+"""A neural network by hand: seven functions on PyTorch tensors.
+
+The method: draw coefficients, predict, measure the loss, follow its gradient downhill, again and again. `train_model`
+is all of it on one screen; the other six functions are its parts, in the order of their use.
+
+Every function works on one network or on a stack of them, because shapes may have any leading axes, ``*models``:
+
+- weights ``(*models, fan_in, fan_out)``, biases ``(*models, 1, fan_out)``;
+- ``indeps``, the inputs, ``(*models, n_samples, n_features)``, or ``(n_samples, n_features)`` shared by all models;
+- ``deps``, the targets, and whatever is computed per sample, ``(*models, n_samples, n_outputs)``.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# A loss takes logits, targets and the name of the output, and returns the loss of each sample, (*models, n_samples),
+# and its gradient with respect to the logits, (*models, n_samples, n_outputs).
+Loss = Callable[[Tensor, Tensor, str], tuple[Tensor, Tensor]]
+Batch = tuple[Tensor, Tensor, Tensor | None]  # indeps, deps, and row weights (*models, n_samples) or None
+
+
+class Activation(NamedTuple):
+    """What a hidden layer applies to its sums, and the chain rule back through it, written with its result."""
+
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor, Tensor], Tensor]
+
+
+ACTIVATIONS = {
+    "relu": Activation(torch.relu, lambda grads, hidden: grads * (hidden > 0)),
+    "tanh": Activation(torch.tanh, lambda grads, hidden: grads * (1 - hidden * hidden)),
+    "logistic": Activation(torch.sigmoid, lambda grads, hidden: grads * hidden * (1 - hidden)),
+    "identity": Activation(lambda sums: sums, lambda grads, hidden: grads),
+}
+OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "logistic": torch.sigmoid,
+    "softmax": lambda logits: torch.softmax(logits, dim=-1),
+}
+
+
+@dataclass(eq=False)
+class Coeffs:
+    """Weights and biases of a network (or a stack): views of one flat buffer, as their gradients are of another.
+
+    ``flat`` is ``(*models, n_coeffs)``, all weights before all biases, so that an update is a handful of operations
+    whatever the number of layers. `store_grads` fills each view's ``grad``, as autograd would after `requires_grad_`.
+    """
+
+    flat: Tensor
+    sizes: tuple[int, ...]  # neurons per layer, from the features to the outputs
+    activation: str = "relu"
+    output: str = "logistic"
+    hidden_bias: bool = False
+
+    def __post_init__(self) -> None:
+        fans = list(pairwise(self.sizes))
+        widths = self.sizes[1:] if self.hidden_bias else self.sizes[-1:]
+        shapes = fans + [(1, width) for width in widths]
+        self.n_weights = sum(fan_in * fan_out for fan_in, fan_out in fans)
+        self.flat.grad = torch.zeros_like(self.flat)
+        views = _split(self.flat, shapes)
+        for view, grad in zip(views, _split(self.flat.grad, shapes), strict=True):
+            view.grad = grad
+        self.weights = views[: len(fans)]
+        self.biases = [None] * (len(fans) - len(widths)) + views[len(fans) :]
+
+    def requires_grad_(self) -> "Coeffs":
+        """Let autograd follow the coefficients, in place: ``calc_loss(...).backward()`` then stores the gradients."""
+        for view in [*self.weights, *(bias for bias in self.biases if bias is not None)]:
+            view.requires_grad_()
+        return self
+
+
+def _split(flat: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
+    parts = flat.detach().split([rows * columns for rows, columns in shapes], dim=-1)
+    return [part.unflatten(-1, shape).detach() for part, shape in zip(parts, shapes, strict=True)]
+
+
+def init_coeffs(
+    n_features: int,
+    n_hidden: int | tuple[int, ...] = 20,
+    n_outputs: int = 1,
+    *,
+    generator: torch.Generator,
+    init: str = "scratch",
+    activation: str = "relu",
+    output: str = "logistic",
+    hidden_bias: bool = False,
+) -> Coeffs:
+    """Draw the coefficients of one network, in float32 on the CPU: for each layer its weights, then its bias.
+
+    ``init``: "scratch" draws small hidden weights, ``(rand - 0.5) / n_hidden``, output weights ``rand - 0.3`` and an
+    output bias ``rand``; "glorot_uniform" (Glorot & Bengio, 2010) and "he_uniform" (He et al., 2015) draw from
+    ``[-bound, bound]``. These two start at zero where there is no hidden layer, as nothing has to be told apart.
+    """
+    hidden_sizes = (n_hidden,) if isinstance(n_hidden, int) else tuple(n_hidden)
+    sizes = (n_features, *hidden_sizes, n_outputs)
+    n_biases = sum(sizes[1:]) if hidden_bias else n_outputs
+    n_coeffs = sum(fan_in * fan_out for fan_in, fan_out in pairwise(sizes)) + n_biases
+    coeffs = Coeffs(torch.zeros(n_coeffs, dtype=torch.float32, device="cpu"), sizes, activation, output, hidden_bias)
+    if init != "scratch" and not hidden_sizes:
+        return coeffs
+    last = len(hidden_sizes)
+    for layer, (weight, bias) in enumerate(zip(coeffs.weights, coeffs.biases, strict=True)):
+        fan_in, fan_out = weight.shape
+        if init == "scratch":
+            weight.uniform_(generator=generator)
+            weight.sub_(0.3) if layer == last else weight.sub_(0.5).div_(fan_out)
+            if layer == last and bias is not None:
+                bias.uniform_(generator=generator)
+        elif init == "he_uniform":
+            bound = (6 / fan_in) ** 0.5
+            weight.uniform_(-bound, bound, generator=generator)
+        else:
+            bound = ((2 if activation == "logistic" else 6) / (fan_in + fan_out)) ** 0.5
+            weight.uniform_(-bound, bound, generator=generator)
+            if bias is not None:
+                bias.uniform_(-bound, bound, generator=generator)
+    return coeffs
+
+
+def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
+    """Return ``left @ right``, with bits that do not depend on how many threads BLAS uses.
+
+    BLAS shares out long sums and products with vectors among its threads, and the rounding changes with the shares.
+    So the sum goes block by block, and a vector gets a companion of zeros.
+    """
+    n_rows, n_columns = left.shape[-2], right.shape[-1]
+    left = F.pad(left, (0, 0, 0, 1)) if n_rows == 1 else left
+    right = F.pad(right, (0, 1)) if n_columns == 1 else right
+    result = left[..., :block] @ right[..., :block, :]
+    for start in range(block, left.shape[-1], block):
+        result = result + left[..., start : start + block] @ right[..., start : start + block, :]
+    return result[..., :n_rows, :n_columns]
+
+
+def calc_layers(coeffs: Coeffs, indeps: Tensor) -> list[Tensor]:
+    """Forward pass: the values of every layer, ``(*models, n_samples, width)``, from the inputs to the logits."""
+    layers = [indeps]
+    for weight, bias in zip(coeffs.weights, coeffs.biases, strict=True):
+        if len(layers) > 1:
+            layers[-1] = ACTIVATIONS[coeffs.activation].forward(layers[-1])
+        sums = matmul(layers[-1], weight)
+        layers.append(sums if bias is None else sums + bias)
+    return layers
+
+
+def calc_preds(coeffs: Coeffs, indeps: Tensor) -> Tensor:
+    """Return the probabilities that the network gives, ``(*models, n_samples, n_outputs)``."""
+    return OUTPUTS[coeffs.output](calc_layers(coeffs, indeps)[-1])
+
+
+def mean_absolute_error(logits: Tensor, deps: Tensor, output: str) -> tuple[Tensor, Tensor]:
+    """Return the loss ``|pred - dep|`` of each sample, and its gradient: ``sign(pred - dep) * dpred/dlogit``.
+
+    Several outputs are summed. With a softmax, where each error counts twice, half of that: ``1 - pred`` of the class.
+    """
+    preds = OUTPUTS[output](logits)
+    errors = preds - deps
+    if output == "softmax":
+        slopes = errors.sign() / 2
+        return errors.abs().sum(-1) / 2, preds * (slopes - (slopes * preds).sum(-1, keepdim=True))
+    return errors.abs().sum(-1), errors.sign() * preds * (1 - preds)
+
+
+def calc_loss(
+    coeffs: Coeffs,
+    indeps: Tensor,
+    deps: Tensor,
+    weights: Tensor | None = None,
+    loss: Loss = mean_absolute_error,
+) -> Tensor:
+    """Return the mean loss of each model, ``(*models,)``. Row ``weights``, ``(*models, n_samples)``, multiply."""
+    total: float | Tensor = 0.0
+    for block_indeps, block_deps, block_weights in _row_blocks(indeps, deps, weights):
+        logits = calc_layers(coeffs, block_indeps)[-1]
+        losses, _ = loss(_check_logits(logits, block_deps), block_deps, coeffs.output)
+        total = total + (losses if block_weights is None else losses * block_weights).sum(-1)
+    return total / deps.shape[-2]
+
+
+@torch.no_grad()
+def store_grads(
+    coeffs: Coeffs,
+    indeps: Tensor,
+    deps: Tensor,
+    weights: Tensor | None = None,
+    loss: Loss = mean_absolute_error,
+) -> Tensor:
+    """Add the gradient of `calc_loss` to each coefficient's ``grad``, in place, and return the loss, ``(*models,)``."""
+    total: float | Tensor = 0.0
+    n_samples = deps.shape[-2]
+    for block_indeps, block_deps, block_weights in _row_blocks(indeps, deps, weights):
+        layers = calc_layers(coeffs, block_indeps)
+        losses, deltas = loss(_check_logits(layers.pop(), block_deps), block_deps, coeffs.output)
+        if block_weights is not None:
+            losses, deltas = losses * block_weights, deltas * block_weights.unsqueeze(-1)
+        _backpropagate(coeffs, layers, deltas / n_samples)  # the gradient of a mean
+        total = total + losses.sum(-1)
+    return total / n_samples
+
+
+def _backpropagate(coeffs: Coeffs, layers: list[Tensor], deltas: Tensor) -> None:
+    """Follow the chain rule from the logits back to the inputs, in place.
+
+    With ``deltas``, the gradient at a layer's sums ``inputs @ weight + bias``, the gradient of the weight is
+    ``inputs.T @ deltas``, that of the bias ``deltas`` summed over samples, and that of the inputs
+    ``deltas @ weight.T``, which goes through the activation to become the deltas of the layer below.
+    """
+    for weight, bias, inputs in zip(coeffs.weights[::-1], coeffs.biases[::-1], layers[::-1], strict=True):
+        weight.grad += matmul(inputs.mT, deltas)
+        if bias is not None:
+            bias.grad += deltas.sum(-2, keepdim=True)
+        if inputs is not layers[0]:
+            # Copied, because BLAS rounds products with a transposed right side differently per number of threads.
+            grads = matmul(deltas, weight.mT.contiguous())
+            deltas = ACTIVATIONS[coeffs.activation].backward(grads, inputs)
+
+
+def _row_blocks(indeps: Tensor, deps: Tensor, weights: Tensor | None, size: int = 8192) -> Iterable[Batch]:
+    """Yield the samples in blocks, so that the memory at work does not grow with their number."""
+    for start in range(0, deps.shape[-2], size):
+        rows = slice(start, start + size)
+        yield indeps[..., rows, :], deps[..., rows, :], None if weights is None else weights[..., rows]
+
+
+def _check_logits(logits: Tensor, deps: Tensor) -> Tensor:
+    if logits.shape[-2:] != deps.shape[-2:]:  # broadcasting would train on every pair of samples, silently
+        raise ValueError(f"deps must end in (n_samples, n_outputs)={tuple(logits.shape[-2:])}, got {tuple(deps.shape)}")
+    return logits
+
+
+@torch.no_grad()
+def update_coeffs(coeffs: Coeffs, lr: float | Tensor) -> None:
+    """Take one step of gradient descent in place: ``coeffs -= lr * grad``. The stored gradients are then cleared."""
+    grads = coeffs.flat.grad
+    assert grads is not None
+    coeffs.flat.sub_(grads * lr)
+    grads.zero_()
+
+
+def execute_epoch(
+    coeffs: Coeffs,
+    batches: Iterable[Batch],
+    update: Callable[[Coeffs], None],
+    loss: Loss = mean_absolute_error,
+) -> Tensor:
+    """For each batch: loss, gradients, update, in place. Return the mean of the losses before each update."""
+    total: float | Tensor = 0.0
+    n_samples = 0
+    for indeps, deps, weights in batches:
+        n_batch = indeps.shape[-2]
+        total = total + n_batch * store_grads(coeffs, indeps, deps, weights, loss)
+        n_samples += n_batch
+        update(coeffs)
+    return total / n_samples
+
+
+def train_model(
+    indeps: Tensor,
+    deps: Tensor,
+    epochs: int = 30,
+    lr: float = 0.1,
+    *,
+    n_hidden: int | tuple[int, ...] = 20,
+    seed: int = 442,
+) -> tuple[Coeffs, list[float]]:
+    """Draw coefficients and train them for some epochs on all the data. Return them, and the loss of each epoch."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    coeffs = init_coeffs(indeps.shape[-1], n_hidden, deps.shape[-1], generator=generator)
+    losses = []
+    for _ in range(epochs):
+        losses.append(execute_epoch(coeffs, [(indeps, deps, None)], lambda coeffs: update_coeffs(coeffs, lr)).item())
+    return coeffs, losses
+
+
+def model_accuracy(coeffs: Coeffs, indeps: Tensor, deps: Tensor) -> Tensor:
+    """Return the share of samples, ``(*models,)``, for which the likelier class (of every output) is the right one."""
+    preds = calc_preds(coeffs, indeps)
+    if coeffs.output == "softmax":
+        hits = preds.argmax(-1) == deps.argmax(-1)
+    else:
+        hits = ((preds > 0.5) == (deps > 0.5)).all(-1)
+    return hits.double().mean(-1)

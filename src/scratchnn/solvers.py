@@ -1,0 +1,109 @@
+"""The rules by which gradients change coefficients, with their state, for a stack of models.
+
+Buffers are flat, ``(models, n_coeffs)``, and each model's own settings are columns, ``(models, 1)``. The formulas are
+those of scikit-learn's MLPClassifier, so that its settings keep their meaning.
+"""
+
+from collections.abc import Callable
+from typing import ClassVar, Protocol
+
+import numpy as np
+import scipy.optimize
+import torch
+from torch import Tensor
+
+
+class Solver(Protocol):
+    """An update rule: ``state`` holds its buffers by name, each shaped as the coefficients."""
+
+    state: dict[str, Tensor]
+
+    def update(self, flat: Tensor, grads: Tensor, rates: Tensor, n_updates: list[int]) -> None:
+        """Change ``flat`` in place, by one step. ``n_updates`` counts each model's steps, this one included."""
+
+
+class SGD:
+    """Stochastic gradient descent with (Nesterov's) momentum."""
+
+    buffers: ClassVar = ("velocity",)
+
+    def __init__(self, state: dict[str, Tensor], momentum: Tensor, nesterov: bool) -> None:
+        self.state, self.momentum, self.nesterov = state, momentum, nesterov
+
+    def update(self, flat: Tensor, grads: Tensor, rates: Tensor, n_updates: list[int]) -> None:
+        """Change ``flat`` in place: ``velocity = momentum * velocity - rate * grad`` is added to it."""
+        steps = grads * rates
+        velocity = self.state["velocity"].mul_(self.momentum).sub_(steps)
+        flat.add_(velocity * self.momentum - steps if self.nesterov else velocity)
+
+
+class Adam:
+    """Adam (Kingma & Ba, 2014): steps divided by the root of a running mean of the squared gradients."""
+
+    buffers: ClassVar = ("mean", "square")
+
+    def __init__(self, state: dict[str, Tensor], beta_1: Tensor, beta_2: Tensor, epsilon: Tensor) -> None:
+        self.state, self.epsilon = state, epsilon
+        self.beta_1, self.beta_2 = beta_1, beta_2
+        # Host copies for the bias corrections, which are worked out once a step in double precision.
+        self._betas = list(zip(beta_1.flatten().tolist(), beta_2.flatten().tolist(), strict=True))
+
+    def update(self, flat: Tensor, grads: Tensor, rates: Tensor, n_updates: list[int]) -> None:
+        """Change ``flat`` in place: ``rate * correction * mean / (sqrt(square) + epsilon)`` is taken from it."""
+        corrections = [
+            (1 - beta_2**t) ** 0.5 / (1 - beta_1**t) for (beta_1, beta_2), t in zip(self._betas, n_updates, strict=True)
+        ]
+        rates = rates * rates.new_tensor(corrections).unsqueeze(-1)
+        mean = self.state["mean"].mul_(self.beta_1).add_(grads * (1 - self.beta_1))
+        square = self.state["square"].mul_(self.beta_2).add_(grads * grads * (1 - self.beta_2))
+        flat.sub_(mean / square.sqrt().add_(self.epsilon) * rates)
+
+
+SOLVERS: dict[str, type[SGD] | type[Adam]] = {"sgd": SGD, "adam": Adam}
+
+
+def minimize_lbfgs(
+    calc_loss_and_grads: Callable[[Tensor], tuple[float, Tensor]],
+    flat: Tensor,
+    *,
+    max_iter: int,
+    max_fun: int,
+    tol: float,
+    on_iteration: Callable[[Tensor, float], None],
+) -> str | None:
+    """Minimize with scipy's L-BFGS-B, and return why it stopped short of its tolerance, or None.
+
+    Parameters
+    ----------
+    calc_loss_and_grads : callable
+        Gives the loss and its gradient, ``(n_coeffs,)``, for coefficients of that shape.
+    flat : Tensor of shape (n_coeffs,)
+        Where to start; changed in place, to the last accepted step.
+    max_iter, max_fun : int
+        The most iterations, and the most evaluations of the loss.
+    tol : float
+        Stop when no entry of the gradient is larger.
+    on_iteration : callable
+        Takes the coefficients and the loss after each iteration; may raise StopIteration to end.
+    """
+    last = [np.inf]
+
+    def objective(vector: np.ndarray) -> tuple[float, np.ndarray]:
+        last[0], grads = calc_loss_and_grads(torch.from_numpy(vector).to(flat))
+        return last[0], grads.double().cpu().numpy()
+
+    def callback(vector: np.ndarray) -> None:
+        flat.copy_(torch.from_numpy(vector))
+        on_iteration(flat, last[0])
+
+    # The options of scikit-learn's LogisticRegression: the gradient decides, not a small gain in the loss.
+    options = {"maxiter": max_iter, "maxfun": max_fun, "gtol": tol, "maxls": 50, "ftol": 64 * np.finfo(float).eps}
+    start = flat.double().cpu().numpy().copy()
+    try:
+        result = scipy.optimize.minimize(
+            objective, start, method="L-BFGS-B", jac=True, callback=callback, options=options
+        )
+    except StopIteration:  # scipy before 1.11 lets it through
+        return None
+    # 99 is a StopIteration of the callback.
+    return None if result.status in (0, 99) else str(result.message)

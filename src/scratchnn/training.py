@@ -1,0 +1,366 @@
+"""From runs to trained networks: epochs, minibatches, and when to stop.
+
+A `TrainingRun` is one model to train: its data, its settings, and all its state. `train` takes runs of one shape and
+trains them together, as a stack along the leading models axis of `network`; a single fit is a stack of one.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from .losses import LOSSES
+from .network import Batch, Coeffs, calc_loss, execute_epoch, store_grads
+from .solvers import SGD, SOLVERS, Adam, minimize_lbfgs
+
+
+class DivergenceError(ValueError):
+    """The loss of a run is no longer a finite number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to train: the estimator's parameters of the same names, validated and resolved to plain values."""
+
+    loss: str
+    solver: str
+    alpha: float
+    batch_size: int
+    learning_rate: str
+    learning_rate_init: float
+    power_t: float
+    max_iter: int
+    shuffle: bool
+    tol: float
+    momentum: float
+    nesterovs_momentum: bool
+    early_stopping: bool
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: float
+    max_fun: int
+    verbose: bool
+
+
+@dataclass(eq=False)
+class Data:
+    """Samples: ``indeps`` (n, features), ``deps`` (n, outputs), and ``weights`` (n,) with a mean of one, or None.
+
+    ``weight_mean`` is the mean that the weights were divided by: a row of weight 2 counts as two samples.
+    """
+
+    indeps: Tensor
+    deps: Tensor
+    weights: Tensor | None = None
+    weight_mean: float = 1.0
+
+
+@dataclass(eq=False)
+class History:
+    """What is known of a model's training, over all its calls."""
+
+    losses: list[float] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    validation_scores: list[float] = field(default_factory=list)
+    best_loss: float = math.inf
+    best_score: float = -math.inf
+    n_no_change: int = 0
+    n_samples_seen: int = 0
+    n_updates: int = 0
+    rate: float | None = None  # None: not begun
+
+
+@dataclass(eq=False)
+class TrainingRun:
+    """One model to train. `train` changes ``coeffs``, ``solver_state``, ``history`` and what follows, in place."""
+
+    data: Data
+    settings: Settings
+    coeffs: Coeffs  # of one model: no models axis
+    generator: torch.Generator
+    validation: Data | None = None
+    calc_score: Callable[[Coeffs], float] | None = None  # None: minus the validation loss
+    solver_state: dict[str, Tensor] = field(default_factory=dict)
+    history: History = field(default_factory=History)
+    best_flat: Tensor | None = None  # with early stopping, the coefficients of the best validation score
+    n_epochs: int = 0  # of this call
+    interrupted: bool = False
+    warning: str | None = None  # why the run ended short of its own rule
+    error: DivergenceError | None = None
+
+    def draw_order(self) -> Tensor | None:
+        """Draw the order in which an epoch takes the samples, (n_samples,), or None for the order they have."""
+        n_samples = len(self.data.deps)
+        if not self.settings.shuffle or self.settings.batch_size >= n_samples:
+            return None
+        return torch.randperm(n_samples, generator=self.generator, device="cpu").to(self.data.deps.device)
+
+    def end_epoch(self, loss: float, validation_loss: float | None, flat: Tensor) -> bool:
+        """Take note of an epoch that arrived at ``flat``, in place, and return whether it was the last."""
+        self.n_epochs += 1
+        self.history.losses.append(loss)
+        self._print(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
+        if not math.isfinite(loss):
+            self._diverge(f"the loss is {loss}")
+            return True
+        improved = self._note_loss(loss)
+        if validation_loss is not None:
+            validation_improved = self._note_validation(validation_loss, flat)
+            improved = validation_improved if self.settings.early_stopping else improved
+        self.history.n_no_change = 0 if improved else self.history.n_no_change + 1
+        if self.settings.learning_rate == "invscaling":
+            self.history.rate = self.settings.learning_rate_init / (
+                (self.history.n_samples_seen + 1) ** self.settings.power_t
+            )
+        return self._is_out_of_patience() or self._is_out_of_epochs()
+
+    def end(self) -> None:
+        """Check the result, in place: the update after the last loss may have been the one too many."""
+        if torch.isfinite(self.coeffs.flat).all():
+            return
+        if self.best_flat is not None:
+            self.coeffs.flat.copy_(self.best_flat)
+        if self.error is None and self.warning is None:
+            self._diverge("coefficients are not finite")
+
+    def _note_loss(self, loss: float) -> bool:
+        improved = loss <= self.history.best_loss - self.settings.tol
+        self.history.best_loss = min(self.history.best_loss, loss)
+        return improved
+
+    def _note_validation(self, loss: float, flat: Tensor) -> bool:
+        score = -loss if self.calc_score is None else self.calc_score(replace(self.coeffs, flat=flat.clone()))
+        self.history.validation_losses.append(loss)
+        self.history.validation_scores.append(score)
+        self._print(f"Validation score: {score:f}")
+        improved = score >= self.history.best_score + self.settings.tol  # a NaN is no improvement
+        if score > self.history.best_score:
+            self.history.best_score = score
+            if self.settings.early_stopping:
+                self.best_flat = flat.clone()
+        return improved
+
+    def _is_out_of_patience(self) -> bool:
+        settings, history = self.settings, self.history
+        if history.n_no_change <= settings.n_iter_no_change:
+            return False
+        watched = "Validation score" if settings.early_stopping else "Training loss"
+        reason = f"{watched} did not improve more than tol={settings.tol:f} for {settings.n_iter_no_change} epochs."
+        if settings.learning_rate != "adaptive":
+            self._print(f"{reason} Stopping.")
+            return True
+        assert history.rate is not None
+        if history.rate <= 1e-6:
+            self._print(f"{reason} Learning rate too small. Stopping.")
+            return True
+        history.rate /= 5
+        history.n_no_change = 0
+        self._print(f"{reason} Setting learning rate to {history.rate:f}")
+        return False
+
+    def _is_out_of_epochs(self) -> bool:
+        if self.n_epochs < self.settings.max_iter:
+            return False
+        if self.settings.tol > 0 or math.isfinite(self.settings.n_iter_no_change):
+            self.warning = (
+                f"Maximum iterations (max_iter={self.settings.max_iter}) reached and the training has not converged "
+                "yet. Raise max_iter, or tol, or learning_rate_init."
+            )
+        return True
+
+    def _diverge(self, sign: str) -> None:
+        message = f"Training diverged: {sign} at epoch {self.n_epochs}. "
+        remedy = (
+            f"Lower learning_rate_init={self.settings.learning_rate_init}, or scale the columns of X "
+            "(standardize=True does so)."
+        )
+        if self.best_flat is None:
+            self.error = DivergenceError(message + remedy)
+        else:
+            self.warning = f"{message}The coefficients of the best epoch before are kept. {remedy}"
+
+    def _print(self, line: str) -> None:
+        if self.settings.verbose:
+            print(line)
+
+
+def train(runs: Sequence[TrainingRun]) -> None:
+    """Train the runs, in place, each until its own rule stops it.
+
+    They must be of one shape: the same sizes of layers and data, and equal `Settings` but for numbers other than
+    ``batch_size``. An interrupt (Ctrl-C) ends them all with what they have; an error of one is in its ``error``.
+    """
+    with torch.no_grad(), torch.autocast(runs[0].coeffs.flat.device.type, enabled=False):
+        if runs[0].settings.solver == "lbfgs":
+            for run in runs:
+                _train_lbfgs(run)
+            return
+        while runs:
+            runs = _Stack(runs).train_until_one_stops()
+
+
+class _Stack:
+    """Runs that train in lockstep: their coefficients and solver states stacked along a leading models axis."""
+
+    def __init__(self, runs: Sequence[TrainingRun]) -> None:
+        self.runs = runs
+        settings = [run.settings for run in runs]
+        self.coeffs = replace(runs[0].coeffs, flat=torch.stack([run.coeffs.flat for run in runs]))
+        self.penalties = self._column([run.settings.alpha / run.data.weight_mean for run in runs])
+        self.penalty_sum = torch.zeros_like(self.penalties)
+        self.n_batch = 0
+        solver_class = SOLVERS[settings[0].solver]
+        state = {
+            name: torch.stack([run.solver_state.get(name, torch.zeros_like(run.coeffs.flat)) for run in runs])
+            for name in solver_class.buffers
+        }
+        self.solver: SGD | Adam
+        if solver_class is SGD:
+            self.solver = SGD(state, self._column([each.momentum for each in settings]), settings[0].nesterovs_momentum)
+        else:
+            columns = [[each.beta_1, each.beta_2, each.epsilon] for each in settings]
+            self.solver = Adam(state, *map(self._column, zip(*columns, strict=True)))
+
+    def _column(self, values: Sequence[float]) -> Tensor:
+        """Return each model's value, (models, 1), to work with flat buffers."""
+        return self.coeffs.flat.new_tensor(values).unsqueeze(-1)
+
+    def train_until_one_stops(self) -> list[TrainingRun]:
+        """Go over epochs until a run stops. All runs are up to date then; those to go on with are returned."""
+        going = self.runs
+        try:
+            while len(going) == len(self.runs):
+                going = self._execute_epoch()
+        except KeyboardInterrupt:
+            going = []
+            for run in self.runs:
+                run.interrupted = True
+        self._store()
+        return list(going)
+
+    def _execute_epoch(self) -> list[TrainingRun]:
+        self.rates = self._column([run.history.rate or 0.0 for run in self.runs])
+        self.penalty_sum.zero_()
+        loss = LOSSES[self.runs[0].settings.loss]
+        losses = execute_epoch(self.coeffs, self._draw_batches(), self._update, loss)
+        n_samples = len(self.runs[0].data.deps)
+        for run in self.runs:
+            run.history.n_samples_seen += n_samples
+        # The one copy from the device in an epoch.
+        losses = (losses + self.penalty_sum.squeeze(-1) / n_samples).tolist()
+        validation_losses = self._calc_validation_losses()
+        ended = [
+            run.end_epoch(*values)
+            for run, *values in zip(self.runs, losses, validation_losses, self.coeffs.flat, strict=True)
+        ]
+        return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
+
+    def _draw_batches(self) -> Iterator[Batch]:
+        n_samples, size = len(self.runs[0].data.deps), self.runs[0].settings.batch_size
+        orders = [run.draw_order() for run in self.runs]
+        for start in range(0, n_samples, size):
+            self.n_batch = min(size, n_samples - start)  # the penalty of `_update` is divided by it
+            rows = slice(start, start + size)
+            yield _stack_rows(
+                [run.data for run in self.runs], [rows if order is None else order[rows] for order in orders]
+            )
+
+    def _update(self, coeffs: Coeffs) -> None:
+        """Add the gradient of the L2 penalty, and let the solver change the coefficients, in place."""
+        grads = coeffs.flat.grad
+        assert grads is not None
+        weights = coeffs.flat[:, : coeffs.n_weights]
+        self.penalty_sum += self.penalties / 2 * _calc_squares(coeffs)
+        grads[:, : coeffs.n_weights] += weights * (self.penalties / self.n_batch)
+        for run in self.runs:
+            run.history.n_updates += 1
+        self.solver.update(coeffs.flat, grads, self.rates, [run.history.n_updates for run in self.runs])
+        grads.zero_()
+
+    def _calc_validation_losses(self) -> list[float] | list[None]:
+        datas = [run.validation for run in self.runs if run.validation is not None]
+        if not datas:
+            return [None] * len(self.runs)
+        batch = _stack_rows(datas, [slice(None)] * len(datas))
+        losses: list[float] = calc_loss(self.coeffs, *batch, LOSSES[self.runs[0].settings.loss]).tolist()
+        return losses
+
+    def _store(self) -> None:
+        for model, run in enumerate(self.runs):
+            run.coeffs.flat.copy_(self.coeffs.flat[model])
+            run.solver_state = {name: buffer[model].clone() for name, buffer in self.solver.state.items()}
+            run.end()
+
+
+def _calc_squares(coeffs: Coeffs) -> Tensor:
+    """Return the sum of the squared weights, (models, 1). By columns first: one long sum depends on the threads."""
+    squares = [weight.square().sum(-2).sum(-1, keepdim=True) for weight in coeffs.weights]
+    return torch.stack(squares).sum(0)
+
+
+def _stack_rows(datas: Sequence[Data], rows: Sequence[slice | Tensor]) -> Batch:
+    """Return rows of each model's data as one batch: (models, n_rows, ...), or shared where they are the same."""
+    if isinstance(rows[0], slice) and all(data is datas[0] for data in datas):
+        datas, rows = datas[:1], rows[:1]
+    indeps = _stack_tensors([data.indeps for data in datas], rows)
+    deps = _stack_tensors([data.deps for data in datas], rows)
+    if all(data.weights is None for data in datas):
+        return indeps, deps, None
+    weights = [data.deps.new_ones(len(data.deps)) if data.weights is None else data.weights for data in datas]
+    return indeps, deps, _stack_tensors(weights, rows)
+
+
+def _stack_tensors(tensors: Sequence[Tensor], rows: Sequence[slice | Tensor]) -> Tensor:
+    taken = [
+        samples[part] if isinstance(part, slice) else samples.index_select(0, part)
+        for samples, part in zip(tensors, rows, strict=True)
+    ]
+    return taken[0].unsqueeze(0) if len(taken) == 1 else torch.stack(taken)  # stacking one would copy it
+
+
+def _train_lbfgs(run: TrainingRun) -> None:
+    coeffs, data, loss = run.coeffs, run.data, LOSSES[run.settings.loss]
+    penalty = run.settings.alpha / (run.data.weight_mean * len(data.deps))
+
+    def calc_loss_and_grads(flat: Tensor) -> tuple[float, Tensor]:
+        current = replace(coeffs, flat=flat)
+        value = store_grads(current, data.indeps, data.deps, data.weights, loss)
+        value = value + penalty / 2 * _calc_squares(current).squeeze(-1)
+        grads = current.flat.grad
+        assert grads is not None
+        grads[: coeffs.n_weights] += penalty * flat[: coeffs.n_weights]
+        run.history.n_updates += 1
+        return value.item(), grads
+
+    def on_iteration(flat: Tensor, value: float) -> None:
+        run.history.n_samples_seen += len(data.deps)
+        validation = run.validation
+        validation_loss = None
+        if validation is not None:
+            validation_loss = calc_loss(
+                replace(coeffs, flat=flat), validation.indeps, validation.deps, validation.weights, loss
+            ).item()
+        if run.end_epoch(value, validation_loss, flat):
+            raise StopIteration
+
+    settings = run.settings
+    try:
+        first_loss, _ = calc_loss_and_grads(coeffs.flat)
+        reason = minimize_lbfgs(
+            calc_loss_and_grads,
+            coeffs.flat,
+            max_iter=settings.max_iter,
+            max_fun=settings.max_fun,
+            tol=settings.tol,
+            on_iteration=on_iteration,
+        )
+        if reason is not None and run.warning is None and run.error is None:
+            run.warning = f"lbfgs stopped short of its tolerance: {reason}. Raise max_iter, max_fun or tol, or scale X."
+        if not run.history.losses:  # it started at a minimum
+            run.history.losses.append(first_loss)
+    except KeyboardInterrupt:
+        run.interrupted = True
+    run.end()
