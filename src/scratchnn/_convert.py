@@ -73,7 +73,7 @@ def fit_scaler(scaler: StandardScaler, X: Array, sample_weight: Array | None) ->
 
 
 def convert_features(X: Array, mean: Array | None, scale: Array | None, dtype: np.dtype[Any]) -> Array:
-    """Return X in C order and ``dtype``, centred and scaled in its own precision before that. No copy if none is due."""
+    """Return X in C order and ``dtype``, centred and scaled in its own precision first. No copy if none is due."""
     if mean is None or scale is None:
         return np.ascontiguousarray(X, dtype=dtype)
     result = np.empty(X.shape, dtype)
@@ -87,9 +87,9 @@ def _row_blocks(n_rows: int) -> Iterator[slice]:
 
 
 def calc_logits(coeffs: Coeffs, X: Array, mean: Array | None, scale: Array | None) -> Array:
-    """Return the logits of the rows of X, (n_samples, n_outputs), block by block, in the dtype of X."""
+    """Return the logits of the rows of X, (n_samples, n_outputs), in float64, block by block."""
     dtype = np.dtype(str(coeffs.flat.dtype).removeprefix("torch."))
-    logits = np.empty((len(X), coeffs.sizes[-1]), X.dtype)
+    logits = np.empty((len(X), coeffs.sizes[-1]))
     with torch.no_grad(), torch.autocast(coeffs.flat.device.type, enabled=False):
         for rows in _row_blocks(len(X)):
             indeps = to_tensor(convert_features(X[rows], mean, scale, dtype), coeffs.flat.device)
@@ -98,9 +98,10 @@ def calc_logits(coeffs: Coeffs, X: Array, mean: Array | None, scale: Array | Non
 
 
 def calc_probabilities(logits: Array, output: str, log: bool = False) -> Array:
-    """Return probabilities, or their logarithms, (n_samples, n_classes or n_outputs), in the dtype of the logits.
+    """Return probabilities, or their logarithms, (n_samples, n_classes or n_outputs).
 
     A single logistic output becomes two columns, each from its own logit, so that neither is rounded to 0 early.
+    Probabilities are rounded into the open interval from 0 to 1, where sigmoid and softmax have all their values.
     """
     tensor = torch.from_numpy(logits)
     if output == "softmax":
@@ -108,7 +109,8 @@ def calc_probabilities(logits: Array, output: str, log: bool = False) -> Array:
     else:
         tensor = torch.cat([-tensor, tensor], dim=-1) if tensor.shape[-1] == 1 else tensor
         result = torch.nn.functional.logsigmoid(tensor) if log else OUTPUTS[output](tensor)
-    return np.asarray(result.numpy())
+    limits = np.finfo(logits.dtype)
+    return result.numpy() if log else np.clip(result.numpy(), limits.tiny, 1 - limits.epsneg)
 
 
 def coeffs_to_arrays(coeffs: Coeffs) -> tuple[list[Array], list[Array]]:

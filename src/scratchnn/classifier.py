@@ -1,6 +1,8 @@
 """The network as a scikit-learn classifier: parameters, validation, and who does what."""
 
 import copy
+import functools
+import types
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +14,6 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import _parameters, _validation
@@ -23,10 +24,34 @@ from .network import Coeffs
 from .training import History, TrainingRun, train
 
 
-def _has_stochastic_solver(classifier: "ScratchNNClassifier") -> bool:
-    if classifier.solver == "lbfgs":
-        raise AttributeError("partial_fit needs solver='adam' or 'sgd', got 'lbfgs', which sees all data at once.")
-    return True
+class PartialFitError(AttributeError, ValueError):
+    """There is no partial_fit with these parameters: no such attribute, because of a value."""
+
+
+class _PartialFitMethod:
+    """Makes `partial_fit` an attribute only where the parameters allow it, as scikit-learn's `available_if` does.
+
+    `available_if` would hide the reason, and raise an AttributeError where MLPClassifier's users expect a ValueError.
+    """
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.method = method
+        functools.update_wrapper(self, method)
+
+    def __get__(self, classifier: "ScratchNNClassifier | None", owner: type) -> Callable[..., Any]:
+        if classifier is None:
+            return self.method
+        if classifier.early_stopping:
+            raise PartialFitError(
+                "partial_fit does not support early_stopping=True, as it sees one part of the data at a time. Use "
+                "fit, or set early_stopping=False."
+            )
+        if classifier.solver == "lbfgs":
+            raise PartialFitError(
+                "partial_fit does not support solver='lbfgs', which needs all the data at each step. Use fit, or set "
+                "solver='adam'."
+            )
+        return types.MethodType(self.method, classifier)
 
 
 class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -312,12 +337,15 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"Previously got {self.classes_}, `y` has {labels.classes}. Use partial_fit, or warm_start=False."
             )
         validation = None
-        if X_val is not None or y_val is not None:
+        if X_val is not None or y_val is not None or sample_weight_val is not None:
+            if X_val is None or y_val is None:
+                missing = "X_val" if X_val is None else "y_val"
+                raise ValueError(f"X_val and y_val must be given together, got None for {missing}. Pass both.")
             validation, multilabel = self._validate(X_val, y_val, sample_weight_val, reset=False, suffix="_val")
             _validation.check_known(validation.y, multilabel, labels, "y_val")
         return self._fit(table, validation, labels, goes_on)
 
-    @available_if(_has_stochastic_solver)  # type: ignore[untyped-decorator]
+    @_PartialFitMethod
     @fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(
         self,
@@ -347,13 +375,10 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            If a parameter or the data are not as described, if ``early_stopping`` is set, or if training diverges.
+            If a parameter or the data are not as described, or if training diverges.
+        AttributeError
+            With ``early_stopping`` or solver 'lbfgs', which need all the data.
         """
-        if self.early_stopping:
-            raise ValueError(
-                "partial_fit does not support early_stopping=True: it sees one part of the data at a time. Use fit, "
-                "or set early_stopping=False."
-            )
         goes_on = hasattr(self, "coefs_")
         check_partial_fit_first_call(self, classes)
         table, multilabel = self._validate(X, y, sample_weight, reset=not goes_on)
@@ -363,9 +388,6 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _validate(self, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = "") -> tuple[Table, bool]:
         """Return the rows that have a positive weight, and whether the targets are multilabel."""
-        if X is None or y is None:
-            missing = f"{'X' if X is None else 'y'}{suffix}"
-            raise ValueError(f"X{suffix} and y{suffix} must be given together, got None for {missing}. Pass both.")
         X, y = validate_data(
             self, X, y, dtype=(np.float64, np.float32), order="C", multi_output=True, accept_sparse=False, reset=reset
         )
@@ -482,7 +504,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            For two classes, one value a row: positive where the second class is likelier. In the dtype of X.
+            For two classes, one value a row: positive where the second class is likelier.
         """
         logits = self._calc_logits(X)
         return logits[:, 0] if self.n_outputs_ == 1 else logits
@@ -514,7 +536,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Probabilities, in the order of ``classes_`` and the dtype of X. Multilabel columns do not sum to one.
+            Probabilities between 0 and 1, in the order of ``classes_``. Multilabel columns do not sum to one.
         """
         return calc_probabilities(self._calc_logits(X), self.out_activation_)
 
@@ -529,7 +551,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Returns
         -------
         ndarray of shape (n_samples, n_classes)
-            Log-probabilities, in the order of ``classes_`` and the dtype of X.
+            Log-probabilities, finite, in the order of ``classes_``.
         """
         return calc_probabilities(self._calc_logits(X), self.out_activation_, log=True)
 

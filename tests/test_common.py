@@ -1,0 +1,24 @@
+"""scikit-learn's own checks, with no expected failures."""
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from scratchnn import ScratchNNClassifier
+
+ESTIMATORS = [
+    ScratchNNClassifier(),
+    ScratchNNClassifier(hidden_layer_sizes=()),
+    ScratchNNClassifier(hidden_layer_sizes=(20, 10), activation="tanh"),
+    ScratchNNClassifier(solver="sgd"),
+    ScratchNNClassifier(solver="lbfgs"),
+    ScratchNNClassifier(hidden_layer_sizes=(), solver="lbfgs", standardize=False),
+    ScratchNNClassifier(early_stopping=True),
+    ScratchNNClassifier(dtype="float64"),
+]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+@parametrize_with_checks(ESTIMATORS)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
