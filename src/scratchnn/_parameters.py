@@ -73,7 +73,7 @@ def make_settings(params: dict[str, Any], n_samples: int, max_iter: int, early_s
     solver = params["solver"]
     # L-BFGS stops by its gradient, not by patience, unless it watches a validation set.
     patience = np.inf if solver == "lbfgs" and not early_stopping else params["n_iter_no_change"]
-    resolved = {
+    resolved: dict[str, Any] = {
         "batch_size": {"auto": min(200, n_samples), "full": n_samples}.get(batch_size) or min(batch_size, n_samples),
         "learning_rate": params["learning_rate"] if solver == "sgd" else "constant",
         "max_iter": max_iter,

@@ -72,7 +72,7 @@ def find_scale(table: Table, state: State, known: tuple[Any, Any] | None, increm
     scaler = StandardScaler() if state.scaler is None else state.scaler
     fit_scaler(scaler, table.X, table.weights)
     state.scaler = scaler if incremental else None
-    return scaler.mean_.copy(), scaler.scale_.copy()
+    return np.array(scaler.mean_), np.array(scaler.scale_)
 
 
 def make_run(
@@ -103,7 +103,11 @@ def make_run(
         coeffs = _draw_coeffs(params, sizes, labels.output, generator, dtype, device)
     else:
         dtype = arrays[0][0].dtype
-        coeffs = _restore_coeffs(params, sizes, labels.output, arrays, state, device)
+        coeffs = _restore_coeffs(params, sizes, labels.output, arrays, device)
+    best_flat = None
+    if state.flat is not None:
+        best_flat = coeffs.flat.clone() if early_stopping else None
+        coeffs.flat.copy_(torch.from_numpy(state.flat))
     settings = make_settings(params, len(table.X), max_iter, early_stopping)
     if state.solver != params["solver"]:  # another solver's state is of no use
         state.solver, state.solver_state = params["solver"], {}
@@ -119,6 +123,7 @@ def make_run(
         calc_score=calc_score,
         solver_state={name: torch.from_numpy(array).to(device) for name, array in state.solver_state.items()},
         history=state.history,
+        best_flat=best_flat,
     )
 
 
@@ -170,7 +175,6 @@ def _restore_coeffs(
     sizes: tuple[int, ...],
     output: str,
     arrays: tuple[list[Array], list[Array]],
-    state: State,
     device: torch.device,
 ) -> Coeffs:
     shapes = [coef.shape for coef in arrays[0]]
@@ -179,9 +183,6 @@ def _restore_coeffs(
             "hidden_layer_sizes must not change while training goes on (warm_start=True, or partial_fit), got "
             f"{sizes[1:-1]} where coefs_ has shapes {shapes}. Set it back, or fit with warm_start=False."
         )
-    coeffs = arrays_to_coeffs(
+    return arrays_to_coeffs(
         *arrays, activation=params["activation"], output=output, hidden_bias=params["hidden_bias"], device=device
     )
-    if state.flat is not None:
-        coeffs.flat.copy_(torch.from_numpy(state.flat))
-    return coeffs

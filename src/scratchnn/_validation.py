@@ -56,8 +56,8 @@ def check_known(y: Array, multilabel: bool, labels: Labels, name: str) -> None:
     if multilabel != labels.multilabel or (multilabel and y.shape[1] != len(labels.classes)):
         form = f"{len(labels.classes)} label columns" if labels.multilabel else "one column of class labels"
         raise ValueError(f"{name} must have the form of the training targets, {form}, got shape {y.shape}.")
-    unknown = [] if multilabel else np.setdiff1d(y, labels.classes)
-    if len(unknown):
+    unknown = np.setdiff1d(y, labels.classes)
+    if not multilabel and len(unknown):
         raise ValueError(
             f"{name} must hold no labels but the classes of training, {labels.classes}, got also {unknown}: `y` has "
             "classes not in `self.classes_`. Leave these rows out, or train with these classes."

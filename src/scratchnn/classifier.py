@@ -36,7 +36,7 @@ class _PartialFitMethod:
 
     def __init__(self, method: Callable[..., Any]) -> None:
         self.method = method
-        functools.update_wrapper(self, method)
+        functools.update_wrapper(self, method)  # type: ignore[arg-type]
 
     def __get__(self, classifier: "ScratchNNClassifier | None", owner: type) -> Callable[..., Any]:
         if classifier is None:
@@ -482,7 +482,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _calc_logits(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False)
+        rows: Array = validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False)
         coeffs = arrays_to_coeffs(
             self.coefs_,
             self.intercepts_,
@@ -491,7 +491,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             hidden_bias=True,
             device=resolve_device(self.device),
         )
-        return calc_logits(coeffs, X, self.mean_, self.scale_)
+        return calc_logits(coeffs, rows, self.mean_, self.scale_)
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the logits: what sigmoid or softmax turn into probabilities.

@@ -78,8 +78,14 @@ class Coeffs:
 
 
 def _split(flat: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
-    parts = flat.detach().split([rows * columns for rows, columns in shapes], dim=-1)
-    return [part.unflatten(-1, shape).detach() for part, shape in zip(parts, shapes, strict=True)]
+    parts = flat.detach().split_with_sizes([rows * columns for rows, columns in shapes], dim=-1)
+    return [part.view(*part.shape[:-1], *shape).detach() for part, shape in zip(parts, shapes, strict=True)]
+
+
+def get_grads(values: Tensor) -> Tensor:
+    """Return the gradients stored for a tensor of `Coeffs`: its ``grad``, which is always there."""
+    assert values.grad is not None
+    return values.grad
 
 
 def init_coeffs(
@@ -177,12 +183,12 @@ def calc_loss(
     loss: Loss = mean_absolute_error,
 ) -> Tensor:
     """Return the mean loss of each model, ``(*models,)``. Row ``weights``, ``(*models, n_samples)``, multiply."""
-    total: float | Tensor = 0.0
+    sums = []
     for block_indeps, block_deps, block_weights in _row_blocks(indeps, deps, weights):
         logits = calc_layers(coeffs, block_indeps)[-1]
         losses, _ = loss(_check_logits(logits, block_deps), block_deps, coeffs.output)
-        total = total + (losses if block_weights is None else losses * block_weights).sum(-1)
-    return total / deps.shape[-2]
+        sums.append((losses if block_weights is None else losses * block_weights).sum(-1))
+    return sum(sums[1:], start=sums[0]) / deps.shape[-2]
 
 
 @torch.no_grad()
@@ -194,7 +200,7 @@ def store_grads(
     loss: Loss = mean_absolute_error,
 ) -> Tensor:
     """Add the gradient of `calc_loss` to each coefficient's ``grad``, in place, and return the loss, ``(*models,)``."""
-    total: float | Tensor = 0.0
+    sums = []
     n_samples = deps.shape[-2]
     for block_indeps, block_deps, block_weights in _row_blocks(indeps, deps, weights):
         layers = calc_layers(coeffs, block_indeps)
@@ -202,8 +208,8 @@ def store_grads(
         if block_weights is not None:
             losses, deltas = losses * block_weights, deltas * block_weights.unsqueeze(-1)
         _backpropagate(coeffs, layers, deltas / n_samples)  # the gradient of a mean
-        total = total + losses.sum(-1)
-    return total / n_samples
+        sums.append(losses.sum(-1))
+    return sum(sums[1:], start=sums[0]) / n_samples
 
 
 def _backpropagate(coeffs: Coeffs, layers: list[Tensor], deltas: Tensor) -> None:
@@ -214,9 +220,9 @@ def _backpropagate(coeffs: Coeffs, layers: list[Tensor], deltas: Tensor) -> None
     ``deltas @ weight.T``, which goes through the activation to become the deltas of the layer below.
     """
     for weight, bias, inputs in zip(coeffs.weights[::-1], coeffs.biases[::-1], layers[::-1], strict=True):
-        weight.grad += matmul(inputs.mT, deltas)
+        get_grads(weight).add_(matmul(inputs.mT, deltas))
         if bias is not None:
-            bias.grad += deltas.sum(-2, keepdim=True)
+            get_grads(bias).add_(deltas.sum(-2, keepdim=True))
         if inputs is not layers[0]:
             # Copied, because BLAS rounds products with a transposed right side differently per number of threads.
             grads = matmul(deltas, weight.mT.contiguous())
@@ -239,10 +245,8 @@ def _check_logits(logits: Tensor, deps: Tensor) -> Tensor:
 @torch.no_grad()
 def update_coeffs(coeffs: Coeffs, lr: float | Tensor) -> None:
     """Take one step of gradient descent in place: ``coeffs -= lr * grad``. The stored gradients are then cleared."""
-    grads = coeffs.flat.grad
-    assert grads is not None
-    coeffs.flat.sub_(grads * lr)
-    grads.zero_()
+    coeffs.flat.sub_(get_grads(coeffs.flat) * lr)
+    get_grads(coeffs.flat).zero_()
 
 
 def execute_epoch(
@@ -252,14 +256,13 @@ def execute_epoch(
     loss: Loss = mean_absolute_error,
 ) -> Tensor:
     """For each batch: loss, gradients, update, in place. Return the mean of the losses before each update."""
-    total: float | Tensor = 0.0
-    n_samples = 0
+    sums, n_samples = [], 0
     for indeps, deps, weights in batches:
         n_batch = indeps.shape[-2]
-        total = total + n_batch * store_grads(coeffs, indeps, deps, weights, loss)
+        sums.append(n_batch * store_grads(coeffs, indeps, deps, weights, loss))
         n_samples += n_batch
         update(coeffs)
-    return total / n_samples
+    return sum(sums[1:], start=sums[0]) / n_samples
 
 
 def train_model(

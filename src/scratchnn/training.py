@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .losses import LOSSES
-from .network import Batch, Coeffs, calc_loss, execute_epoch, store_grads
+from .network import Batch, Coeffs, calc_loss, execute_epoch, get_grads, store_grads
 from .solvers import SGD, SOLVERS, Adam, minimize_lbfgs
 
 
@@ -250,11 +250,11 @@ class _Stack:
         for run in self.runs:
             run.history.n_samples_seen += n_samples
         # The one copy from the device in an epoch.
-        losses = (losses + self.penalty_sum.squeeze(-1) / n_samples).tolist()
+        penalized_losses = (losses + self.penalty_sum.squeeze(-1) / n_samples).tolist()
         validation_losses = self._calc_validation_losses()
         ended = [
             run.end_epoch(*values)
-            for run, *values in zip(self.runs, losses, validation_losses, self.coeffs.flat, strict=True)
+            for run, *values in zip(self.runs, penalized_losses, validation_losses, self.coeffs.flat, strict=True)
         ]
         return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
 
@@ -270,8 +270,7 @@ class _Stack:
 
     def _update(self, coeffs: Coeffs) -> None:
         """Add the gradient of the L2 penalty, and let the solver change the coefficients, in place."""
-        grads = coeffs.flat.grad
-        assert grads is not None
+        grads = get_grads(coeffs.flat)
         weights = coeffs.flat[:, : coeffs.n_weights]
         self.penalty_sum += self.penalties / 2 * _calc_squares(coeffs)
         grads[:, : coeffs.n_weights] += weights * (self.penalties / self.n_batch)
@@ -329,8 +328,7 @@ def _train_lbfgs(run: TrainingRun) -> None:
         current = replace(coeffs, flat=flat)
         value = store_grads(current, data.indeps, data.deps, data.weights, loss)
         value = value + penalty / 2 * _calc_squares(current).squeeze(-1)
-        grads = current.flat.grad
-        assert grads is not None
+        grads = get_grads(current.flat)
         grads[: coeffs.n_weights] += penalty * flat[: coeffs.n_weights]
         run.history.n_updates += 1
         return value.item(), grads
