@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.metrics import get_scorer_names
 
 from ._sklearn import Interval, Options, StrOptions
 from .losses import LOSSES
@@ -41,7 +42,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_bias": ["boolean"],
     "device": [str, torch.device],
     "dtype": [StrOptions({"auto", "float32", "float64"})],
-    "scoring": [str, callable],
+    "scoring": [StrOptions({"loss", *get_scorer_names()}), callable],
 }
 
 RECIPES: dict[str, dict[str, Any]] = {

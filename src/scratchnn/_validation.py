@@ -1,16 +1,16 @@
 """Checks of what users pass to `fit`, beyond those of scikit-learn, and the validation split."""
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.model_selection import train_test_split
-from sklearn.utils import column_or_1d
+from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from ._convert import Labels
-from ._sklearn import check_sample_weight
 
 Array = NDArray[Any]
 
@@ -68,7 +68,11 @@ def check_weights(weights: Any, X: Array, name: str) -> Array | None:
     """Return the row weights as float64 of shape (n_samples,), or None for None."""
     if weights is None:
         return None
-    checked: Array = check_sample_weight(weights, X, dtype=np.float64)
+    if isinstance(weights, Real):
+        weights = np.full(len(X), weights)
+    checked: Array = check_array(weights, ensure_2d=False, dtype=np.float64, input_name=name)
+    if checked.shape != (len(X),):
+        raise ValueError(f"{name} must have shape ({len(X)},), one weight a row, got {checked.shape}. Pass one each.")
     remedy = "Use 0 for the rows to leave out, and a positive number for the others."
     if (checked < 0).any():
         raise ValueError(f"{name} must not have negative values, got {checked.min():g}. {remedy}")

@@ -399,8 +399,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _fit(
         self, table: Table, validation: Table | None, labels: Labels, goes_on: bool, *, incremental: bool = False
     ) -> "ScratchNNClassifier":
-        state = getattr(self, "_state", None) if goes_on else None
-        state = copy.deepcopy(state) or State(draw_seed(self.random_state), self.solver, History())
+        state = self._get_state() if goes_on else State(draw_seed(self.random_state), self.solver, History())
         if not incremental and self.early_stopping and validation is None:
             codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
             held_out = _validation.split_validation(table.X, codes, self.validation_fraction, state.seed)
@@ -434,6 +433,14 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             keep_state(run, state)
             self._state = state
         return self
+
+    def _get_state(self) -> State:
+        """Return a copy of what the last call left, or what the attributes tell of it."""
+        if getattr(self, "_state", None) is not None:
+            return copy.deepcopy(self._state)
+        history = History(losses=list(getattr(self, "loss_curve_", ())), n_samples_seen=getattr(self, "t_", 0))
+        history.best_loss = min(history.losses, default=np.inf)
+        return State(draw_seed(self.random_state), self.solver, history)
 
     def _make_calc_score(
         self, validation: Table | None, labels: Labels, scales: tuple[Any, Any]

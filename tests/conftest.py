@@ -1,0 +1,29 @@
+"""Data that several test modules share."""
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_multilabel_classification
+
+
+@pytest.fixture(scope="session")
+def cancer():
+    return load_breast_cancer(return_X_y=True)
+
+
+@pytest.fixture(scope="session")
+def iris():
+    return load_iris(return_X_y=True)
+
+
+@pytest.fixture(scope="session")
+def problems():
+    """X and y of a binary, a multiclass and a multilabel problem, with scaled columns."""
+    X, y = load_iris(return_X_y=True)
+    X = (X - X.mean(0)) / X.std(0)
+    digits, digit = load_digits(return_X_y=True)
+    labelled, labels = make_multilabel_classification(n_samples=150, n_features=6, n_classes=4, random_state=0)
+    return {
+        "binary": (X, np.array(["no", "yes"], dtype=object)[(y > 0).astype(int)]),
+        "multiclass": (digits[:400] / 16, digit[:400]),
+        "multilabel": (labelled / 10, labels),
+    }

@@ -1,0 +1,217 @@
+"""Runs, stacks, and when training stops."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from scratchnn.network import init_coeffs
+from scratchnn.training import Data, Settings, TrainingRun, train
+
+SETTINGS = Settings(
+    loss="log_loss",
+    solver="adam",
+    alpha=0.01,
+    batch_size=32,
+    learning_rate="constant",
+    learning_rate_init=0.01,
+    power_t=0.5,
+    max_iter=6,
+    shuffle=True,
+    tol=0.0,
+    momentum=0.9,
+    nesterovs_momentum=True,
+    early_stopping=False,
+    beta_1=0.9,
+    beta_2=0.999,
+    epsilon=1e-8,
+    n_iter_no_change=math.inf,
+    max_fun=1000,
+    verbose=False,
+)
+
+
+def make_data(n_samples=100, n_features=5, n_outputs=1, seed=0, weighted=False, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    indeps = torch.randn(n_samples, n_features, generator=generator, dtype=dtype)
+    deps = (indeps[:, :n_outputs] + 0.3 * torch.randn(n_samples, n_outputs, generator=generator, dtype=dtype) > 0).to(
+        dtype
+    )
+    if not weighted:
+        return Data(indeps, deps)
+    weights = torch.rand(n_samples, generator=generator, dtype=dtype) + 0.5
+    return Data(indeps, deps, weights / weights.mean(), weights.mean().item())
+
+
+def make_run(data=None, seed=0, validation=None, sizes=(8,), **changes):
+    data = make_data() if data is None else data
+    generator = torch.Generator().manual_seed(seed)
+    coeffs = init_coeffs(
+        data.indeps.shape[1], sizes, data.deps.shape[1], generator=generator, init="glorot_uniform", hidden_bias=True
+    )
+    coeffs = dataclasses.replace(coeffs, flat=coeffs.flat.to(data.indeps.dtype))
+    run = TrainingRun(data, dataclasses.replace(SETTINGS, **changes), coeffs, generator, validation=validation)
+    run.history.rate = run.settings.learning_rate_init
+    return run
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd"])
+@pytest.mark.parametrize("batch_size", [32, 100])
+@pytest.mark.parametrize("shared", [True, False])
+def test_stacked_runs_train_as_if_alone(solver, batch_size, shared):
+    """Different rates, penalties, seeds, numbers of epochs, and data."""
+
+    def make_runs():
+        datas = [make_data()] * 3 if shared else [make_data(seed=seed, weighted=seed == 1) for seed in range(3)]
+        return [
+            make_run(
+                data,
+                seed=number,
+                solver=solver,
+                batch_size=batch_size,
+                alpha=0.01 * number,
+                learning_rate_init=0.01 + 0.01 * number,
+                max_iter=4 + number,
+            )
+            for number, data in enumerate(datas)
+        ]
+
+    together, alone = make_runs(), make_runs()
+    train(together)
+    for run in alone:
+        train([run])
+    assert [run.n_epochs for run in together] == [4, 5, 6]
+    for stacked, single in zip(together, alone, strict=True):
+        torch.testing.assert_close(stacked.coeffs.flat, single.coeffs.flat, rtol=1e-10, atol=1e-12)
+        np.testing.assert_allclose(stacked.history.losses, single.history.losses, rtol=1e-10)
+        assert stacked.history.n_samples_seen == single.history.n_samples_seen
+
+
+def test_early_stopping_of_one_run_leaves_the_others_alone():
+    validation = make_data(seed=7)
+    validations = {"validation": validation, "early_stopping": True, "max_iter": 40}
+    runs = [
+        make_run(
+            n_iter_no_change=2, tol=1.0, **validations
+        ),  # a tolerance that nothing meets: stops after 3 epochs more
+        make_run(n_iter_no_change=100, **validations),
+    ]
+    single = make_run(n_iter_no_change=100, **validations)
+    train(runs)
+    train([single])
+    assert [run.n_epochs for run in runs] == [4, 40]
+    assert len(runs[0].history.validation_scores) == 4
+    assert runs[0].best_flat is not None
+    torch.testing.assert_close(runs[1].coeffs.flat, single.coeffs.flat, rtol=1e-10, atol=1e-12)
+
+
+def test_patience_counts_epochs_without_enough_improvement():
+    """An epoch counts as improvement if the loss falls by tol or more; one more than patience ends the run."""
+    run = make_run(n_iter_no_change=3, tol=0.1)
+    ends = [run.end_epoch(loss, None, run.coeffs.flat) for loss in [1.0, 0.85, 0.80, 0.78, 0.74]]
+    assert ends == [False] * 5  # 0.74 is 0.04 below the best, 0.78: the third epoch without improvement
+    assert run.history.n_no_change == 3
+    assert run.end_epoch(0.73, None, run.coeffs.flat)
+    assert run.history.best_loss == 0.73
+    assert run.warning is None
+
+
+def test_adaptive_rate_is_divided_by_five_until_it_is_tiny():
+    run = make_run(solver="sgd", learning_rate="adaptive", n_iter_no_change=1, tol=1.0, learning_rate_init=3e-5)
+    run.settings = dataclasses.replace(run.settings, max_iter=100)
+    rates = []
+    while not run.end_epoch(1.0, None, run.coeffs.flat):
+        rates.append(run.history.rate)
+    # Each pair of epochs without improvement divides, after the first epoch, which improves on nothing.
+    np.testing.assert_allclose(sorted(set(rates), reverse=True), [3e-5, 6e-6, 1.2e-6, 2.4e-7])
+
+
+def test_invscaling_divides_the_rate_by_a_power_of_the_samples_seen():
+    run = make_run(solver="sgd", learning_rate="invscaling", power_t=0.25, learning_rate_init=0.5, max_iter=2)
+    train([run])
+    assert run.history.rate == pytest.approx(0.5 / (2 * 100 + 1) ** 0.25)
+
+
+def test_penalty_is_part_of_loss_and_of_gradient():
+    """One full-batch step of plain descent: w - rate * (grad + alpha / n * w), the bias without penalty."""
+    data = make_data()
+    common = {"solver": "sgd", "momentum": 0.0, "nesterovs_momentum": False, "batch_size": 100, "max_iter": 1}
+    plain, penalized = make_run(data, alpha=0.0, **common), make_run(data, alpha=5.0, **common)
+    start = plain.coeffs.flat.clone()
+    train([plain])
+    train([penalized])
+    is_weight = torch.arange(len(start)) < plain.coeffs.n_weights
+    expected = plain.coeffs.flat - 0.01 * 5 / 100 * start * is_weight
+    torch.testing.assert_close(penalized.coeffs.flat, expected, rtol=1e-12, atol=1e-14)
+    squares = (start * is_weight).square().sum().item()
+    assert penalized.history.losses[0] == pytest.approx(plain.history.losses[0] + 0.5 * 5 / 100 * squares)
+
+
+def test_lbfgs_reaches_a_point_without_gradient():
+    run = make_run(solver="lbfgs", sizes=(), batch_size=100, max_iter=200, tol=1e-7)
+    train([run])
+    assert run.warning is None
+    flat = run.coeffs.flat.clone().requires_grad_()
+    logits = run.data.indeps @ flat[:5, None] + flat[5]
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, run.data.deps)
+    (loss + 0.01 / 2 / 100 * flat[:5].square().sum()).backward()
+    assert flat.grad.abs().max() < 1e-7
+
+
+def test_divergence_names_epoch_and_remedy():
+    data = make_data()
+    data.indeps *= 1e200
+    run = make_run(data, solver="sgd", learning_rate_init=1e200)
+    train([run])
+    assert run.error is not None
+    assert "diverged" in str(run.error)
+    assert "epoch" in str(run.error)
+    assert "learning_rate_init" in str(run.error)
+
+
+def test_divergence_of_one_run_leaves_the_others_alone():
+    runs = [make_run(learning_rate_init=math.inf, solver="sgd"), make_run(solver="sgd")]
+    single = make_run(solver="sgd")
+    train(runs)
+    train([single])
+    assert runs[0].error is not None
+    assert runs[1].error is None
+    torch.testing.assert_close(runs[1].coeffs.flat, single.coeffs.flat, rtol=1e-10, atol=1e-12)
+
+
+def test_divergence_with_early_stopping_returns_to_the_best_epoch():
+    run = make_run(validation=make_data(seed=1), early_stopping=True)
+    run.end_epoch(1.0, 1.0, run.coeffs.flat)
+    assert run.end_epoch(math.nan, math.nan, run.coeffs.flat * math.nan)
+    run.coeffs.flat.fill_(math.nan)
+    run.end()
+    assert run.error is None
+    assert "diverged" in run.warning
+    torch.testing.assert_close(run.coeffs.flat, run.best_flat)
+
+
+def test_interrupt_ends_all_runs_with_what_they_have(monkeypatch):
+    runs = [make_run(max_iter=50), make_run(max_iter=50, seed=1)]
+    starts = [run.coeffs.flat.clone() for run in runs]
+    ended = TrainingRun.end_epoch
+
+    def end_epoch(self, *args):
+        if self.n_epochs == 3:
+            raise KeyboardInterrupt
+        return ended(self, *args)
+
+    monkeypatch.setattr(TrainingRun, "end_epoch", end_epoch)
+    train(runs)
+    assert all(run.interrupted and run.n_epochs == 3 for run in runs)
+    assert all(not torch.equal(run.coeffs.flat, start) for run, start in zip(runs, starts, strict=True))
+
+
+def test_shuffling_draws_a_new_order_each_epoch_and_full_batches_draw_none():
+    run = make_run()
+    first, second = run.draw_order(), run.draw_order()
+    assert sorted(first.tolist()) == list(range(100))
+    assert not torch.equal(first, second)
+    assert make_run(batch_size=100).draw_order() is None
+    assert make_run(shuffle=False).draw_order() is None
