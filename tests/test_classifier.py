@@ -1,8 +1,5 @@
 """The estimator: results, attributes, state, randomness."""
 
-import os
-import subprocess
-import sys
 import threading
 import warnings
 
@@ -509,16 +506,6 @@ def test_file_is_about_the_size_of_the_parameters(cancer, tmp_path, params):
     joblib.dump(classifier, tmp_path / "model.joblib")
     n_bytes = sum(array.nbytes for array in parameters_of(classifier))
     assert (tmp_path / "model.joblib").stat().st_size <= 1.15 * n_bytes + 4096
-
-
-def test_a_new_process_predicts_the_same(cancer, tmp_path):
-    X, y = cancer
-    classifier = ScratchNNClassifier(random_state=0, max_iter=5).fit(X, y)
-    joblib.dump(classifier, tmp_path / "model.joblib")
-    np.save(tmp_path / "X.npy", X)
-    code = "import joblib, numpy as np; np.save('P.npy', joblib.load('model.joblib').predict_proba(np.load('X.npy')))"
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=os.environ)
-    np.testing.assert_array_equal(np.load(tmp_path / "P.npy"), classifier.predict_proba(X))
 
 
 # --- what MLPClassifier's users rely on

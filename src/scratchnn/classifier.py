@@ -436,8 +436,9 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _get_state(self) -> State:
         """Return a copy of what the last call left, or what the attributes tell of it."""
-        if getattr(self, "_state", None) is not None:
-            return copy.deepcopy(self._state)
+        state: State | None = getattr(self, "_state", None)
+        if state is not None:
+            return copy.deepcopy(state)
         history = History(losses=list(getattr(self, "loss_curve_", ())), n_samples_seen=getattr(self, "t_", 0))
         history.best_loss = min(history.losses, default=np.inf)
         return State(draw_seed(self.random_state), self.solver, history)

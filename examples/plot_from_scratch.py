@@ -1,0 +1,122 @@
+"""
+A neural network from scratch
+=============================
+
+The method in seven functions, as they stand in `scratchnn.network`, and then the estimator that does the same.
+The data are the 569 tumours of scikit-learn's breast cancer table.
+"""
+
+import numpy as np
+import torch
+from sklearn.datasets import load_breast_cancer
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+from scratchnn import ScratchNNClassifier
+from scratchnn.network import (
+    calc_loss,
+    calc_preds,
+    execute_epoch,
+    init_coeffs,
+    model_accuracy,
+    train_model,
+    update_coeffs,
+)
+
+# %%
+# Training, validation and test data
+# ----------------------------------
+# The network learns from the training data, we choose by the validation data, and the test data judge, once.
+# ``indeps`` are the inputs, one row a tumour, scaled to mean 0 and deviation 1; ``deps`` say whether it is benign.
+
+X, y = load_breast_cancer(return_X_y=True)
+X_train, X_rest, y_train, y_rest = train_test_split(X, y, test_size=0.4, random_state=442, stratify=y)
+X_val, X_test, y_val, y_test = train_test_split(X_rest, y_rest, test_size=0.5, random_state=442, stratify=y_rest)
+
+
+def to_tensors(X, y):
+    """Return inputs (n_samples, n_features) and targets (n_samples, 1)."""
+    return torch.tensor(X, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)[:, None]
+
+
+scaler = StandardScaler().fit(X_train)  # the training data alone: the others are not to be known yet
+X_train, X_val, X_test = scaler.transform(X_train), scaler.transform(X_val), scaler.transform(X_test)
+train_indeps, train_deps = to_tensors(X_train, y_train)
+val_indeps, val_deps = to_tensors(X_val, y_val)
+test_indeps, test_deps = to_tensors(X_test, y_test)
+print(f"{len(train_deps)} rows for training, {len(val_deps)} for validation, {len(test_deps)} for the test")
+
+# %%
+# One step, by hand
+# -----------------
+# `init_coeffs` draws the coefficients: 20 hidden neurons, one output.
+
+coeffs = init_coeffs(X.shape[1], n_hidden=20, generator=torch.Generator().manual_seed(442))
+print("weights", [tuple(weight.shape) for weight in coeffs.weights])
+
+# %%
+# `calc_preds` is the forward pass: multiply, cut off below zero (ReLU), multiply, squash between 0 and 1 (sigmoid).
+# `calc_loss` is the mean absolute error of these predictions.
+
+print("predictions", calc_preds(coeffs, train_indeps)[:3].flatten())
+print("loss", calc_loss(coeffs, train_indeps, train_deps))
+
+# %%
+# `execute_epoch` works out the loss and, by the chain rule, its gradient, and has `update_coeffs` take a step downhill.
+# Here one batch holds all the data. The loss it returns is the one before the step.
+
+everything = [(train_indeps, train_deps, None)]
+for _ in range(3):
+    loss = execute_epoch(coeffs, everything, lambda coeffs: update_coeffs(coeffs, lr=1.4))
+    print(f"loss {loss:.3f}, then {calc_loss(coeffs, train_indeps, train_deps):.3f}")
+
+# %%
+# Three learning rates
+# --------------------
+# `train_model` puts this together, and `model_accuracy` counts how often the likelier class is the right one.
+
+runs = {}
+for epochs, lr in [(30, 1.4), (30, 20), (100, 10)]:
+    coeffs, losses = train_model(train_indeps, train_deps, epochs, lr)
+    accuracy = model_accuracy(coeffs, val_indeps, val_deps).item()
+    runs[epochs, lr] = coeffs, losses, accuracy
+    print(f"{epochs} epochs at rate {lr}: loss {losses[0]:.3f} to {losses[-1]:.3f}, validation accuracy {accuracy:.3f}")
+
+best = max(runs, key=lambda run: runs[run][2])
+print(f"the best on validation data, {best}, on test data: {model_accuracy(runs[best][0], test_indeps, test_deps):.3f}")
+
+# %%
+# Larger steps, and more of them, bring the training loss further down, and the validation accuracy with it: the network
+# begins to learn the training data by heart. That is what validation data are for.
+
+try:
+    import matplotlib.pyplot as plt
+except ImportError:
+    print("no plot: install matplotlib to see one")
+else:
+    figure, axes = plt.subplots()
+    for (epochs, lr), (_, losses, _) in runs.items():
+        axes.plot(losses, label=f"{epochs} epochs, rate {lr}")
+    axes.set(xlabel="epoch", ylabel="mean absolute error on training data")
+    axes.legend()
+
+# %%
+# The estimator does the same
+# ---------------------------
+# The recipe "scratch" is this very method: the same losses, epoch for epoch, from the same seed.
+
+for (epochs, lr), (_, losses, _) in runs.items():
+    classifier = ScratchNNClassifier.from_recipe(
+        "scratch", max_iter=epochs, learning_rate_init=lr, random_state=442
+    ).fit(X_train, y_train)
+    difference = np.abs(np.array(classifier.loss_curve_) - losses).max()
+    print(f"{epochs} epochs at rate {lr}: largest difference of the losses {difference:.1e}")
+    assert difference < 1e-4
+
+# %%
+# And with everything that was learnt about training since (Adam, minibatches, log loss, scaled columns, early
+# stopping), which are the estimator's other parameters:
+
+classifier = ScratchNNClassifier(early_stopping=True, random_state=442)
+classifier.fit(X_train, y_train, X_val=X_val, y_val=y_val)
+print(f"test accuracy {classifier.score(X_test, y_test):.3f} after {classifier.n_iter_} epochs")
