@@ -307,7 +307,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each row, not negative: 2 counts as two equal rows, 0 leaves the row out.
         X_val, y_val : array-like, default=None
-            Validation data in the form of X and y: `validation_scores_` follows them, and with ``early_stopping``
+            Validation data in the form of X and y: ``validation_scores_`` follows them, and with ``early_stopping``
             they take the place of a split of the training data.
         sample_weight_val : array-like of shape (n_samples_val,), default=None
             Weights of the validation data.
