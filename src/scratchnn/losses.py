@@ -1,6 +1,6 @@
 """Losses on logits: each returns the loss of every sample and, by hand, its gradient with respect to the logits.
 
-Shapes are those of ``network``: logits and targets ``(*models, n_samples, n_outputs)``, losses ``(*models, n_samples)``.
+Shapes are those of ``network``: logits and targets ``(*models, n_samples, n_outputs)``, losses without the last axis.
 ``output`` says what turns logits into probabilities, "logistic" (outputs are summed) or "softmax".
 """
 

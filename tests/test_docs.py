@@ -1,0 +1,91 @@
+"""What is documented is what is there."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from numpydoc.docscrape import FunctionDoc, NumpyDocString
+
+import scratchnn
+from scratchnn import ScratchNNClassifier, losses, network, solvers, training
+
+ROOT = Path(__file__).parent.parent
+METHODS = ["fit", "partial_fit", "predict", "predict_proba", "predict_log_proba", "decision_function", "from_recipe"]
+
+
+def public_members(module):
+    return [
+        member
+        for name, member in vars(module).items()
+        if not name.startswith("_")
+        and getattr(member, "__module__", None) == module.__name__
+        and (inspect.isclass(member) or inspect.isfunction(member))
+    ]
+
+
+@pytest.mark.parametrize("module", [scratchnn, network, losses, solvers, training])
+def test_everything_public_has_a_docstring(module):
+    assert module.__doc__
+    for member in public_members(module):
+        assert member.__doc__, member
+        assert not member.__doc__.startswith(f"{member.__name__}("), f"{member} has only a dataclass's signature"
+
+
+def test_public_names_are_sorted_and_there():
+    assert scratchnn.__all__ == sorted(scratchnn.__all__)
+    assert all(hasattr(scratchnn, name) for name in scratchnn.__all__)
+
+
+def test_documented_parameters_and_defaults_are_those_of_the_constructor():
+    documented = NumpyDocString(inspect.cleandoc(ScratchNNClassifier.__doc__))["Parameters"]
+    parameters = inspect.signature(ScratchNNClassifier).parameters
+    assert [entry.name for entry in documented] == list(parameters)
+    for entry in documented:
+        default = re.search(r"default=(.*)$", entry.type).group(1)
+        assert eval(default, {}) == parameters[entry.name].default, entry.name
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_documented_parameters_of_methods_are_theirs(name):
+    method = getattr(ScratchNNClassifier, name)
+    documentation = FunctionDoc(method)
+    names = [name for entry in documentation["Parameters"] for name in entry.name.replace("**", "").split(", ")]
+    assert names == [name for name in inspect.signature(method).parameters if name != "self"]
+    assert documentation["Returns"]
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_documented_attributes_are_there_after_fit(iris):
+    documented = {
+        name
+        for entry in NumpyDocString(inspect.cleandoc(ScratchNNClassifier.__doc__))["Attributes"]
+        for name in entry.name.split(", ")
+    }
+    classifier = ScratchNNClassifier((), max_iter=1).fit(*iris)
+    there = {name for name in vars(classifier) if name.endswith("_") and not name.startswith("_")}
+    assert documented == there | {"coef_", "intercept_", "feature_names_in_"}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_readme_code_runs(tmp_path, monkeypatch, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(blocks) >= 3
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), namespace)
+    assert namespace["model"].score(namespace["X_test"], namespace["y_test"]) > 0.9
+    assert capsys.readouterr().out
+
+
+def test_readme_maps_every_parameter():
+    table = (ROOT / "README.md").read_text().split("## The names you know")[1]
+    missing = [name for name in inspect.signature(ScratchNNClassifier).parameters if f"`{name}" not in table]
+    assert not missing
+
+
+def test_fragments_have_a_type_of_the_changelog():
+    fragments = list((ROOT / "docs" / "changes").iterdir())
+    assert fragments
+    assert all(re.fullmatch(r"\+?[\w-]+\.(feature|change|fix|doc)\.rst", path.name) for path in fragments)

@@ -1,0 +1,88 @@
+"""Losses against scikit-learn's metrics, and at the limits of floating point."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn import metrics
+
+from scratchnn.losses import LOSSES
+
+GENERATOR = np.random.default_rng(0)
+LOGITS = GENERATOR.normal(size=(50, 3)) * 3
+LABELS = GENERATOR.integers(3, size=50)
+
+
+def sigmoid(logits):
+    return 1 / (1 + np.exp(-logits))
+
+
+def softmax(logits):
+    exponentials = np.exp(logits)
+    return exponentials / exponentials.sum(1, keepdims=True)
+
+
+def mean_loss(name, logits, deps, output):
+    losses, _ = LOSSES[name](torch.tensor(logits), torch.tensor(deps, dtype=torch.float64), output)
+    assert losses.shape == (len(logits),)
+    return losses.mean().item()
+
+
+def test_binary_losses_are_those_of_scikit_learn():
+    logits, y = LOGITS[:, :1], LABELS > 0
+    p = sigmoid(logits[:, 0])
+    expected = {
+        "log_loss": metrics.log_loss(y, p),
+        "mae": metrics.mean_absolute_error(y, p),
+        "brier": metrics.brier_score_loss(y, p),
+    }
+    for name, value in expected.items():
+        assert mean_loss(name, logits, y[:, None], "logistic") == pytest.approx(value, rel=1e-12)
+
+
+def test_multiclass_losses_are_those_of_scikit_learn():
+    p, deps = softmax(LOGITS), np.eye(3)[LABELS]
+    assert mean_loss("log_loss", LOGITS, deps, "softmax") == pytest.approx(metrics.log_loss(LABELS, p), rel=1e-12)
+    # One minus the probability of the class: half the sum of the errors, as the others have what the class lacks.
+    expected = np.mean(1 - p[np.arange(50), LABELS])
+    assert mean_loss("mae", LOGITS, deps, "softmax") == pytest.approx(expected, rel=1e-12)
+    expected = ((p - deps) ** 2).sum(1).mean() / 2
+    assert mean_loss("brier", LOGITS, deps, "softmax") == pytest.approx(expected, rel=1e-12)
+
+
+def test_two_classes_cost_the_same_with_one_output_and_with_a_softmax():
+    logits = LOGITS[:, :1]
+    y = (LABELS > 0).astype(float)
+    for name in LOSSES:
+        one = mean_loss(name, logits, y[:, None], "logistic")
+        two = mean_loss(name, np.hstack([0 * logits, logits]), np.column_stack([1 - y, y]), "softmax")
+        assert one == pytest.approx(two, rel=1e-12), name
+
+
+def test_labels_add_up():
+    deps = (LOGITS > 1).astype(float)
+    for name in LOSSES:
+        apart = sum(mean_loss(name, LOGITS[:, [k]], deps[:, [k]], "logistic") for k in range(3))
+        assert mean_loss(name, LOGITS, deps, "logistic") == pytest.approx(apart, rel=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_gap_between_logits_gives_finite_losses_and_gradients(dtype):
+    """At a logit of 1e4, -log(1 - sigmoid) is 1e4 exactly, and -log(sigmoid) 0."""
+    logits, deps = torch.tensor([[1e4], [1e4], [-1e4]], dtype=dtype), torch.tensor([[0.0], [1.0], [1.0]], dtype=dtype)
+    losses, grads = LOSSES["log_loss"](logits, deps, "logistic")
+    assert losses.tolist() == [1e4, 0.0, 1e4]
+    assert grads.flatten().tolist() == [1.0, 0.0, -1.0]
+    logits, deps = torch.tensor([[1e4, -1e4, 0.0]] * 2, dtype=dtype), torch.eye(3, dtype=dtype)[:2]
+    losses, grads = LOSSES["log_loss"](logits, deps, "softmax")
+    assert losses.tolist() == [0.0, 2e4]
+    assert grads.tolist() == [[0.0, 0.0, 0.0], [1.0, -1.0, 0.0]]
+    for name in ("mae", "brier"):
+        losses, grads = LOSSES[name](logits, deps, "softmax")
+        assert losses.tolist() == [0.0, 1.0]
+        assert torch.isfinite(grads).all()
+
+
+def test_a_small_log_loss_keeps_its_digits():
+    """-log(sigmoid(40)) = log(1 + exp(-40)): no difference of large numbers."""
+    losses, _ = LOSSES["log_loss"](torch.tensor([[40.0]]).double(), torch.tensor([[1.0]]).double(), "logistic")
+    assert losses.item() == pytest.approx(np.log1p(np.exp(-40)), rel=1e-12)

@@ -1,0 +1,295 @@
+"""The seven functions, against autograd, against MLPClassifier, and stacked against alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neural_network import MLPClassifier
+
+from scratchnn.losses import LOSSES
+from scratchnn.network import (
+    ACTIVATIONS,
+    Coeffs,
+    calc_loss,
+    calc_preds,
+    execute_epoch,
+    init_coeffs,
+    matmul,
+    model_accuracy,
+    store_grads,
+    train_model,
+    update_coeffs,
+)
+
+KINDS = {"binary": (1, "logistic"), "multiclass": (3, "softmax"), "multilabel": (3, "logistic")}
+HIDDEN = [(), (4,), (4, 3)]
+
+
+def make_problem(kind, hidden, *, activation="relu", hidden_bias=True, models=(), n_samples=7, seed=0):
+    """Return coefficients (off zero everywhere), inputs shared by all models, targets and row weights, in float64."""
+    generator = torch.Generator().manual_seed(seed)
+    n_outputs, output = KINDS[kind]
+    coeffs = init_coeffs(5, hidden, n_outputs, generator=generator, activation=activation, output=output)
+    coeffs = (
+        Coeffs(coeffs.flat, coeffs.sizes, activation, output, hidden_bias)
+        if not hidden_bias
+        else init_coeffs(
+            5, hidden, n_outputs, generator=generator, activation=activation, output=output, hidden_bias=True
+        )
+    )
+    flat = torch.randn(*models, len(coeffs.flat), generator=generator, dtype=torch.float64) / 2
+    indeps = torch.randn(n_samples, 5, generator=generator, dtype=torch.float64)
+    codes = torch.arange(n_samples) % (2 if kind == "binary" else 3)
+    deps = codes[:, None] if kind == "binary" else torch.eye(3)[codes]
+    if kind == "multilabel":
+        deps = (torch.rand(n_samples, 3, generator=generator) > 0.5).int()
+    weights = torch.rand(n_samples, generator=generator, dtype=torch.float64) * 2
+    return replace(coeffs, flat=flat), indeps, deps.double(), weights
+
+
+class HandDerived(torch.autograd.Function):
+    """The loss as a function of the flat coefficients, whose gradient is the one that `store_grads` stores."""
+
+    @staticmethod
+    def forward(ctx, flat, coeffs, *arguments):
+        coeffs = replace(coeffs, flat=flat.detach().clone())
+        loss = store_grads(coeffs, *arguments)
+        ctx.save_for_backward(coeffs.flat.grad.clone())
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.unsqueeze(-1) * ctx.saved_tensors[0], None, None, None, None, None
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("hidden", HIDDEN, ids=["none", "one", "two"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gradients_by_hand_are_those_of_autograd_and_of_differences(activation, loss, hidden, kind, weighted):
+    coeffs, indeps, deps, weights = make_problem(kind, hidden, activation=activation)
+    arguments = indeps, deps, weights if weighted else None, LOSSES[loss]
+    value = store_grads(coeffs, *arguments)
+    by_hand = coeffs.flat.grad.clone()
+    assert by_hand.abs().sum() > 0
+
+    followed = replace(coeffs).requires_grad_()
+    autograd_value = calc_loss(followed, *arguments)
+    autograd_value.backward()
+    torch.testing.assert_close(value, autograd_value.detach(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(by_hand, followed.flat.grad, rtol=1e-10, atol=1e-12)
+
+    assert torch.autograd.gradcheck(HandDerived.apply, (coeffs.flat.clone().requires_grad_(), coeffs, *arguments))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_without_hidden_bias(kind):
+    coeffs, indeps, deps, weights = make_problem(kind, (4, 3), hidden_bias=False)
+    assert [bias is None for bias in coeffs.biases] == [True, True, False]
+    arguments = coeffs.flat.clone().requires_grad_(), coeffs, indeps, deps, weights, LOSSES["log_loss"]
+    assert torch.autograd.gradcheck(HandDerived.apply, arguments)
+
+
+def test_backward_stands_in_for_store_grads():
+    """Stored in the same place, added up in the same way, and cleared by the update."""
+    coeffs, indeps, deps, _ = make_problem("binary", (4,))
+    followed = replace(coeffs, flat=coeffs.flat.clone()).requires_grad_()
+    for _ in range(2):
+        store_grads(coeffs, indeps, deps)
+        calc_loss(followed, indeps, deps).backward()
+    for ours, theirs in zip(coeffs.weights + coeffs.biases, followed.weights + followed.biases, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+        assert ours.grad.abs().sum() > 0
+    before, grads = coeffs.flat.clone(), coeffs.flat.grad.clone()
+    update_coeffs(coeffs, 0.3)
+    update_coeffs(followed, 0.3)
+    torch.testing.assert_close(coeffs.flat, before - 0.3 * grads)
+    torch.testing.assert_close(followed.flat, coeffs.flat)
+    assert not coeffs.flat.grad.any()
+    assert not followed.weights[0].grad.any()
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("hidden", [(4,), (6, 3)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_forward_pass_is_that_of_mlp_classifier(problems, kind, hidden, activation):
+    X, y = problems[kind]
+    theirs = MLPClassifier(hidden, activation, max_iter=3, random_state=0).fit(X, y)
+    output = theirs.out_activation_
+    flat = np.concatenate([array.ravel() for array in theirs.coefs_ + theirs.intercepts_])
+    sizes = (X.shape[1], *hidden, theirs.n_outputs_)
+    preds = calc_preds(Coeffs(torch.tensor(flat), sizes, activation, output, hidden_bias=True), torch.tensor(X))
+    expected = theirs.predict_proba(X)
+    np.testing.assert_allclose(preds, expected[:, 1:] if kind == "binary" else expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared data", "own data"])
+@pytest.mark.parametrize("models", [(3,), (2, 2)])
+@pytest.mark.parametrize("hidden", HIDDEN, ids=["none", "one", "two"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_stacked_networks_are_as_if_alone(kind, hidden, models, shared):
+    coeffs, indeps, deps, weights = make_problem(kind, hidden, models=models)
+    rates = torch.linspace(0.1, 0.5, models[-1], dtype=torch.float64).expand(models).unsqueeze(-1)
+    if not shared:
+        scales = torch.arange(1, 1 + rates.numel(), dtype=torch.float64).view(*models, 1)
+        indeps, weights = indeps * scales.unsqueeze(-1) / 3, weights * scales
+        deps = deps.expand(*models, *deps.shape)
+    loss = LOSSES["log_loss"]
+    alone = [replace(coeffs, flat=flat.clone()) for flat in coeffs.flat.flatten(0, -2)]
+
+    def of_model(tensor, model, n_axes):
+        return tensor if tensor.ndim == n_axes else tensor.flatten(0, -n_axes - 1)[model]
+
+    preds, accuracies = calc_preds(coeffs, indeps), model_accuracy(coeffs, indeps, deps)
+    losses = calc_loss(coeffs, indeps, deps, weights, loss)
+    epoch_losses = execute_epoch(
+        coeffs, [(indeps, deps, weights)] * 2, lambda coeffs: update_coeffs(coeffs, rates), loss
+    )
+    assert preds.shape == (*models, 7, KINDS[kind][0])
+    assert losses.shape == accuracies.shape == epoch_losses.shape == models
+    for model, single in enumerate(alone):
+        data = of_model(indeps, model, 2), of_model(deps, model, 2)
+        row_weights, rate = of_model(weights, model, 1), rates.flatten()[model]
+        torch.testing.assert_close(preds.flatten(0, -3)[model], calc_preds(single, data[0]))
+        torch.testing.assert_close(accuracies.flatten()[model], model_accuracy(single, *data))
+        torch.testing.assert_close(losses.flatten()[model], calc_loss(single, *data, row_weights, loss))
+        single_loss = execute_epoch(
+            single, [(*data, row_weights)] * 2, lambda coeffs, rate=rate: update_coeffs(coeffs, rate), loss
+        )
+        torch.testing.assert_close(epoch_losses.flatten()[model], single_loss)
+        torch.testing.assert_close(coeffs.flat.flatten(0, -2)[model], single.flat)
+
+
+@pytest.mark.parametrize(("epochs", "rate"), [(30, 1.4), (30, 20), (100, 10)])
+def test_train_model_is_the_plain_method(cancer, epochs, rate):
+    X, y = cancer
+    indeps, deps = torch.tensor(X / X.max(0), dtype=torch.float32), torch.tensor(y, dtype=torch.float32)[:, None]
+    with torch.random.fork_rng():
+        torch.manual_seed(442)
+        hidden = ((torch.rand(30, 20) - 0.5) / 20).requires_grad_()
+        output = (torch.rand(20, 1) - 0.3).requires_grad_()
+        bias = torch.rand(1)[0].requires_grad_()
+    expected = []
+    for _ in range(epochs):
+        loss = torch.abs(torch.sigmoid(torch.relu(indeps @ hidden) @ output + bias) - deps).mean()
+        loss.backward()
+        expected.append(loss.item())
+        with torch.no_grad():
+            for coeffs in (hidden, output, bias):
+                coeffs.sub_(coeffs.grad * rate)
+                coeffs.grad.zero_()
+    coeffs, losses = train_model(indeps, deps, epochs, rate)
+    np.testing.assert_allclose(losses, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(coeffs.weights[0], hidden.detach(), atol=1e-4, rtol=0)
+
+
+def test_long_data_are_worked_on_in_blocks_that_add_up():
+    coeffs, indeps, deps, weights = make_problem("multiclass", (4,), n_samples=20_000)
+    losses = torch.zeros((), dtype=torch.float64)
+    halves = replace(coeffs, flat=coeffs.flat.clone())
+    for rows in (slice(0, 10_000), slice(10_000, 20_000)):
+        losses += store_grads(halves, indeps[rows], deps[rows], weights[rows]) / 2
+    whole = store_grads(coeffs, indeps, deps, weights)
+    torch.testing.assert_close(whole, losses)
+    torch.testing.assert_close(coeffs.flat.grad, halves.flat.grad / 2)
+    torch.testing.assert_close(calc_loss(coeffs, indeps, deps, weights), whole)
+
+
+# --- init_coeffs
+
+
+def test_scratch_init_draws_hidden_weights_output_weights_output_bias():
+    coeffs = init_coeffs(6, 8, generator=torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    assert torch.equal(coeffs.weights[0], (torch.rand(6, 8, generator=generator) - 0.5) / 8)
+    assert torch.equal(coeffs.weights[1], torch.rand(8, 1, generator=generator) - 0.3)
+    assert coeffs.biases[0] is None
+    assert torch.equal(coeffs.biases[1], torch.rand(1, 1, generator=generator))
+
+
+@pytest.mark.parametrize(
+    ("init", "activation", "bound"),
+    [
+        ("glorot_uniform", "relu", (6 / 300) ** 0.5),
+        ("glorot_uniform", "logistic", (2 / 300) ** 0.5),
+        ("he_uniform", "relu", (6 / 100) ** 0.5),
+    ],
+)
+def test_uniform_inits_stay_within_their_bounds(init, activation, bound):
+    coeffs = init_coeffs(
+        100, 200, 1, generator=torch.Generator().manual_seed(0), init=init, activation=activation, hidden_bias=True
+    )
+    assert 0.99 * bound < coeffs.weights[0].abs().max() <= bound
+    assert abs(coeffs.weights[0].mean()) < 0.02 * bound
+    largest_bias = coeffs.biases[0].abs().max()
+    assert 0.9 * bound < largest_bias <= bound if init == "glorot_uniform" else largest_bias == 0
+
+
+def test_without_hidden_layer_the_start_is_zero_but_for_scratch():
+    for init in ("glorot_uniform", "he_uniform"):
+        assert not init_coeffs(4, (), generator=torch.Generator(), init=init).flat.any()
+    assert init_coeffs(4, (), generator=torch.Generator()).flat.all()
+
+
+def test_init_leaves_the_global_generator_alone():
+    state = torch.get_rng_state()
+    init_coeffs(4, (3, 2), generator=torch.Generator().manual_seed(0), init="glorot_uniform", hidden_bias=True)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+# --- matmul and guards
+
+
+@pytest.fixture
+def _restored_threads():
+    n_threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(n_threads)
+
+
+SHAPES = [
+    ((100, 5), (5, 1)),
+    ((1, 400), (400, 30)),
+    ((200, 1000), (1000, 1)),
+    ((3, 20, 700), (700, 8)),
+    ((9, 300), (4, 300, 2)),
+]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("left", "right"), SHAPES)
+@pytest.mark.usefixtures("_restored_threads")
+def test_matmul_is_the_product_whatever_the_threads(left, right, dtype):
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(shape, generator=generator, dtype=dtype) for shape in (left, right))
+    result = matmul(left, right)
+    torch.testing.assert_close(result, left @ right, atol=1e-4, rtol=1e-5)
+    for n_threads in (1, 2, 3, 8):
+        torch.set_num_threads(n_threads)
+        assert torch.equal(matmul(left, right), result)
+
+
+def test_targets_of_another_shape_are_refused():
+    """(n,) against (n, 1) would broadcast to every pair of samples."""
+    coeffs, indeps, deps, _ = make_problem("binary", (4,))
+    for function in (calc_loss, store_grads):
+        with pytest.raises(ValueError, match=r"deps must end in \(n_samples, n_outputs\)=\(7, 1\), got \(1, 7\)"):
+            function(coeffs, indeps, deps.T)
+
+
+@pytest.mark.parametrize(
+    ("output", "logits", "deps", "expected"),
+    [
+        ("logistic", [[2.0], [-1.0], [0.5], [-3.0]], [[1.0], [0.0], [0.0], [0.0]], 0.75),
+        ("logistic", [[2.0, -1.0], [2.0, -1.0]], [[1.0, 0.0], [1.0, 1.0]], 0.5),  # both labels must be right
+        ("softmax", [[-5.0, -6.0], [0.0, 1.0], [3.0, 2.0]], [[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]], 2 / 3),
+    ],
+)
+def test_accuracy_counts_samples_whose_likelier_class_is_right(output, logits, deps, expected):
+    n_outputs = len(logits[0])
+    identity = torch.cat([torch.eye(n_outputs).flatten(), torch.zeros(n_outputs)])
+    coeffs = Coeffs(identity, (n_outputs, n_outputs), output=output)
+    assert model_accuracy(coeffs, torch.tensor(logits), torch.tensor(deps)).item() == pytest.approx(expected)
