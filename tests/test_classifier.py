@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -536,6 +537,20 @@ def test_shuffle_changes_minibatches_but_not_full_batches(iris):
             for shuffle in (True, False)
         ]
         assert np.array_equal(fits[0].coefs_[0], fits[1].coefs_[0]) == equal
+
+
+def test_batch_larger_than_the_data_is_clipped_with_a_warning(iris):
+    with pytest.warns(UserWarning, match="batch_size=200 is larger than the 150 training rows"):
+        clipped = ScratchNNClassifier(batch_size=200, max_iter=1, random_state=0).fit(*iris)
+    assert_same_bits(clipped, ScratchNNClassifier(batch_size="full", max_iter=1, random_state=0).fit(*iris))
+
+
+def test_sparse_multilabel_targets_train_as_dense_ones(problems):
+    X, y = problems["multilabel"]
+    dense, other = (
+        ScratchNNClassifier(max_iter=2, random_state=0).fit(X, labels) for labels in (y, sparse.csr_array(y))
+    )
+    assert_same_bits(dense, other)
 
 
 def test_lbfgs_respects_max_fun(iris):

@@ -95,7 +95,7 @@ def test_bad_training_data_are_refused(arguments, message):
         ),
         ({"X_val": X, "y_val": y[:5]}, "inconsistent numbers of samples"),
         ({"X_val": X, "y_val": np.column_stack([y, 1 - y])}, "y_val must have the form of the training targets, one"),
-        ({"X_val": X * np.nan, "y_val": y}, "Input X contains NaN"),
+        ({"X_val": X * np.nan, "y_val": y}, "The validation data, X_val and y_val, .* Input X contains NaN"),
         ({"X_val": X, "y_val": y, "sample_weight_val": -np.ones(40)}, "sample_weight_val must not have negative"),
     ],
 )

@@ -192,6 +192,18 @@ def test_divergence_with_early_stopping_returns_to_the_best_epoch():
     torch.testing.assert_close(run.coeffs.flat, run.best_flat)
 
 
+def test_predictions_that_are_not_numbers_are_not_given_to_the_scorer():
+    """Scorers refuse them, and their error would hide the divergence that the next loss shows."""
+
+    def calc_score(coeffs):
+        raise AssertionError("the scorer was called")
+
+    run = make_run(validation=make_data(seed=1), early_stopping=True)
+    run.calc_score = calc_score
+    assert not run.end_epoch(1.0, math.nan, run.coeffs.flat)
+    assert run.best_flat is None
+
+
 def test_interrupt_ends_all_runs_with_what_they_have(monkeypatch):
     runs = [make_run(max_iter=50), make_run(max_iter=50, seed=1)]
     starts = [run.coeffs.flat.clone() for run in runs]

@@ -1,5 +1,6 @@
 """The constructor's parameters: which values they may take, named configurations, and what training makes of them."""
 
+import warnings
 from numbers import Integral, Real
 from typing import Any
 
@@ -72,6 +73,12 @@ def make_settings(params: dict[str, Any], n_samples: int, max_iter: int, early_s
     """Return how to train on ``n_samples`` rows, from the (valid) parameters of the estimator."""
     batch_size = params["batch_size"]
     solver = params["solver"]
+    if not isinstance(batch_size, str) and batch_size > n_samples:
+        warnings.warn(
+            f"batch_size={batch_size} is larger than the {n_samples} training rows, which make one batch. Lower it, or "
+            "set batch_size='full'.",
+            stacklevel=5,
+        )
     # L-BFGS stops by its gradient, not by patience, unless it watches a validation set.
     patience = np.inf if solver == "lbfgs" and not early_stopping else params["n_iter_no_change"]
     resolved: dict[str, Any] = {

@@ -1,57 +1,32 @@
 """The network as a scikit-learn classifier: parameters, validation, and who does what."""
 
-import copy
-import functools
-import types
-import warnings
-from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import check_scoring
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from . import _parameters, _validation
-from ._convert import Array, Labels, arrays_to_coeffs, calc_logits, calc_probabilities, coeffs_to_arrays, resolve_device
-from ._runs import State, Table, draw_seed, find_scale, keep_state, make_run
-from ._sklearn import check_partial_fit_first_call, fit_context
-from .network import Coeffs
-from .training import History, TrainingRun, train
+from . import _parameters
+from ._convert import Array, Labels, arrays_to_coeffs, calc_logits, calc_probabilities, resolve_device
+from ._fitting import fit_network, validate_table, validate_validation_table
+from ._sklearn import available_unless, check_partial_fit_first_call, fit_context
+from ._validation import check_known, find_labels
 
 
-class PartialFitError(AttributeError, ValueError):
-    """There is no partial_fit with these parameters: no such attribute, because of a value."""
-
-
-class _PartialFitMethod:
-    """Makes `partial_fit` an attribute only where the parameters allow it, as scikit-learn's `available_if` does.
-
-    `available_if` would hide the reason, and raise an AttributeError where MLPClassifier's users expect a ValueError.
-    """
-
-    def __init__(self, method: Callable[..., Any]) -> None:
-        self.method = method
-        functools.update_wrapper(self, method)  # type: ignore[arg-type]
-
-    def __get__(self, classifier: "ScratchNNClassifier | None", owner: type) -> Callable[..., Any]:
-        if classifier is None:
-            return self.method
-        if classifier.early_stopping:
-            raise PartialFitError(
-                "partial_fit does not support early_stopping=True, as it sees one part of the data at a time. Use "
-                "fit, or set early_stopping=False."
-            )
-        if classifier.solver == "lbfgs":
-            raise PartialFitError(
-                "partial_fit does not support solver='lbfgs', which needs all the data at each step. Use fit, or set "
-                "solver='adam'."
-            )
-        return types.MethodType(self.method, classifier)
+def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
+    if classifier.early_stopping:
+        return (
+            "partial_fit does not support early_stopping=True, as it sees one part of the data at a time. Use fit, or "
+            "set early_stopping=False."
+        )
+    if classifier.solver == "lbfgs":
+        return (
+            "partial_fit does not support solver='lbfgs', which needs all the data at each step. Use fit, or set "
+            "solver='adam'."
+        )
+    return None
 
 
 class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -72,7 +47,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Strength of the L2 penalty on the weights, divided by the number of samples (of a batch). Without hidden
         layer it is LogisticRegression's ``1 / C``.
     batch_size : int, 'auto' or 'full', default='auto'
-        Rows per minibatch. 'auto' is ``min(200, n_samples)``, 'full' all rows; more rows than there are means all.
+        Rows per minibatch. 'auto' is ``min(200, n_samples)``, 'full' all rows.
     learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
         Schedule of solver 'sgd': 'invscaling' divides ``learning_rate_init`` by ``(t_ + 1) ** power_t`` after each
         epoch, 'adaptive' divides the rate by 5 whenever ``n_iter_no_change`` epochs bring no improvement.
@@ -169,11 +144,6 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features,)
         Their names, where X has names that are all strings.
-
-    See Also
-    --------
-    sklearn.neural_network.MLPClassifier : The network of scikit-learn, on NumPy.
-    sklearn.linear_model.LogisticRegression : The same model as without hidden layer.
 
     Notes
     -----
@@ -329,8 +299,8 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             If Ctrl-C ended it; the model so far is kept.
         """
         goes_on = self.warm_start and hasattr(self, "coefs_")
-        table, multilabel = self._validate(X, y, sample_weight, reset=not goes_on)
-        labels = _validation.find_labels(table.y, multilabel)
+        table, multilabel = validate_table(self, X, y, sample_weight, reset=not goes_on)
+        labels = find_labels(table.y, multilabel)
         if goes_on and not np.array_equal(labels.classes, self.classes_):
             raise ValueError(
                 "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
@@ -338,14 +308,11 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         validation = None
         if X_val is not None or y_val is not None or sample_weight_val is not None:
-            if X_val is None or y_val is None:
-                missing = "X_val" if X_val is None else "y_val"
-                raise ValueError(f"X_val and y_val must be given together, got None for {missing}. Pass both.")
-            validation, multilabel = self._validate(X_val, y_val, sample_weight_val, reset=False, suffix="_val")
-            _validation.check_known(validation.y, multilabel, labels, "y_val")
-        return self._fit(table, validation, labels, goes_on)
+            validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels)
+        fit_network(self, table, validation, labels, goes_on=goes_on)
+        return self
 
-    @_PartialFitMethod
+    @available_unless(_forbid_partial_fit)
     @fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(
         self,
@@ -381,106 +348,11 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         goes_on = hasattr(self, "coefs_")
         check_partial_fit_first_call(self, classes)
-        table, multilabel = self._validate(X, y, sample_weight, reset=not goes_on)
+        table, multilabel = validate_table(self, X, y, sample_weight, reset=not goes_on)
         labels = Labels(self.classes_, self._is_multilabel() if goes_on else multilabel)
-        _validation.check_known(table.y, multilabel, labels, "y")
-        return self._fit(table, None, labels, goes_on, incremental=True)
-
-    def _validate(self, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = "") -> tuple[Table, bool]:
-        """Return the rows that have a positive weight, and whether the targets are multilabel."""
-        X, y = validate_data(
-            self, X, y, dtype=(np.float64, np.float32), order="C", multi_output=True, accept_sparse=False, reset=reset
-        )
-        y, multilabel = _validation.check_targets(y)
-        weights = _validation.check_weights(sample_weight, X, f"sample_weight{suffix}")
-        table = Table(X, y, weights)
-        return table if weights is None or weights.all() else table.take(weights > 0), multilabel
-
-    def _fit(
-        self, table: Table, validation: Table | None, labels: Labels, goes_on: bool, *, incremental: bool = False
-    ) -> "ScratchNNClassifier":
-        state = self._get_state() if goes_on else State(draw_seed(self.random_state), self.solver, History())
-        if not incremental and self.early_stopping and validation is None:
-            codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
-            held_out = _validation.split_validation(table.X, codes, self.validation_fraction, state.seed)
-            table, validation = table.take(~held_out), table.take(held_out)
-        scales: tuple[Any, Any] = (None, None)
-        if self.standardize:
-            known = (self.mean_, self.scale_) if goes_on and self.mean_ is not None else None
-            scales = find_scale(table, state, known, incremental)
-        run = make_run(
-            self.get_params(deep=False),
-            table,
-            validation,
-            labels,
-            state,
-            scales=scales,
-            arrays=(self.coefs_, self.intercepts_) if goes_on else None,
-            calc_score=self._make_calc_score(validation, labels, scales),
-            max_iter=1 if incremental else self.max_iter,
-            early_stopping=self.early_stopping and not incremental,
-        )
-        train([run])
-        if run.error is not None:
-            raise run.error
-        if run.interrupted:
-            warnings.warn("Training interrupted by user. The model so far is kept.", stacklevel=3)
-        elif run.warning is not None and not incremental:
-            warnings.warn(run.warning, ConvergenceWarning, stacklevel=3)
-        self._store(run, labels, scales)
-        self._state = None
-        if self.warm_start or incremental:
-            keep_state(run, state)
-            self._state = state
+        check_known(table.y, multilabel, labels, "y")
+        fit_network(self, table, None, labels, goes_on=goes_on, incremental=True)
         return self
-
-    def _get_state(self) -> State:
-        """Return a copy of what the last call left, or what the attributes tell of it."""
-        state: State | None = getattr(self, "_state", None)
-        if state is not None:
-            return copy.deepcopy(state)
-        history = History(losses=list(getattr(self, "loss_curve_", ())), n_samples_seen=getattr(self, "t_", 0))
-        history.best_loss = min(history.losses, default=np.inf)
-        return State(draw_seed(self.random_state), self.solver, history)
-
-    def _make_calc_score(
-        self, validation: Table | None, labels: Labels, scales: tuple[Any, Any]
-    ) -> Callable[[Coeffs], float] | None:
-        """Return what scores coefficients on the validation rows; None where their loss serves."""
-        scorer = None if self.scoring == "loss" else check_scoring(self, scoring=self.scoring)
-        if validation is None or scorer is None:
-            return None
-        judged = clone(self)
-        judged.n_features_in_ = self.n_features_in_  # and no feature names: the rows are an array by now
-        weights = {} if validation.weights is None else {"sample_weight": validation.weights}
-
-        def calc_score(coeffs: Coeffs) -> float:
-            judged._store_coeffs(coeffs, labels, scales)
-            return float(scorer(judged, validation.X, validation.y, **weights))
-
-        return calc_score
-
-    def _store_coeffs(self, coeffs: Coeffs, labels: Labels, scales: tuple[Any, Any]) -> None:
-        self.classes_ = labels.classes
-        self.out_activation_ = labels.output
-        self.n_outputs_ = labels.n_outputs
-        self.n_layers_ = len(coeffs.sizes)
-        self.mean_, self.scale_ = scales
-        self.coefs_, self.intercepts_ = coeffs_to_arrays(coeffs)
-
-    def _store(self, run: TrainingRun, labels: Labels, scales: tuple[Any, Any]) -> None:
-        best = run.coeffs if run.best_flat is None else replace(run.coeffs, flat=run.best_flat)
-        self._store_coeffs(best, labels, scales)
-        history = run.history
-        self.n_iter_ = run.n_epochs
-        self.t_ = history.n_samples_seen
-        self.loss_curve_ = history.losses
-        self.loss_ = history.losses[-1] if history.losses else np.nan
-        self.best_loss_ = None if run.settings.early_stopping else history.best_loss
-        watched = run.validation is not None
-        self.validation_loss_curve_ = history.validation_losses if watched else None
-        self.validation_scores_ = history.validation_scores if watched else None
-        self.best_validation_score_ = history.best_score if watched else None
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coefs_")

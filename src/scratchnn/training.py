@@ -132,7 +132,10 @@ class TrainingRun:
         return improved
 
     def _note_validation(self, loss: float, flat: Tensor) -> bool:
-        score = -loss if self.calc_score is None else self.calc_score(replace(self.coeffs, flat=flat.clone()))
+        if self.calc_score is None or not math.isfinite(loss):  # scorers refuse predictions that are no numbers
+            score = -loss
+        else:
+            score = self.calc_score(replace(self.coeffs, flat=flat.clone()))
         self.history.validation_losses.append(loss)
         self.history.validation_scores.append(score)
         self._print(f"Validation score: {score:f}")

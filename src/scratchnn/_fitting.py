@@ -1,0 +1,325 @@
+"""One call of `fit` or `partial_fit`: from an estimator and rows to a `TrainingRun`, and to the fitted attributes."""
+
+import copy
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import validate_data
+
+from ._convert import (
+    Array,
+    Labels,
+    arrays_to_coeffs,
+    coeffs_to_arrays,
+    convert_features,
+    fit_scaler,
+    resolve_device,
+    resolve_dtype,
+    to_tensor,
+)
+from ._parameters import make_settings
+from ._validation import check_hidden_layer_sizes, check_known, check_targets, check_weights, split_validation
+from .network import Coeffs, init_coeffs
+from .training import Data, History, TrainingRun, train
+
+Scales = tuple[Array | None, Array | None]  # mean and scale of the columns, (n_features,) each, or None
+
+
+@dataclass(eq=False)
+class Table:
+    """Valid rows: ``X`` (n_samples, n_features), ``y`` for `Labels.encode`, ``weights`` (n_samples,) or None."""
+
+    X: Array
+    y: Array
+    weights: Array | None
+
+    def take(self, mask: Array) -> "Table":
+        """Return the rows of a mask, (n_samples,)."""
+        return Table(self.X[mask], self.y[mask], None if self.weights is None else self.weights[mask])
+
+
+@dataclass(eq=False)
+class State:
+    """What `fit` with ``warm_start`` and `partial_fit` go on from, beyond the fitted attributes."""
+
+    seed: int
+    solver: str
+    history: History
+    solver_state: dict[str, Array] = field(default_factory=dict)
+    generator_state: Array | None = None
+    flat: Array | None = None  # the last coefficients, where early stopping went back to better ones
+    scaler: StandardScaler | None = None
+
+
+def validate_table(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
+) -> tuple[Table, bool]:
+    """Return the rows that have a positive weight, and whether the targets are multilabel."""
+    X, y = validate_data(estimator, X, y, dtype=(np.float64, np.float32), order="C", multi_output=True, reset=reset)
+    y, multilabel = check_targets(y)
+    weights = check_weights(sample_weight, X, f"sample_weight{suffix}")
+    table = Table(X, y, weights)
+    return table if weights is None or weights.all() else table.take(weights > 0), multilabel
+
+
+def validate_validation_table(estimator: Any, X_val: Any, y_val: Any, sample_weight_val: Any, labels: Labels) -> Table:
+    """Return the validation rows, whose errors say that it is they."""
+    if X_val is None or y_val is None:
+        missing = "X_val" if X_val is None else "y_val"
+        raise ValueError(f"X_val and y_val must be given together, got None for {missing}. Pass both.")
+    try:
+        table, multilabel = validate_table(estimator, X_val, y_val, sample_weight_val, reset=False, suffix="_val")
+    except ValueError as error:
+        raise ValueError(f"The validation data, X_val and y_val, are not as they must be: {error}") from error
+    check_known(table.y, multilabel, labels, "y_val")
+    return table
+
+
+def fit_network(
+    estimator: Any,
+    table: Table,
+    validation: Table | None,
+    labels: Labels,
+    *,
+    goes_on: bool,
+    incremental: bool = False,
+) -> None:
+    """Train a network on a table, and set the estimator's fitted attributes in place.
+
+    ``goes_on`` says whether to start from the attributes as they are, ``incremental`` whether this is `partial_fit`.
+    """
+    early_stopping = estimator.early_stopping and not incremental
+    state = _get_state(estimator, goes_on)
+    if early_stopping and validation is None:
+        codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
+        held_out = split_validation(table.X, codes, estimator.validation_fraction, state.seed)
+        table, validation = table.take(~held_out), table.take(held_out)
+    scales: Scales = (None, None)
+    if estimator.standardize:
+        known = (estimator.mean_, estimator.scale_) if goes_on and estimator.mean_ is not None else None
+        scales = _find_scales(table, state, known, incremental)
+    run = _make_run(
+        estimator.get_params(deep=False),
+        table,
+        validation,
+        labels,
+        state,
+        scales=scales,
+        arrays=(estimator.coefs_, estimator.intercepts_) if goes_on else None,
+        calc_score=_make_calc_score(estimator, validation, labels, scales),
+        max_iter=1 if incremental else estimator.max_iter,
+        early_stopping=early_stopping,
+    )
+    train([run])
+    if run.error is not None:
+        raise run.error
+    if run.interrupted:
+        warnings.warn("Training interrupted by user. The model so far is kept.", stacklevel=4)
+    elif run.warning is not None and not incremental:
+        warnings.warn(run.warning, ConvergenceWarning, stacklevel=4)
+    _store_run(estimator, run, labels, scales)
+    estimator._state = None
+    if estimator.warm_start or incremental:
+        _keep_state(run, state)
+        estimator._state = state
+
+
+def _get_state(estimator: Any, goes_on: bool) -> State:
+    """Return a copy of what the last call left, or what the attributes tell of it, or a new state."""
+    state: State | None = getattr(estimator, "_state", None) if goes_on else None
+    if state is not None:
+        return copy.deepcopy(state)
+    history = History()
+    if goes_on:
+        history.losses = list(getattr(estimator, "loss_curve_", ()))
+        history.best_loss = min(history.losses, default=np.inf)
+        history.n_samples_seen = getattr(estimator, "t_", 0)
+    return State(_draw_seed(estimator.random_state), estimator.solver, history)
+
+
+def _make_calc_score(
+    estimator: Any, validation: Table | None, labels: Labels, scales: Scales
+) -> Callable[[Coeffs], float] | None:
+    """Return what scores coefficients on the validation rows; None where their loss serves."""
+    scorer = None if estimator.scoring == "loss" else check_scoring(estimator, scoring=estimator.scoring)
+    if validation is None or scorer is None:
+        return None
+    judged = clone(estimator)
+    judged.n_features_in_ = estimator.n_features_in_  # and no feature names: the rows are an array by now
+    weights = {} if validation.weights is None else {"sample_weight": validation.weights}
+
+    def calc_score(coeffs: Coeffs) -> float:
+        _store_coeffs(judged, coeffs, labels, scales)
+        return float(scorer(judged, validation.X, validation.y, **weights))
+
+    return calc_score
+
+
+def _store_coeffs(estimator: Any, coeffs: Coeffs, labels: Labels, scales: Scales) -> None:
+    estimator.classes_ = labels.classes
+    estimator.out_activation_ = labels.output
+    estimator.n_outputs_ = labels.n_outputs
+    estimator.n_layers_ = len(coeffs.sizes)
+    estimator.mean_, estimator.scale_ = scales
+    estimator.coefs_, estimator.intercepts_ = coeffs_to_arrays(coeffs)
+
+
+def _store_run(estimator: Any, run: TrainingRun, labels: Labels, scales: Scales) -> None:
+    best = run.coeffs if run.best_flat is None else replace(run.coeffs, flat=run.best_flat)
+    _store_coeffs(estimator, best, labels, scales)
+    history = run.history
+    estimator.n_iter_ = run.n_epochs
+    estimator.t_ = history.n_samples_seen
+    estimator.loss_curve_ = history.losses
+    estimator.loss_ = history.losses[-1] if history.losses else np.nan
+    estimator.best_loss_ = None if run.settings.early_stopping else history.best_loss
+    watched = run.validation is not None
+    estimator.validation_loss_curve_ = history.validation_losses if watched else None
+    estimator.validation_scores_ = history.validation_scores if watched else None
+    estimator.best_validation_score_ = history.best_score if watched else None
+
+
+def _draw_seed(random_state: int | np.random.RandomState | None) -> int:
+    """Return the seed that the parameter means. None draws one from the operating system, not from NumPy's global."""
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _find_scales(table: Table, state: State, known: Scales | None, incremental: bool) -> Scales:
+    """Return the mean and scale of the columns, each (n_features,), keeping statistics in ``state`` in place.
+
+    ``known`` are those of the call before. A call of `fit` keeps them; `partial_fit` goes on averaging, unless a plain
+    `fit`, which saw all the data, came first.
+    """
+    if known is not None and (state.scaler is None or not incremental):
+        return known
+    scaler = StandardScaler() if state.scaler is None else state.scaler
+    fit_scaler(scaler, table.X, table.weights)
+    state.scaler = scaler if incremental else None
+    return np.array(scaler.mean_), np.array(scaler.scale_)
+
+
+def _make_run(
+    params: dict[str, Any],
+    table: Table,
+    validation: Table | None,
+    labels: Labels,
+    state: State,
+    *,
+    scales: Scales,
+    arrays: tuple[list[Array], list[Array]] | None,
+    calc_score: Callable[[Coeffs], float] | None,
+    max_iter: int,
+    early_stopping: bool,
+) -> TrainingRun:
+    """Return the run that trains a network on a table.
+
+    ``params`` are the estimator's, ``scales`` the mean and scale of the columns, or None for each, and ``arrays`` the
+    ``coefs_`` and ``intercepts_`` to start from, if not from newly drawn ones.
+    """
+    device = resolve_device(params["device"])
+    generator = torch.Generator("cpu").manual_seed(state.seed)
+    if state.generator_state is not None:
+        generator.set_state(torch.from_numpy(state.generator_state.copy()))
+    sizes = (table.X.shape[1], *check_hidden_layer_sizes(params["hidden_layer_sizes"]), labels.n_outputs)
+    if arrays is None:
+        dtype = resolve_dtype(params["dtype"], table.X, params["solver"])
+        coeffs = _draw_coeffs(params, sizes, labels.output, generator, dtype, device)
+    else:
+        dtype = arrays[0][0].dtype
+        coeffs = _restore_coeffs(params, sizes, labels.output, arrays, device)
+    best_flat = None
+    if state.flat is not None:
+        best_flat = coeffs.flat.clone() if early_stopping else None
+        coeffs.flat.copy_(torch.from_numpy(state.flat))
+    settings = make_settings(params, len(table.X), max_iter, early_stopping)
+    if state.solver != params["solver"]:  # another solver's state is of no use
+        state.solver, state.solver_state = params["solver"], {}
+        state.history.n_updates, state.history.rate = 0, None
+    if state.history.rate is None:
+        state.history.rate = settings.learning_rate_init
+    return TrainingRun(
+        data=_make_data(table, labels, scales, dtype, device),
+        settings=settings,
+        coeffs=coeffs,
+        generator=generator,
+        validation=None if validation is None else _make_data(validation, labels, scales, dtype, device),
+        calc_score=calc_score,
+        solver_state={name: torch.from_numpy(array).to(device) for name, array in state.solver_state.items()},
+        history=state.history,
+        best_flat=best_flat,
+    )
+
+
+def _keep_state(run: TrainingRun, state: State) -> None:
+    """Keep, in place, what a later call needs to go on from the run."""
+    state.solver_state = {name: buffer.cpu().numpy() for name, buffer in run.solver_state.items()}
+    state.generator_state = run.generator.get_state().numpy()
+    state.flat = None if run.best_flat is None else run.coeffs.flat.cpu().numpy()
+
+
+def _make_data(
+    table: Table,
+    labels: Labels,
+    scales: Scales,
+    dtype: np.dtype[Any],
+    device: torch.device,
+) -> Data:
+    indeps = to_tensor(convert_features(table.X, *scales, dtype), device)
+    deps = to_tensor(labels.encode(table.y, dtype), device)
+    if table.weights is None:
+        return Data(indeps, deps)
+    weight_mean = float(table.weights.mean())
+    return Data(indeps, deps, to_tensor((table.weights / weight_mean).astype(dtype), device), weight_mean)
+
+
+def _draw_coeffs(
+    params: dict[str, Any],
+    sizes: tuple[int, ...],
+    output: str,
+    generator: torch.Generator,
+    dtype: np.dtype[Any],
+    device: torch.device,
+) -> Coeffs:
+    coeffs = init_coeffs(
+        sizes[0],
+        sizes[1:-1],
+        sizes[-1],
+        generator=generator,
+        init=params["init"],
+        activation=params["activation"],
+        output=output,
+        hidden_bias=params["hidden_bias"],
+    )
+    return replace(coeffs, flat=coeffs.flat.to(device, getattr(torch, dtype.name)))
+
+
+def _restore_coeffs(
+    params: dict[str, Any],
+    sizes: tuple[int, ...],
+    output: str,
+    arrays: tuple[list[Array], list[Array]],
+    device: torch.device,
+) -> Coeffs:
+    shapes = [coef.shape for coef in arrays[0]]
+    if shapes != list(pairwise(sizes)):
+        raise ValueError(
+            "hidden_layer_sizes must not change while training goes on (warm_start=True, or partial_fit), got "
+            f"{sizes[1:-1]} where coefs_ has shapes {shapes}. Set it back, or fit with warm_start=False."
+        )
+    return arrays_to_coeffs(
+        *arrays, activation=params["activation"], output=output, hidden_bias=params["hidden_bias"], device=device
+    )
