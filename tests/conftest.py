@@ -1,8 +1,14 @@
 """Data that several test modules share."""
 
+import os
+
 import numpy as np
 import pytest
+import torch
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_multilabel_classification
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers share the cores, and threads that wait for one another are slow
 
 
 @pytest.fixture(scope="session")
