@@ -172,6 +172,9 @@ def test_log_probabilities_are_exact_where_probabilities_round():
     # log(1 - sigmoid(z)) = -z - log(1 + exp(-z)), and log(sigmoid(40)) = -log(1 + exp(-40))
     np.testing.assert_allclose(log_probabilities[:2], [[-1000.0, 0.0], [0.0, -1000.0]])
     np.testing.assert_allclose(log_probabilities[2], [-40.0, -np.exp(-40.0)], rtol=1e-12)
+    probabilities = classifier.predict_proba([[1000.0], [-1000.0]])
+    assert ((probabilities > 0) & (probabilities < 1)).all()
+    np.testing.assert_allclose(probabilities, [[0, 1], [1, 0]], atol=1e-15)
 
 
 def test_mae_and_brier_train(problems):
@@ -194,10 +197,10 @@ def test_standardize_equals_scaling_before(cancer):
     assert outside.mean_ is None
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_a_column_far_from_zero_learns(dtype):
-    """Timestamps: their own precision, not that of training, must carry the differences."""
-    times = 1.7e9 + np.random.default_rng(0).uniform(-1e4, 1e4, 1000)
+@pytest.mark.parametrize(("dtype", "spread"), [(np.float64, 1e4), (np.float64, 100), (np.float32, 1e4)])
+def test_a_column_far_from_zero_learns(dtype, spread):
+    """Timestamps: their own precision, not that of training (128 seconds apart, here), must carry the differences."""
+    times = 1.7e9 + np.random.default_rng(0).uniform(-spread, spread, 1000)
     X, y = times[:, np.newaxis].astype(dtype), times > 1.7e9
     classifier = ScratchNNClassifier(max_iter=100, random_state=0, dtype="float32").fit(X, y)
     assert classifier.score(X, y) > 0.98

@@ -118,6 +118,15 @@ def test_patience_counts_epochs_without_enough_improvement():
     assert run.warning is None
 
 
+def test_the_best_epoch_is_the_best_by_however_little():
+    """Smaller gains than tol do not count for patience, but their coefficients are the ones to return to."""
+    run = make_run(early_stopping=True, validation=make_data(seed=1), tol=0.1, n_iter_no_change=2, max_iter=10)
+    ends = [run.end_epoch(1.0, loss, run.coeffs.flat * 0 + loss) for loss in [0.5, 0.45, 0.44, 0.46]]
+    assert ends == [False, False, False, True]
+    assert run.history.best_score == -0.44
+    assert (run.best_flat == 0.44).all()
+
+
 def test_adaptive_rate_is_divided_by_five_until_it_is_tiny():
     run = make_run(solver="sgd", learning_rate="adaptive", n_iter_no_change=1, tol=1.0, learning_rate_init=3e-5)
     run.settings = dataclasses.replace(run.settings, max_iter=100)
