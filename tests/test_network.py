@@ -210,6 +210,13 @@ def test_scratch_init_draws_hidden_weights_output_weights_output_bias():
     assert torch.equal(coeffs.biases[1], torch.rand(1, 1, generator=generator))
 
 
+def test_without_generator_the_global_one_draws():
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        coeffs = init_coeffs(6, 8)
+    assert torch.equal(coeffs.flat, init_coeffs(6, 8, generator=torch.Generator().manual_seed(3)).flat)
+
+
 @pytest.mark.parametrize(
     ("init", "activation", "bound"),
     [

@@ -93,7 +93,7 @@ def init_coeffs(
     n_hidden: int | tuple[int, ...] = 20,
     n_outputs: int = 1,
     *,
-    generator: torch.Generator,
+    generator: torch.Generator | None = None,
     init: str = "scratch",
     activation: str = "relu",
     output: str = "logistic",
@@ -101,6 +101,7 @@ def init_coeffs(
 ) -> Coeffs:
     """Draw the coefficients of one network, in float32 on the CPU: for each layer its weights, then its bias.
 
+    Without ``generator``, PyTorch's global one serves, as ``torch.manual_seed`` sets it; the estimator passes its own.
     ``init``: "scratch" draws small hidden weights, ``(rand - 0.5) / n_hidden``, output weights ``rand - 0.3`` and an
     output bias ``rand``; "glorot_uniform" (Glorot & Bengio, 2010) and "he_uniform" (He et al., 2015) draw from
     ``[-bound, bound]``. These two start at zero where there is no hidden layer, as nothing has to be told apart.
