@@ -19,8 +19,8 @@ def log_loss(logits: Tensor, deps: Tensor, output: str) -> tuple[Tensor, Tensor]
     if output == "softmax":
         log_preds = torch.log_softmax(logits, dim=-1)
         return -(deps * log_preds).sum(-1), log_preds.exp() - deps
-    losses = F.binary_cross_entropy_with_logits(logits, deps.expand_as(logits), reduction="none")
-    return losses.sum(-1), torch.sigmoid(logits) - deps
+    losses = F.softplus(logits, threshold=40).addcmul_(logits, deps, value=-1)
+    return losses.sum(-1), torch.sigmoid(logits).sub_(deps)
 
 
 def brier(logits: Tensor, deps: Tensor, output: str) -> tuple[Tensor, Tensor]:

@@ -144,17 +144,19 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     """Return ``left @ right``, with bits that do not depend on how many threads BLAS uses.
 
     BLAS shares out long sums and products with vectors among its threads, and the rounding changes with the shares.
-    So the sum goes block by block, and a vector is multiplied as a matrix that holds it twice.
+    So a long sum goes block by block, a small vector is not for BLAS, and a large one goes as a matrix of two.
     """
     n_rows, n_inner, n_columns = left.shape[-2], left.shape[-1], right.shape[-1]
     if n_inner == 1:
         return left * right
-    if n_rows == 1:
-        return matmul(torch.cat([left, left], -2), right, block)[..., :1, :]
-    if n_columns == 1:
-        return matmul(left, torch.cat([right, right], -1), block)[..., :1]
+    if n_columns == 1 or n_rows == 1:
+        if n_columns == 1 and n_rows * n_inner <= 32768:
+            return (left * right.mT).sum(-1, keepdim=True)
+        left = torch.cat([left, left], -2) if n_rows == 1 else left
+        right = torch.cat([right, right], -1) if n_columns == 1 else right
+        return matmul(left, right, block)[..., :n_rows, :n_columns]
     # bmm has less to find out than matmul, which counts for small networks.
-    multiply = torch.bmm if left.ndim == right.ndim == 3 and len(left) == len(right) else torch.matmul
+    multiply = torch.bmm if left.ndim == right.ndim == 3 and left.shape[0] == right.shape[0] else torch.matmul
     if n_inner <= block:
         return multiply(left, right)
     result = multiply(left[..., :block], right[..., :block, :])
@@ -208,7 +210,6 @@ def calc_loss(
     return sum(sums[1:], start=sums[0]) / deps.shape[-2]
 
 
-@torch.no_grad()
 def store_grads(
     coeffs: Coeffs,
     indeps: Tensor,
@@ -217,16 +218,16 @@ def store_grads(
     loss: Loss = mean_absolute_error,
 ) -> Tensor:
     """Add the gradient of `calc_loss` to each coefficient's ``grad``, in place, and return the loss, ``(*models,)``."""
-    sums = []
     n_samples = deps.shape[-2]
+    total = None
     for block_indeps, block_deps, block_weights in _row_blocks(indeps, deps, weights):
         layers = calc_layers(coeffs, block_indeps)
         losses, deltas = loss(_check_logits(layers.pop(), block_deps), block_deps, coeffs.output)
         if block_weights is not None:
             losses, deltas = losses * block_weights, deltas * block_weights.unsqueeze(-1)
         _backpropagate(coeffs, layers, deltas / n_samples)  # the gradient of a mean
-        sums.append(losses.sum(-1))
-    return sum(sums[1:], start=sums[0]) / n_samples
+        total = losses.sum(-1) if total is None else total + losses.sum(-1)
+    return total / n_samples
 
 
 def _backpropagate(coeffs: Coeffs, layers: list[Tensor], deltas: Tensor) -> None:
@@ -269,6 +270,7 @@ def update_coeffs(coeffs: Coeffs, lr: float | Tensor) -> None:
     get_grads(coeffs.flat).zero_()
 
 
+@torch.no_grad()
 def execute_epoch(
     coeffs: Coeffs,
     batches: Iterable[Batch],
@@ -276,13 +278,14 @@ def execute_epoch(
     loss: Loss = mean_absolute_error,
 ) -> Tensor:
     """For each batch: loss, gradients, update, in place. Return the mean of the losses before each update."""
-    sums, n_samples = [], 0
+    total = torch.zeros(coeffs.flat.shape[:-1], dtype=torch.float64, device=coeffs.flat.device)
+    n_samples = 0
     for indeps, deps, weights in batches:
-        n_batch = indeps.shape[-2]
-        sums.append(n_batch * store_grads(coeffs, indeps, deps, weights, loss))
+        n_batch = deps.shape[-2]
+        total.add_(store_grads(coeffs, indeps, deps, weights, loss), alpha=n_batch)
         n_samples += n_batch
         update(coeffs)
-    return sum(sums[1:], start=sums[0]) / n_samples
+    return total / n_samples
 
 
 def train_model(

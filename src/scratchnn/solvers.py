@@ -4,7 +4,7 @@ Buffers are flat, ``(models, n_coeffs)``, and each model's own settings are colu
 those of scikit-learn's MLPClassifier, so that its settings keep their meaning.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -18,8 +18,11 @@ class Solver(Protocol):
 
     state: dict[str, Tensor]
 
-    def update(self, flat: Tensor, grads: Tensor, rates: Tensor, n_updates: list[int]) -> None:
-        """Change ``flat`` in place, by one step. ``n_updates`` counts each model's steps, this one included."""
+    def calc_rates(self, rates: list[float], n_updates: list[int], n_steps: int) -> Sequence[Tensor]:
+        """Return each model's rate, (models, 1), at each of the next steps. ``n_updates`` counts its steps so far."""
+
+    def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
+        """Change ``flat`` in place, by one step. ``grads`` is overwritten."""
 
 
 class SGD:
@@ -30,11 +33,18 @@ class SGD:
     def __init__(self, state: dict[str, Tensor], momentum: Tensor, nesterov: bool) -> None:
         self.state, self.momentum, self.nesterov = state, momentum, nesterov
 
-    def update(self, flat: Tensor, grads: Tensor, rates: Tensor, n_updates: list[int]) -> None:
+    def calc_rates(self, rates: list[float], n_updates: list[int], n_steps: int) -> Sequence[Tensor]:
+        """Return the rates as they are, at every step."""
+        return [self.momentum.new_tensor(rates).unsqueeze(-1)] * n_steps
+
+    def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
         """Change ``flat`` in place: ``velocity = momentum * velocity - rate * grad`` is added to it."""
-        steps = grads * rates
+        steps = grads.mul_(rates)
         velocity = self.state["velocity"].mul_(self.momentum).sub_(steps)
-        flat.add_(velocity * self.momentum - steps if self.nesterov else velocity)
+        if self.nesterov:
+            flat.addcmul_(velocity, self.momentum).sub_(steps)
+        else:
+            flat.add_(velocity)
 
 
 class Adam:
@@ -44,19 +54,21 @@ class Adam:
 
     def __init__(self, state: dict[str, Tensor], beta_1: Tensor, beta_2: Tensor, epsilon: Tensor) -> None:
         self.state, self.epsilon = state, epsilon
-        self.beta_1, self.beta_2 = beta_1, beta_2
-        # Host copies for the bias corrections, which are worked out once a step in double precision.
-        self._betas = list(zip(beta_1.flatten().tolist(), beta_2.flatten().tolist(), strict=True))
+        self.betas = np.array([beta_1.flatten().tolist(), beta_2.flatten().tolist()])
+        self.share_1, self.share_2 = 1 - beta_1, 1 - beta_2  # of a new gradient in the running means
 
-    def update(self, flat: Tensor, grads: Tensor, rates: Tensor, n_updates: list[int]) -> None:
-        """Change ``flat`` in place: ``rate * correction * mean / (sqrt(square) + epsilon)`` is taken from it."""
-        corrections = [
-            (1 - beta_2**t) ** 0.5 / (1 - beta_1**t) for (beta_1, beta_2), t in zip(self._betas, n_updates, strict=True)
-        ]
-        rates = rates * rates.new_tensor(corrections).unsqueeze(-1)
-        mean = self.state["mean"].mul_(self.beta_1).add_(grads * (1 - self.beta_1))
-        square = self.state["square"].mul_(self.beta_2).add_(grads * grads * (1 - self.beta_2))
-        flat.sub_(mean / square.sqrt().add_(self.epsilon) * rates)
+    def calc_rates(self, rates: list[float], n_updates: list[int], n_steps: int) -> Sequence[Tensor]:
+        """Return the rates with the bias correction of each step, worked out in double precision."""
+        steps = np.arange(1, n_steps + 1)[:, np.newaxis] + n_updates
+        corrections = (1 - self.betas[1] ** steps) ** 0.5 / (1 - self.betas[0] ** steps)
+        return self.epsilon.new_tensor(rates * corrections).unsqueeze(-1).unbind()
+
+    def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
+        """Change ``flat`` in place: ``rate * mean / (sqrt(square) + epsilon)`` is taken from it."""
+        mean = self.state["mean"].lerp_(grads, self.share_1)
+        square = self.state["square"].lerp_(grads.square_(), self.share_2)
+        divisors = torch.sqrt(square, out=grads).add_(self.epsilon)
+        flat.sub_(torch.div(mean, divisors, out=grads).mul_(rates))
 
 
 SOLVERS: dict[str, type[SGD] | type[Adam]] = {"sgd": SGD, "adam": Adam}

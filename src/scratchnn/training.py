@@ -7,6 +7,7 @@ trains them together, as a stack along the leading models axis of `network`; a s
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch import Tensor
 from .losses import LOSSES
 from .network import Batch, Coeffs, calc_loss, execute_epoch, get_grads, store_grads
 from .solvers import SGD, SOLVERS, Adam, minimize_lbfgs
+
+N_GATHERED_BYTES = 2**20  # what minibatches are gathered at a time: it stays in the cache
 
 
 class DivergenceError(ValueError):
@@ -196,7 +199,7 @@ def train(runs: Sequence[TrainingRun]) -> None:
     They must be of one shape: the same sizes of layers and data, and equal `Settings` but for numbers other than
     ``batch_size``. An interrupt (Ctrl-C) ends them all with what they have; an error of one is in its ``error``.
     """
-    with torch.no_grad(), torch.autocast(runs[0].coeffs.flat.device.type, enabled=False):
+    with torch.inference_mode(), torch.autocast(runs[0].coeffs.flat.device.type, enabled=False):
         if runs[0].settings.solver == "lbfgs":
             for run in runs:
                 _train_lbfgs(run)
@@ -213,8 +216,12 @@ class _Stack:
         settings = [run.settings for run in runs]
         self.coeffs = replace(runs[0].coeffs, flat=torch.stack([run.coeffs.flat for run in runs]))
         self.penalties = self._column([run.settings.alpha / run.data.weight_mean for run in runs])
-        self.penalty_sum = torch.zeros_like(self.penalties)
-        self.n_batch = 0
+        self.is_penalized = any(run.settings.alpha for run in runs)
+        self.weights = self.coeffs.flat[:, : self.coeffs.n_weights]
+        self.weight_grads = get_grads(self.coeffs.flat)[:, : self.coeffs.n_weights]
+        self.rates: list[float] = []
+        self.step_rates: list[Tensor] = []
+        self.n_batch, self.decays = 1, self.penalties
         solver_class = SOLVERS[settings[0].solver]
         state = {
             name: torch.stack([run.solver_state.get(name, torch.zeros_like(run.coeffs.flat)) for run in runs])
@@ -245,15 +252,22 @@ class _Stack:
         return list(going)
 
     def _execute_epoch(self) -> list[TrainingRun]:
-        self.rates = self._column([run.history.rate or 0.0 for run in self.runs])
-        self.penalty_sum.zero_()
-        loss = LOSSES[self.runs[0].settings.loss]
-        losses = execute_epoch(self.coeffs, self._draw_batches(), self._update, loss)
+        histories = [run.history for run in self.runs]
         n_samples = len(self.runs[0].data.deps)
-        for run in self.runs:
-            run.history.n_samples_seen += n_samples
+        self.n_steps = 0
+        self.squares = torch.zeros(len(self.runs), dtype=torch.float64, device=self.coeffs.flat.device)
+        self._plan_rates(math.ceil(n_samples / self.runs[0].settings.batch_size))
+        try:
+            losses = execute_epoch(
+                self.coeffs, self._draw_batches(), self._update, LOSSES[self.runs[0].settings.loss]
+            )
+        finally:
+            for history in histories:
+                history.n_updates += self.n_steps
+        for history in histories:
+            history.n_samples_seen += n_samples
         # The one copy from the device in an epoch.
-        penalized_losses = (losses + self.penalty_sum.squeeze(-1) / n_samples).tolist()
+        penalized_losses = (losses + self.squares * self.penalties.squeeze(-1) / (2 * n_samples)).tolist()
         validation_losses = self._calc_validation_losses()
         ended = [
             run.end_epoch(*values)
@@ -261,26 +275,42 @@ class _Stack:
         ]
         return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
 
+    def _plan_rates(self, n_steps: int) -> None:
+        """See to it that ``step_rates`` ends in the rates of the next steps, in reverse order."""
+        rates = [run.history.rate or 0.0 for run in self.runs]
+        if rates != self.rates or len(self.step_rates) < n_steps:
+            n_updates = [run.history.n_updates for run in self.runs]
+            self.rates = rates
+            self.step_rates = list(self.solver.calc_rates(rates, n_updates, max(n_steps, 512)))[::-1]
+
     def _draw_batches(self) -> Iterator[Batch]:
-        n_samples, size = len(self.runs[0].data.deps), self.runs[0].settings.batch_size
+        """Yield the minibatches of an epoch, gathered several at a time: that costs little more than one."""
+        datas = [run.data for run in self.runs]
         orders = [run.draw_order() for run in self.runs]
-        for start in range(0, n_samples, size):
-            self.n_batch = min(size, n_samples - start)  # the penalty of `_update` is divided by it
-            rows = slice(start, start + size)
-            yield _stack_rows(
-                [run.data for run in self.runs], [rows if order is None else order[rows] for order in orders]
-            )
+        n_samples, size = len(datas[0].deps), self.runs[0].settings.batch_size
+        row_bytes = len(datas) * datas[0].indeps.shape[-1] * datas[0].indeps.itemsize
+        n_rows = max(1, N_GATHERED_BYTES // (size * row_bytes)) * size
+        for start in range(0, n_samples, n_rows):
+            rows = slice(start, start + n_rows)
+            indeps, deps, weights = _stack_rows(datas, [rows if order is None else order[rows] for order in orders])
+            weight_parts = repeat(None) if weights is None else weights.split(size, -1)
+            for batch in zip(indeps.split(size, -2), deps.split(size, -2), weight_parts, strict=False):
+                self._set_batch_size(batch[1].shape[-2])
+                yield batch
+
+    def _set_batch_size(self, n_batch: int) -> None:
+        if n_batch != self.n_batch:
+            self.n_batch, self.decays = n_batch, self.penalties / n_batch
 
     def _update(self, coeffs: Coeffs) -> None:
         """Add the gradient of the L2 penalty, and let the solver change the coefficients, in place."""
         grads = get_grads(coeffs.flat)
-        weights = coeffs.flat[:, : coeffs.n_weights]
-        self.penalty_sum += self.penalties / 2 * _calc_squares(coeffs)
-        grads[:, : coeffs.n_weights] += weights * (self.penalties / self.n_batch)
-        for run in self.runs:
-            run.history.n_updates += 1
-        self.solver.update(coeffs.flat, grads, self.rates, [run.history.n_updates for run in self.runs])
+        if self.is_penalized:
+            self.squares.add_(_calc_squares(self.weights))
+            self.weight_grads.addcmul_(self.weights, self.decays)
+        self.solver.update(coeffs.flat, grads, self.step_rates.pop())
         grads.zero_()
+        self.n_steps += 1
 
     def _calc_validation_losses(self) -> list[float] | list[None]:
         datas = [run.validation for run in self.runs if run.validation is not None]
@@ -297,10 +327,11 @@ class _Stack:
             run.end()
 
 
-def _calc_squares(coeffs: Coeffs) -> Tensor:
-    """Return the sum of the squared weights, (models, 1). By columns first: one long sum depends on the threads."""
-    squares = [weight.square().sum(-2).sum(-1, keepdim=True) for weight in coeffs.weights]
-    return torch.stack(squares).sum(0)
+def _calc_squares(weights: Tensor, block: int = 16384) -> Tensor:
+    """Return the sum of the squares of each model's weights, (models,). By blocks: long sums depend on the threads."""
+    if weights.shape[-1] <= block:
+        return weights.square().sum(-1)
+    return torch.stack([part.square().sum(-1) for part in weights.split(block, -1)]).sum(0)
 
 
 def _stack_rows(datas: Sequence[Data], rows: Sequence[slice | Tensor]) -> Batch:
@@ -330,7 +361,7 @@ def _train_lbfgs(run: TrainingRun) -> None:
     def calc_loss_and_grads(flat: Tensor) -> tuple[float, Tensor]:
         current = replace(coeffs, flat=flat)
         value = store_grads(current, data.indeps, data.deps, data.weights, loss)
-        value = value + penalty / 2 * _calc_squares(current).squeeze(-1)
+        value = value + penalty / 2 * _calc_squares(flat[: coeffs.n_weights])
         grads = get_grads(current.flat)
         grads[: coeffs.n_weights] += penalty * flat[: coeffs.n_weights]
         run.history.n_updates += 1
