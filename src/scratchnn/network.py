@@ -217,30 +217,32 @@ def store_grads(
     weights: Tensor | None = None,
     loss: Loss = mean_absolute_error,
 ) -> Tensor:
-    """Add the gradient of `calc_loss` to each coefficient's ``grad``, in place, and return the loss, ``(*models,)``."""
-    n_samples = deps.shape[-2]
-    total = None
+    """Add the gradient of `calc_loss` to each coefficient's ``grad``, in place.
+
+    Return the loss of each model summed over samples, ``(*models,)``.
+    """
+    sums = []
     for block_indeps, block_deps, block_weights in _row_blocks(indeps, deps, weights):
         layers = calc_layers(coeffs, block_indeps)
         losses, deltas = loss(_check_logits(layers.pop(), block_deps), block_deps, coeffs.output)
         if block_weights is not None:
             losses, deltas = losses * block_weights, deltas * block_weights.unsqueeze(-1)
-        _backpropagate(coeffs, layers, deltas / n_samples)  # the gradient of a mean
-        total = losses.sum(-1) if total is None else total + losses.sum(-1)
-    return total / n_samples
+        _backpropagate(coeffs, layers, deltas, 1 / deps.shape[-2])
+        sums.append(losses.sum(-1))
+    return sum(sums[1:], start=sums[0])
 
 
-def _backpropagate(coeffs: Coeffs, layers: list[Tensor], deltas: Tensor) -> None:
-    """Follow the chain rule from the logits back to the inputs, in place.
+def _backpropagate(coeffs: Coeffs, layers: list[Tensor], deltas: Tensor, share: float) -> None:
+    """Follow the chain rule from the logits back to the inputs, in place. ``share``, that of a sample, makes means.
 
     With ``deltas``, the gradient at a layer's sums ``inputs @ weight + bias``, the gradient of the weight is
     ``inputs.T @ deltas``, that of the bias ``deltas`` summed over samples, and that of the inputs
     ``deltas @ weight.T``, which goes through the activation to become the deltas of the layer below.
     """
     for weight, bias, inputs in zip(coeffs.weights[::-1], coeffs.biases[::-1], layers[::-1], strict=True):
-        get_grads(weight).add_(matmul(inputs.mT, deltas))
+        get_grads(weight).add_(matmul(inputs.mT, deltas), alpha=share)
         if bias is not None:
-            get_grads(bias).add_(deltas.sum(-2, keepdim=True))
+            get_grads(bias).add_(deltas.sum(-2, keepdim=True), alpha=share)
         if inputs is not layers[0]:
             # Copied, because BLAS rounds products with a transposed right side differently per number of threads.
             grads = matmul(deltas, weight.mT.contiguous())
@@ -281,9 +283,8 @@ def execute_epoch(
     total = torch.zeros(coeffs.flat.shape[:-1], dtype=torch.float64, device=coeffs.flat.device)
     n_samples = 0
     for indeps, deps, weights in batches:
-        n_batch = deps.shape[-2]
-        total.add_(store_grads(coeffs, indeps, deps, weights, loss), alpha=n_batch)
-        n_samples += n_batch
+        total.add_(store_grads(coeffs, indeps, deps, weights, loss))
+        n_samples += deps.shape[-2]
         update(coeffs)
     return total / n_samples
 

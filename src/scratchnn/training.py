@@ -360,7 +360,7 @@ def _train_lbfgs(run: TrainingRun) -> None:
 
     def calc_loss_and_grads(flat: Tensor) -> tuple[float, Tensor]:
         current = replace(coeffs, flat=flat)
-        value = store_grads(current, data.indeps, data.deps, data.weights, loss)
+        value = store_grads(current, data.indeps, data.deps, data.weights, loss) / len(data.deps)
         value = value + penalty / 2 * _calc_squares(flat[: coeffs.n_weights])
         grads = get_grads(current.flat)
         grads[: coeffs.n_weights] += penalty * flat[: coeffs.n_weights]
