@@ -144,25 +144,27 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     """Return ``left @ right``, with bits that do not depend on how many threads BLAS uses.
 
     BLAS shares out long sums and products with vectors among its threads, and the rounding changes with the shares.
-    So a long sum goes block by block, a small vector is not for BLAS, and a large one goes as a matrix of two.
+    So vectors are multiplied and summed without it, and a long sum goes block by block.
     """
     n_rows, n_inner, n_columns = left.shape[-2], left.shape[-1], right.shape[-1]
     if n_inner == 1:
         return left * right
-    if n_columns == 1 or n_rows == 1:
-        if n_columns == 1 and n_rows * n_inner <= 32768:
-            return (left * right.mT).sum(-1, keepdim=True)
-        left = torch.cat([left, left], -2) if n_rows == 1 else left
-        right = torch.cat([right, right], -1) if n_columns == 1 else right
-        return matmul(left, right, block)[..., :n_rows, :n_columns]
-    # bmm has less to find out than matmul, which counts for small networks.
-    multiply = torch.bmm if left.ndim == right.ndim == 3 and left.shape[0] == right.shape[0] else torch.matmul
+    if n_columns == 1:
+        return (left * right.mT).sum(-1, keepdim=True)
+    if n_rows == 1:
+        return (left.mT * right).sum(-2, keepdim=True)
     if n_inner <= block:
-        return multiply(left, right)
-    result = multiply(left[..., :block], right[..., :block, :])
-    for start in range(block, n_inner, block):
-        result.add_(multiply(left[..., start : start + block], right[..., start : start + block, :]))
-    return result
+        # bmm has less to find out than matmul, which counts for small networks.
+        return torch.bmm(left, right) if left.ndim == 3 and left.shape[:1] == right.shape[:-2] else left @ right
+    n_blocks = n_inner // block
+    if n_blocks * n_rows * n_columns <= 2**20 and n_blocks > 1:  # all at once, as one more axis
+        end = n_blocks * block
+        lefts = left[..., :end].unflatten(-1, (n_blocks, block)).movedim(-2, -3)
+        result = (lefts @ right[..., :end, :].unflatten(-2, (n_blocks, block))).sum(-3)
+    else:
+        end = max(1, n_blocks // 2) * block
+        result = matmul(left[..., :end], right[..., :end, :], block)
+    return result if end == n_inner else result.add_(matmul(left[..., end:], right[..., end:, :], block))
 
 
 def calc_layers(coeffs: Coeffs, indeps: Tensor) -> list[Tensor]:

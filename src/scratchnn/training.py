@@ -330,8 +330,8 @@ class _Stack:
 def _calc_squares(weights: Tensor, block: int = 16384) -> Tensor:
     """Return the sum of the squares of each model's weights, (models,). By blocks: long sums depend on the threads."""
     if weights.shape[-1] <= block:
-        return weights.square().sum(-1)
-    return torch.stack([part.square().sum(-1) for part in weights.split(block, -1)]).sum(0)
+        return torch.linalg.vector_norm(weights, dim=-1).square_()
+    return torch.stack([_calc_squares(part) for part in weights.split(block, -1)]).sum(0)
 
 
 def _stack_rows(datas: Sequence[Data], rows: Sequence[slice | Tensor]) -> Batch:
