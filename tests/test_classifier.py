@@ -18,6 +18,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import scale
 
 from scratchnn import ScratchNNClassifier
+from scratchnn._tables import Table
 from scratchnn._validation import _hash_rows, split_validation
 from scratchnn.training import TrainingRun
 
@@ -294,20 +295,20 @@ def test_validation_data_are_watched_without_early_stopping(iris):
 def test_validation_split_is_stratified_and_keeps_equal_rows_together():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(500, 3)).repeat(2, axis=0), (np.arange(1000) // 2 % 10 == 0).astype(int)
-    held_out = split_validation(X, y, 0.2, seed=0)
+    held_out = split_validation(Table(X, y), 0.2, seed=0)
     assert held_out.sum() == 200
     assert y[held_out].sum() == 20
     assert (held_out[::2] == held_out[1::2]).all()
     shuffled = rng.permutation(1000)
-    np.testing.assert_array_equal(split_validation(X[shuffled], y[shuffled], 0.2, seed=0), held_out[shuffled])
-    assert (split_validation(X, y, 0.2, seed=1) != held_out).any()
+    np.testing.assert_array_equal(split_validation(Table(X[shuffled], y[shuffled]), 0.2, seed=0), held_out[shuffled])
+    assert (split_validation(Table(X, y), 0.2, seed=1) != held_out).any()
 
 
 def test_rows_of_whole_numbers_are_told_apart():
     X = np.array([[i, j, k] for i in range(30) for j in range(30) for k in range(2)], dtype=float)
-    assert len(np.unique(_hash_rows(X, np.zeros(len(X))))) == len(X)
+    assert len(np.unique(_hash_rows(Table(X, np.zeros(len(X)))))) == len(X)
     np.testing.assert_array_equal(
-        _hash_rows(np.array([[0.0]]), np.zeros(1)), _hash_rows(np.array([[-0.0]]), np.zeros(1))
+        _hash_rows(Table(np.array([[0.0]]), np.zeros(1))), _hash_rows(Table(np.array([[-0.0]]), np.zeros(1)))
     )
 
 

@@ -1,18 +1,15 @@
 """The border between arrays and tensors: devices, dtypes, column scales, targets, coefficients."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn.preprocessing import StandardScaler
+from scipy import sparse
 
+from ._tables import Array, Features, Table, count_block_rows, to_tensor
 from .network import OUTPUTS, Coeffs, calc_layers
 
-Array = NDArray[Any]
-N_BLOCK_ROWS = 16384  # rows at a time, where a whole copy of X would be a waste
 N_SMALL_ROWS = 500  # up to so many rows, dtype="auto" trains in the precision of X
 
 
@@ -42,58 +39,84 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def resolve_dtype(dtype: str, X: Array, solver: str) -> np.dtype[Any]:
+def resolve_dtype(dtype: str, table: Table, solver: str) -> np.dtype[Any]:
     """Return the dtype to train in. "auto": that of X where it is float32, small, or for lbfgs; else float32."""
     if dtype != "auto":
         return np.dtype(dtype)
-    return X.dtype if len(X) <= N_SMALL_ROWS or solver == "lbfgs" else np.dtype(np.float32)
+    return table.X.dtype if len(table) <= N_SMALL_ROWS or solver == "lbfgs" else np.dtype(np.float32)
 
 
-class _Memory:
-    """The memory of an array that may be read-only, offered as writable."""
+class Rows:
+    """Samples of a table that become tensors when they are taken.
 
-    def __init__(self, array: Array) -> None:
-        interface = dict(array.__array_interface__)
-        interface["data"] = (interface["data"][0], False)
-        self.__array_interface__ = interface
-        self.owner = array
+    Tensors are of one dtype and device, with columns centred and scaled in double precision first (a ``mean`` of None
+    does not centre, a ``scale`` of None does neither). Samples of a sparse table that is not centred stay sparse.
+    """
+
+    def __init__(
+        self, table: Table, mean: Array | None, scale: Array | None, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.table, self.dtype, self.device = table, dtype, device
+        self.mean = None if mean is None else torch.from_numpy(mean)
+        self.scale = None if scale is None else torch.from_numpy(scale)
+        self.shape = (len(table), table.X.shape[1])
+
+    def take(self, samples: slice | torch.Tensor) -> torch.Tensor:
+        """Return samples, (n_taken, n_features), sparse in COO format if so."""
+        block = self.table.get_features(samples if isinstance(samples, slice) else samples.cpu().numpy())
+        if not sparse.issparse(block):
+            return self._convert(to_tensor(block))
+        if self.mean is not None:
+            return self._convert(torch.from_numpy(block.toarray()))
+        entries = block.tocoo()
+        columns = torch.from_numpy(entries.col.astype(np.int64))
+        values = torch.from_numpy(entries.data)
+        if self.scale is not None:
+            values = values / self.scale[columns]
+        indices = torch.stack([torch.from_numpy(entries.row.astype(np.int64)), columns])
+        return torch.sparse_coo_tensor(indices, values.to(self.dtype), block.shape, is_coalesced=True).to(self.device)
+
+    def convert(self) -> "torch.Tensor | Rows":
+        """Return all samples as one tensor, without a copy if none is due, or as they are if they had better stay so.
+
+        Those are sparse tables, and tables mapped into memory, which may be larger than it.
+        """
+        if sparse.issparse(self.table.X):
+            return self
+        if self.scale is None and self.table.rows is None and torch.from_numpy(self.table.X[:0]).dtype == self.dtype:
+            return to_tensor(self.table.X).to(self.device)
+        if _is_mapped(self.table.X):
+            return self
+        result = torch.empty(self.shape, dtype=self.dtype, device="cpu")
+        for samples, block in self.table.split():
+            result[samples] = self._convert(to_tensor(block))
+        return result.to(self.device)
+
+    def _convert(self, values: torch.Tensor) -> torch.Tensor:
+        if self.mean is not None:
+            values = values - self.mean
+        if self.scale is not None:
+            values = values / self.scale
+        return values.to(self.device, self.dtype)
 
 
-def to_tensor(array: Array, device: torch.device) -> torch.Tensor:
-    """Return the array as a tensor, without a copy on the CPU. It must not be written to."""
-    if not array.flags.writeable and array.size:
-        array = np.asarray(_Memory(array))  # PyTorch knows no read-only tensors and would warn
-    return torch.from_numpy(array).to(device)
+def _is_mapped(X: Array | None) -> bool:
+    while isinstance(X, np.ndarray):
+        if isinstance(X, np.memmap):
+            return True
+        X = X.base
+    return False
 
 
-def fit_scaler(scaler: StandardScaler, X: Array, sample_weight: Array | None) -> None:
-    """Add the rows of X to the scaler's statistics, in place, block by block."""
-    for rows in _row_blocks(len(X)):
-        scaler.partial_fit(X[rows], sample_weight=None if sample_weight is None else sample_weight[rows])
-
-
-def convert_features(X: Array, mean: Array | None, scale: Array | None, dtype: np.dtype[Any]) -> Array:
-    """Return X in C order and ``dtype``, centred and scaled in its own precision first. No copy if none is due."""
-    if mean is None or scale is None:
-        return np.ascontiguousarray(X, dtype=dtype)
-    result = np.empty(X.shape, dtype)
-    for rows in _row_blocks(len(X)):
-        np.divide(X[rows] - mean, scale, out=result[rows], casting="unsafe")
-    return result
-
-
-def _row_blocks(n_rows: int) -> Iterator[slice]:
-    return (slice(start, start + N_BLOCK_ROWS) for start in range(0, n_rows, N_BLOCK_ROWS))
-
-
-def calc_logits(coeffs: Coeffs, X: Array, mean: Array | None, scale: Array | None) -> Array:
+def calc_logits(coeffs: Coeffs, X: Features, mean: Array | None, scale: Array | None) -> Array:
     """Return the logits of the rows of X, (n_samples, n_outputs), in float64, block by block."""
-    dtype = np.dtype(str(coeffs.flat.dtype).removeprefix("torch."))
-    logits = np.empty((len(X), coeffs.sizes[-1]))
-    with torch.no_grad(), torch.autocast(coeffs.flat.device.type, enabled=False):
-        for rows in _row_blocks(len(X)):
-            indeps = to_tensor(convert_features(X[rows], mean, scale, dtype), coeffs.flat.device)
-            logits[rows] = calc_layers(coeffs, indeps)[-1].cpu().numpy()
+    logits = np.empty((X.shape[0], coeffs.sizes[-1]))
+    rows = Rows(Table(X, logits), mean, scale, coeffs.flat.dtype, coeffs.flat.device)
+    size = count_block_rows(X.shape[1])
+    with torch.inference_mode(), torch.autocast(coeffs.flat.device.type, enabled=False):
+        for start in range(0, len(logits), size):
+            samples = slice(start, start + size)
+            logits[samples] = calc_layers(coeffs, rows.take(samples))[-1].cpu().numpy()
     return logits
 
 

@@ -9,43 +9,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
-from ._convert import (
-    Array,
-    Labels,
-    arrays_to_coeffs,
-    coeffs_to_arrays,
-    convert_features,
-    fit_scaler,
-    resolve_device,
-    resolve_dtype,
-    to_tensor,
-)
+from ._convert import Labels, Rows, arrays_to_coeffs, coeffs_to_arrays, resolve_device, resolve_dtype
 from ._parameters import make_settings
-from ._validation import check_hidden_layer_sizes, check_known, check_targets, check_weights, split_validation
+from ._tables import Array, Moments, Table, to_tensor
+from ._validation import (
+    check_hidden_layer_sizes,
+    check_known,
+    check_targets,
+    check_weights,
+    make_canonical,
+    split_validation,
+)
 from .network import Coeffs, init_coeffs
 from .training import Data, History, TrainingRun, train
 
 Scales = tuple[Array | None, Array | None]  # mean and scale of the columns, (n_features,) each, or None
-
-
-@dataclass(eq=False)
-class Table:
-    """Valid rows: ``X`` (n_samples, n_features), ``y`` for `Labels.encode`, ``weights`` (n_samples,) or None."""
-
-    X: Array
-    y: Array
-    weights: Array | None
-
-    def take(self, mask: Array) -> "Table":
-        """Return the rows of a mask, (n_samples,)."""
-        return Table(self.X[mask], self.y[mask], None if self.weights is None else self.weights[mask])
 
 
 @dataclass(eq=False)
@@ -58,17 +43,19 @@ class State:
     solver_state: dict[str, Array] = field(default_factory=dict)
     generator_state: Array | None = None
     flat: Array | None = None  # the last coefficients, where early stopping went back to better ones
-    scaler: StandardScaler | None = None
+    moments: Moments | None = None  # of all rows that `partial_fit` has seen
 
 
 def validate_table(
     estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
 ) -> tuple[Table, bool]:
     """Return the rows that have a positive weight, and whether the targets are multilabel."""
-    X, y = validate_data(estimator, X, y, dtype=(np.float64, np.float32), order="C", multi_output=True, reset=reset)
+    X, y = validate_data(
+        estimator, X, y, accept_sparse="csr", dtype=(np.float64, np.float32), multi_output=True, reset=reset
+    )
     y, multilabel = check_targets(y)
-    weights = check_weights(sample_weight, X, f"sample_weight{suffix}")
-    table = Table(X, y, weights)
+    table = Table(make_canonical(X), y, check_weights(sample_weight, len(y), f"sample_weight{suffix}"))
+    weights = table.weights
     return table if weights is None or weights.all() else table.take(weights > 0), multilabel
 
 
@@ -102,11 +89,11 @@ def fit_network(
     state = _get_state(estimator, goes_on)
     if early_stopping and validation is None:
         codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
-        held_out = split_validation(table.X, codes, estimator.validation_fraction, state.seed)
+        held_out = split_validation(replace(table, y=codes), estimator.validation_fraction, state.seed)
         table, validation = table.take(~held_out), table.take(held_out)
     scales: Scales = (None, None)
     if estimator.standardize:
-        known = (estimator.mean_, estimator.scale_) if goes_on and estimator.mean_ is not None else None
+        known = (estimator.mean_, estimator.scale_) if goes_on and estimator.scale_ is not None else None
         scales = _find_scales(table, state, known, incremental)
     run = _make_run(
         estimator.get_params(deep=False),
@@ -156,11 +143,12 @@ def _make_calc_score(
         return None
     judged = clone(estimator)
     judged.n_features_in_ = estimator.n_features_in_  # and no feature names: the rows are an array by now
+    features = validation.get_features()
     weights = {} if validation.weights is None else {"sample_weight": validation.weights}
 
     def calc_score(coeffs: Coeffs) -> float:
         _store_coeffs(judged, coeffs, labels, scales)
-        return float(scorer(judged, validation.X, validation.y, **weights))
+        return float(scorer(judged, features, validation.y, **weights))
 
     return calc_score
 
@@ -201,15 +189,18 @@ def _draw_seed(random_state: int | np.random.RandomState | None) -> int:
 def _find_scales(table: Table, state: State, known: Scales | None, incremental: bool) -> Scales:
     """Return the mean and scale of the columns, each (n_features,), keeping statistics in ``state`` in place.
 
+    Sparse columns are not to be centred, which would make them dense: their mean is None.
+
     ``known`` are those of the call before. A call of `fit` keeps them; `partial_fit` goes on averaging, unless a plain
     `fit`, which saw all the data, came first.
     """
-    if known is not None and (state.scaler is None or not incremental):
+    if known is not None and (state.moments is None or not incremental):
         return known
-    scaler = StandardScaler() if state.scaler is None else state.scaler
-    fit_scaler(scaler, table.X, table.weights)
-    state.scaler = scaler if incremental else None
-    return np.array(scaler.mean_), np.array(scaler.scale_)
+    moments = Moments() if state.moments is None else state.moments
+    moments.add(table)
+    state.moments = moments if incremental else None
+    is_centred = not sparse.issparse(table.X) if known is None else known[0] is not None
+    return np.asarray(moments.mean) if is_centred else None, moments.calc_scale()
 
 
 def _make_run(
@@ -236,7 +227,7 @@ def _make_run(
         generator.set_state(torch.from_numpy(state.generator_state.copy()))
     sizes = (table.X.shape[1], *check_hidden_layer_sizes(params["hidden_layer_sizes"]), labels.n_outputs)
     if arrays is None:
-        dtype = resolve_dtype(params["dtype"], table.X, params["solver"])
+        dtype = resolve_dtype(params["dtype"], table, params["solver"])
         coeffs = _draw_coeffs(params, sizes, labels.output, generator, dtype, device)
     else:
         dtype = arrays[0][0].dtype
@@ -245,7 +236,7 @@ def _make_run(
     if state.flat is not None:
         best_flat = coeffs.flat.clone() if early_stopping else None
         coeffs.flat.copy_(torch.from_numpy(state.flat))
-    settings = make_settings(params, len(table.X), max_iter, early_stopping)
+    settings = make_settings(params, len(table), max_iter, early_stopping)
     if state.solver != params["solver"]:  # another solver's state is of no use
         state.solver, state.solver_state = params["solver"], {}
         state.history.n_updates, state.history.rate = 0, None
@@ -278,12 +269,12 @@ def _make_data(
     dtype: np.dtype[Any],
     device: torch.device,
 ) -> Data:
-    indeps = to_tensor(convert_features(table.X, *scales, dtype), device)
-    deps = to_tensor(labels.encode(table.y, dtype), device)
+    indeps = Rows(table, *scales, getattr(torch, dtype.name), device).convert()
+    deps = to_tensor(labels.encode(table.y, dtype)).to(device)
     if table.weights is None:
         return Data(indeps, deps)
     weight_mean = float(table.weights.mean())
-    return Data(indeps, deps, to_tensor((table.weights / weight_mean).astype(dtype), device), weight_mean)
+    return Data(indeps, deps, to_tensor((table.weights / weight_mean).astype(dtype)).to(device), weight_mean)
 
 
 def _draw_coeffs(

@@ -4,15 +4,13 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from ._convert import Labels
-
-Array = NDArray[Any]
+from ._tables import Array, Features, Table
 
 
 def check_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
@@ -64,15 +62,17 @@ def check_known(y: Array, multilabel: bool, labels: Labels, name: str) -> None:
         )
 
 
-def check_weights(weights: Any, X: Array, name: str) -> Array | None:
+def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
     """Return the row weights as float64 of shape (n_samples,), or None for None."""
     if weights is None:
         return None
     if isinstance(weights, Real):
-        weights = np.full(len(X), weights)
+        weights = np.full(n_samples, weights)
     checked: Array = check_array(weights, ensure_2d=False, dtype=np.float64, input_name=name)
-    if checked.shape != (len(X),):
-        raise ValueError(f"{name} must have shape ({len(X)},), one weight a row, got {checked.shape}. Pass one each.")
+    if checked.shape != (n_samples,):
+        raise ValueError(
+            f"{name} must have shape ({n_samples},), one weight a row, got {checked.shape}. Pass one each."
+        )
     remedy = "Use 0 for the rows to leave out, and a positive number for the others."
     if (checked < 0).any():
         raise ValueError(f"{name} must not have negative values, got {checked.min():g}. {remedy}")
@@ -81,14 +81,23 @@ def check_weights(weights: Any, X: Array, name: str) -> Array | None:
     return checked
 
 
-def split_validation(X: Array, y: Array, fraction: float, seed: int) -> Array:
-    """Choose the validation rows, stratified by class where ``y`` is one column. Returns a mask, (n_samples,).
+def make_canonical(X: Features) -> Features:
+    """Return X; if it is sparse, with every entry once and in order, in a copy if it was not so."""
+    if sparse.issparse(X) and not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
+def split_validation(table: Table, fraction: float, seed: int) -> Array:
+    """Choose the validation rows, stratified by class where ``y`` is one column of codes. Returns a mask, (n_samples,).
 
     Equal rows go to the same side, whatever their number and order: copies on both sides would flatter the
     validation score, and a row of weight 2 is split like two rows. A class with a single distinct row stays in
     training.
     """
-    keys = _hash_rows(X, y)
+    y = table.y
+    keys = _hash_rows(table)
     _, first, groups = np.unique(keys, return_index=True, return_inverse=True)
     eligible, labels = np.arange(len(first)), None
     if y.ndim == 1:
@@ -109,14 +118,24 @@ def split_validation(X: Array, y: Array, fraction: float, seed: int) -> Array:
     return np.asarray(is_validation[groups])
 
 
-def _hash_rows(X: Array, y: Array) -> Array:
-    """Return a 64-bit number for each row of X and y, the same for equal rows, whatever the order of the rows."""
-    columns = y[:, np.newaxis] if y.ndim == 1 else y
-    multipliers = np.random.default_rng(0).integers(2**64, size=X.shape[1] + columns.shape[1], dtype=np.uint64) | 1
-    keys = np.empty(len(X), np.uint64)
-    for start in range(0, len(X), 16384):
-        rows = slice(start, start + 16384)
-        values = np.concatenate([X[rows], columns[rows]], axis=1, dtype=np.float64)
-        bits = (values + 0.0).view(np.uint64)  # -0.0 becomes 0.0
-        keys[rows] = (bits ^ (bits >> np.uint64(32))) @ multipliers  # whole numbers have only zeros in their low half
+def _hash_rows(table: Table) -> Array:
+    """Return a 64-bit number for each sample, the same for equal rows of X and y, whatever the order of the rows."""
+    n_features = table.X.shape[1]
+    columns = table.y[:, np.newaxis] if table.y.ndim == 1 else table.y
+    multipliers = np.random.default_rng(0).integers(2**64, size=n_features + columns.shape[1], dtype=np.uint64) | 1
+    keys = np.empty(len(table), np.uint64)
+    for samples, block in table.split():
+        keys[samples] = _mix(columns[samples]) @ multipliers[n_features:]
+        if sparse.issparse(block):  # zeros add nothing
+            keys[samples] += (
+                sparse.csr_array((_mix(block.data), block.indices, block.indptr), block.shape)
+                @ multipliers[:n_features]
+            )
+        else:
+            keys[samples] += _mix(block) @ multipliers[:n_features]
     return keys
+
+
+def _mix(values: Array) -> Array:
+    bits = (values.astype(np.float64) + 0.0).view(np.uint64)  # -0.0 becomes 0.0
+    return bits ^ (bits >> np.uint64(32))  # whole numbers have only zeros in their low half

@@ -9,10 +9,11 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import _parameters
-from ._convert import Array, Labels, arrays_to_coeffs, calc_logits, calc_probabilities, resolve_device
+from ._convert import Labels, arrays_to_coeffs, calc_logits, calc_probabilities, resolve_device
 from ._fitting import fit_network, validate_table, validate_validation_table
 from ._sklearn import available_unless, check_partial_fit_first_call, fit_context
-from ._validation import check_known, find_labels
+from ._tables import Array
+from ._validation import check_known, find_labels, make_canonical
 
 
 def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
@@ -362,7 +363,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _calc_logits(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
-        rows: Array = validate_data(self, X, dtype=(np.float64, np.float32), order="C", reset=False)
+        features = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
         coeffs = arrays_to_coeffs(
             self.coefs_,
             self.intercepts_,
@@ -371,7 +372,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             hidden_bias=True,
             device=resolve_device(self.device),
         )
-        return calc_logits(coeffs, rows, self.mean_, self.scale_)
+        return calc_logits(coeffs, make_canonical(features), self.mean_, self.scale_)
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the logits: what sigmoid or softmax turn into probabilities.
@@ -456,4 +457,5 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
+        tags.input_tags.sparse = True
         return tags

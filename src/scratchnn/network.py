@@ -6,7 +6,8 @@ is all of it on one screen; the other six functions are its parts, in the order 
 Every function works on one network or on a stack of them, because shapes may have any leading axes, ``*models``:
 
 - weights ``(*models, fan_in, fan_out)``, biases ``(*models, 1, fan_out)``;
-- ``indeps``, the inputs, ``(*models, n_samples, n_features)``, or ``(n_samples, n_features)`` shared by all models;
+- ``indeps``, the inputs, ``(*models, n_samples, n_features)``, or ``(n_samples, n_features)`` shared by all models, as
+  sparse ones (in COO format) must be;
 - ``deps``, the targets, and whatever is computed per sample, ``(*models, n_samples, n_outputs)``.
 """
 
@@ -146,6 +147,8 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     BLAS shares out long sums and products with vectors among its threads, and the rounding changes with the shares.
     So vectors are multiplied and summed without it, and a long sum goes block by block.
     """
+    if left.is_sparse:
+        return left @ right if right.ndim == 2 else torch.stack([matmul(left, each) for each in right])
     n_rows, n_inner, n_columns = left.shape[-2], left.shape[-1], right.shape[-1]
     if n_inner == 1:
         return left * right
@@ -242,13 +245,23 @@ def _backpropagate(coeffs: Coeffs, layers: list[Tensor], deltas: Tensor, share: 
     ``deltas @ weight.T``, which goes through the activation to become the deltas of the layer below.
     """
     for weight, bias, inputs in zip(coeffs.weights[::-1], coeffs.biases[::-1], layers[::-1], strict=True):
-        get_grads(weight).add_(matmul(inputs.mT, deltas), alpha=share)
+        _add_product(get_grads(weight), inputs, deltas, share)
         if bias is not None:
             get_grads(bias).add_(deltas.sum(-2, keepdim=True), alpha=share)
         if inputs is not layers[0]:
             # Copied, because BLAS rounds products with a transposed right side differently per number of threads.
             grads = matmul(deltas, weight.mT.contiguous())
             deltas = ACTIVATIONS[coeffs.activation].backward(grads, inputs)
+
+
+def _add_product(grads: Tensor, inputs: Tensor, deltas: Tensor, share: float) -> None:
+    if not inputs.is_sparse:
+        grads.add_(matmul(inputs.mT, deltas), alpha=share)
+    elif grads.ndim == 2:
+        grads.addmm_(inputs.t(), deltas, alpha=share)  # touches only the features that the samples have
+    else:
+        for model_grads, model_deltas in zip(grads, deltas, strict=True):
+            _add_product(model_grads, inputs, model_deltas, share)
 
 
 def _row_blocks(indeps: Tensor, deps: Tensor, weights: Tensor | None, size: int = 8192) -> Iterable[Batch]:
@@ -258,7 +271,10 @@ def _row_blocks(indeps: Tensor, deps: Tensor, weights: Tensor | None, size: int 
         return
     for start in range(0, deps.shape[-2], size):
         rows = slice(start, start + size)
-        yield indeps[..., rows, :], deps[..., rows, :], None if weights is None else weights[..., rows]
+        block = (
+            indeps.narrow_copy(0, start, min(size, len(indeps) - start)) if indeps.is_sparse else indeps[..., rows, :]
+        )
+        yield block, deps[..., rows, :], None if weights is None else weights[..., rows]
 
 
 def _check_logits(logits: Tensor, deps: Tensor) -> Tensor:

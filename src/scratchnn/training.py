@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import repeat
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -48,6 +49,15 @@ class Settings:
     verbose: bool
 
 
+class Rows(Protocol):
+    """Samples that become a tensor only when they are taken."""
+
+    shape: tuple[int, int]
+
+    def take(self, samples: slice | Tensor) -> Tensor:
+        """Return samples, (n_taken, n_features), which may be sparse."""
+
+
 @dataclass(eq=False)
 class Data:
     """Samples: ``indeps`` (n, features), ``deps`` (n, outputs), and ``weights`` (n,) with a mean of one, or None.
@@ -55,7 +65,7 @@ class Data:
     ``weight_mean`` is the mean that the weights were divided by: a row of weight 2 counts as two samples.
     """
 
-    indeps: Tensor
+    indeps: Tensor | Rows
     deps: Tensor
     weights: Tensor | None = None
     weight_mean: float = 1.0
@@ -204,8 +214,11 @@ def train(runs: Sequence[TrainingRun]) -> None:
             for run in runs:
                 _train_lbfgs(run)
             return
-        while runs:
-            runs = _Stack(runs).train_until_one_stops()
+        # Rows that are taken one model at a time are trained on so.
+        stacks = [runs] if all(isinstance(run.data.indeps, Tensor) for run in runs) else [[run] for run in runs]
+        for stack in stacks:
+            while stack:
+                stack = _Stack(stack).train_until_one_stops()
 
 
 class _Stack:
@@ -258,9 +271,7 @@ class _Stack:
         self.squares = torch.zeros(len(self.runs), dtype=torch.float64, device=self.coeffs.flat.device)
         self._plan_rates(math.ceil(n_samples / self.runs[0].settings.batch_size))
         try:
-            losses = execute_epoch(
-                self.coeffs, self._draw_batches(), self._update, LOSSES[self.runs[0].settings.loss]
-            )
+            losses = execute_epoch(self.coeffs, self._draw_batches(), self._update, LOSSES[self.runs[0].settings.loss])
         finally:
             for history in histories:
                 history.n_updates += self.n_steps
@@ -288,13 +299,14 @@ class _Stack:
         datas = [run.data for run in self.runs]
         orders = [run.draw_order() for run in self.runs]
         n_samples, size = len(datas[0].deps), self.runs[0].settings.batch_size
-        row_bytes = len(datas) * datas[0].indeps.shape[-1] * datas[0].indeps.itemsize
-        n_rows = max(1, N_GATHERED_BYTES // (size * row_bytes)) * size
+        n_rows = size
+        if isinstance(datas[0].indeps, Tensor):
+            row_bytes = len(datas) * datas[0].indeps.shape[-1] * datas[0].indeps.itemsize
+            n_rows *= max(1, N_GATHERED_BYTES // (size * row_bytes))
         for start in range(0, n_samples, n_rows):
             rows = slice(start, start + n_rows)
-            indeps, deps, weights = _stack_rows(datas, [rows if order is None else order[rows] for order in orders])
-            weight_parts = repeat(None) if weights is None else weights.split(size, -1)
-            for batch in zip(indeps.split(size, -2), deps.split(size, -2), weight_parts, strict=False):
+            gathered = _stack_rows(datas, [rows if order is None else order[rows] for order in orders])
+            for batch in [gathered] if n_rows == size else _split_batch(gathered, size):
                 self._set_batch_size(batch[1].shape[-2])
                 yield batch
 
@@ -346,21 +358,33 @@ def _stack_rows(datas: Sequence[Data], rows: Sequence[slice | Tensor]) -> Batch:
     return indeps, deps, _stack_tensors(weights, rows)
 
 
-def _stack_tensors(tensors: Sequence[Tensor], rows: Sequence[slice | Tensor]) -> Tensor:
-    taken = [
-        samples[part] if isinstance(part, slice) else samples.index_select(0, part)
-        for samples, part in zip(tensors, rows, strict=True)
-    ]
-    return taken[0].unsqueeze(0) if len(taken) == 1 else torch.stack(taken)  # stacking one would copy it
+def _stack_tensors(sources: Sequence[Tensor | Rows], rows: Sequence[slice | Tensor]) -> Tensor:
+    taken = [_take(source, part) for source, part in zip(sources, rows, strict=True)]
+    if len(taken) > 1:
+        return torch.stack(taken)
+    return taken[0] if taken[0].is_sparse else taken[0].unsqueeze(0)  # stacking one would copy it
+
+
+def _take(source: Tensor | Rows, rows: slice | Tensor) -> Tensor:
+    if not isinstance(source, Tensor):
+        return source.take(rows)
+    return source[rows] if isinstance(rows, slice) else source.index_select(0, rows)
+
+
+def _split_batch(batch: Batch, size: int) -> Iterator[Batch]:
+    indeps, deps, weights = batch
+    weight_parts = repeat(None) if weights is None else weights.split(size, -1)
+    return zip(indeps.split(size, -2), deps.split(size, -2), weight_parts, strict=False)
 
 
 def _train_lbfgs(run: TrainingRun) -> None:
     coeffs, data, loss = run.coeffs, run.data, LOSSES[run.settings.loss]
+    indeps = _take(data.indeps, slice(None))
     penalty = run.settings.alpha / (run.data.weight_mean * len(data.deps))
 
     def calc_loss_and_grads(flat: Tensor) -> tuple[float, Tensor]:
         current = replace(coeffs, flat=flat)
-        value = store_grads(current, data.indeps, data.deps, data.weights, loss) / len(data.deps)
+        value = store_grads(current, indeps, data.deps, data.weights, loss) / len(data.deps)
         value = value + penalty / 2 * _calc_squares(flat[: coeffs.n_weights])
         grads = get_grads(current.flat)
         grads[: coeffs.n_weights] += penalty * flat[: coeffs.n_weights]
@@ -373,7 +397,11 @@ def _train_lbfgs(run: TrainingRun) -> None:
         validation_loss = None
         if validation is not None:
             validation_loss = calc_loss(
-                replace(coeffs, flat=flat), validation.indeps, validation.deps, validation.weights, loss
+                replace(coeffs, flat=flat),
+                _take(validation.indeps, slice(None)),
+                validation.deps,
+                validation.weights,
+                loss,
             ).item()
         if run.end_epoch(value, validation_loss, flat):
             raise StopIteration
