@@ -74,7 +74,9 @@ class Rows:
         if self.scale is not None:
             values = values / self.scale[columns]
         indices = torch.stack([torch.from_numpy(entries.row.astype(np.int64)), columns])
-        return torch.sparse_coo_tensor(indices, values.to(self.dtype), block.shape, is_coalesced=True).to(self.device)
+        return torch.sparse_coo_tensor(
+            indices, values.to(self.dtype), block.shape, is_coalesced=True, check_invariants=False
+        ).to(self.device)
 
     def convert(self) -> "torch.Tensor | Rows":
         """Return all samples as one tensor, without a copy if none is due, or as they are if they had better stay so.

@@ -11,7 +11,7 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
 
 Array = NDArray[Any]
-Features = Array | sparse.csr_matrix | sparse.csr_array  # (n_rows, n_features)
+Features = Any  # (n_rows, n_features): an ndarray, or a CSR matrix or array of scipy
 
 
 @dataclass(eq=False)

@@ -342,7 +342,8 @@ class _Stack:
 def _calc_squares(weights: Tensor, block: int = 16384) -> Tensor:
     """Return the sum of the squares of each model's weights, (models,). By blocks: long sums depend on the threads."""
     if weights.shape[-1] <= block:
-        return torch.linalg.vector_norm(weights, dim=-1).square_()
+        norms: Tensor = torch.linalg.vector_norm(weights, dim=-1)
+        return norms.square_()
     return torch.stack([_calc_squares(part) for part in weights.split(block, -1)]).sum(0)
 
 
