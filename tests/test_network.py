@@ -32,7 +32,7 @@ def make_problem(kind, hidden, *, activation="relu", hidden_bias=True, models=()
     n_outputs, output = KINDS[kind]
     coeffs = init_coeffs(5, hidden, n_outputs, generator=generator, activation=activation, output=output)
     coeffs = (
-        Coeffs(coeffs.flat, coeffs.sizes, activation, output, hidden_bias)
+        Coeffs(coeffs.flat, coeffs.sizes, activation, output)
         if not hidden_bias
         else init_coeffs(
             5, hidden, n_outputs, generator=generator, activation=activation, output=output, hidden_bias=True
@@ -75,7 +75,7 @@ def test_gradients_by_hand_are_those_of_autograd_and_of_differences(activation, 
     by_hand = coeffs.flat.grad.clone()
     assert by_hand.abs().sum() > 0
 
-    followed = replace(coeffs).requires_grad_()
+    followed = replace(coeffs, flat=coeffs.flat.clone()).requires_grad_()
     autograd_value = calc_loss(followed, *arguments)
     autograd_value.backward()
     torch.testing.assert_close(value, autograd_value.detach(), rtol=1e-12, atol=1e-12)
@@ -119,9 +119,9 @@ def test_forward_pass_is_that_of_mlp_classifier(problems, kind, hidden, activati
     X, y = problems[kind]
     theirs = MLPClassifier(hidden, activation, max_iter=3, random_state=0).fit(X, y)
     output = theirs.out_activation_
-    flat = np.concatenate([array.ravel() for array in theirs.coefs_ + theirs.intercepts_])
+    flat = np.concatenate([array.ravel() for array in theirs.coefs_[::-1] + theirs.intercepts_])
     sizes = (X.shape[1], *hidden, theirs.n_outputs_)
-    preds = calc_preds(Coeffs(torch.tensor(flat), sizes, activation, output, hidden_bias=True), torch.tensor(X))
+    preds = calc_preds(Coeffs(torch.tensor(flat), sizes, activation, output, len(sizes) - 1), torch.tensor(X))
     expected = theirs.predict_proba(X)
     np.testing.assert_allclose(preds, expected[:, 1:] if kind == "binary" else expected, rtol=1e-10)
 

@@ -78,10 +78,11 @@ class Rows:
             indices, values.to(self.dtype), block.shape, is_coalesced=True, check_invariants=False
         ).to(self.device)
 
-    def convert(self) -> "torch.Tensor | Rows":
+    def convert(self, ones: bool) -> "torch.Tensor | Rows":
         """Return all samples as one tensor, without a copy if none is due, or as they are if they had better stay so.
 
-        Those are sparse tables, and tables mapped into memory, which may be larger than it.
+        Those are sparse tables, and tables mapped into memory, which may be larger than it. With ``ones``, a tensor
+        that must be a copy gets a column of ones at the end, for `Coeffs.with_ones`.
         """
         if sparse.issparse(self.table.X):
             return self
@@ -89,9 +90,11 @@ class Rows:
             return to_tensor(self.table.X).to(self.device)
         if _is_mapped(self.table.X):
             return self
-        result = torch.empty(self.shape, dtype=self.dtype, device="cpu")
+        n_samples, n_features = self.shape
+        result = torch.empty((n_samples, n_features + ones), dtype=self.dtype, device="cpu")
         for samples, block in self.table.split():
-            result[samples] = self._convert(to_tensor(block))
+            result[samples, :n_features] = self._convert(to_tensor(block))
+            result[samples, n_features:] = 1
         return result.to(self.device)
 
     def _convert(self, values: torch.Tensor) -> torch.Tensor:
@@ -160,8 +163,8 @@ def arrays_to_coeffs(
     """Return the network of ``coefs_`` and ``intercepts_``, as `coeffs_to_arrays` makes them."""
     sizes = (*(len(coef) for coef in coefs), coefs[-1].shape[1])
     biases = intercepts if hidden_bias else intercepts[-1:]
-    flat = np.concatenate([array.ravel() for array in (*coefs, *biases)])
-    return Coeffs(torch.from_numpy(flat).to(device), sizes, activation, output, hidden_bias)
+    flat = np.concatenate([array.ravel() for array in (*coefs[::-1], *biases)])
+    return Coeffs(torch.from_numpy(flat).to(device), sizes, activation, output, len(biases))
 
 
 @dataclass(frozen=True)
@@ -181,14 +184,14 @@ class Labels:
         """The number of outputs: a single one tells two classes apart."""
         return len(self.classes) if self.multilabel or len(self.classes) > 2 else 1
 
-    def encode(self, y: Array, dtype: np.dtype[Any]) -> Array:
+    def encode(self, y: Array) -> Array:
         """Return targets of zeros and ones, (n_samples, n_outputs). ``y`` must hold known labels only."""
         if self.multilabel:
-            return y.astype(dtype)
+            return y.astype(np.float32)
         codes = np.searchsorted(self.classes, y)
         if self.n_outputs == 1:
-            return codes.astype(dtype)[:, np.newaxis]
-        targets = np.zeros((len(y), self.n_outputs), dtype)
+            return codes.astype(np.float32)[:, np.newaxis]
+        targets = np.zeros((len(y), self.n_outputs), np.float32)
         targets[np.arange(len(y)), codes] = 1
         return targets
 

@@ -243,11 +243,11 @@ def _make_run(
     if state.history.rate is None:
         state.history.rate = settings.learning_rate_init
     return TrainingRun(
-        data=_make_data(table, labels, scales, dtype, device),
+        data=_make_data(table, labels, scales, coeffs),
         settings=settings,
         coeffs=coeffs,
         generator=generator,
-        validation=None if validation is None else _make_data(validation, labels, scales, dtype, device),
+        validation=None if validation is None else _make_data(validation, labels, scales, coeffs),
         calc_score=calc_score,
         solver_state={name: torch.from_numpy(array).to(device) for name, array in state.solver_state.items()},
         history=state.history,
@@ -262,19 +262,16 @@ def _keep_state(run: TrainingRun, state: State) -> None:
     state.flat = None if run.best_flat is None else run.coeffs.flat.cpu().numpy()
 
 
-def _make_data(
-    table: Table,
-    labels: Labels,
-    scales: Scales,
-    dtype: np.dtype[Any],
-    device: torch.device,
-) -> Data:
-    indeps = Rows(table, *scales, getattr(torch, dtype.name), device).convert()
-    deps = to_tensor(labels.encode(table.y, dtype)).to(device)
+def _make_data(table: Table, labels: Labels, scales: Scales, coeffs: Coeffs) -> Data:
+    """Return the samples as the training of ``coeffs`` takes them, which are of their dtype and on their device."""
+    flat = coeffs.flat
+    is_first_biased = coeffs.biases[0] is not None
+    indeps = Rows(table, *scales, flat.dtype, flat.device).convert(ones=is_first_biased)
+    deps = to_tensor(labels.encode(table.y)).to(flat)
     if table.weights is None:
         return Data(indeps, deps)
     weight_mean = float(table.weights.mean())
-    return Data(indeps, deps, to_tensor((table.weights / weight_mean).astype(dtype)).to(device), weight_mean)
+    return Data(indeps, deps, to_tensor(table.weights / weight_mean).to(flat), weight_mean)
 
 
 def _draw_coeffs(

@@ -1,6 +1,6 @@
-"""Losses on logits: each returns the loss of every sample and, by hand, its gradient with respect to the logits.
+"""Losses on logits: each returns the loss of every output and, by hand, its gradient with respect to the logits.
 
-Shapes are those of ``network``: logits and targets ``(*models, n_samples, n_outputs)``, losses without the last axis.
+Shapes are those of ``network``: all are ``(*models, n_samples, n_outputs)``, and the loss of a sample is the sum.
 ``output`` says what turns logits into probabilities, "logistic" (outputs are summed) or "softmax".
 """
 
@@ -14,13 +14,14 @@ from .network import OUTPUTS, Loss, mean_absolute_error
 def log_loss(logits: Tensor, deps: Tensor, output: str) -> tuple[Tensor, Tensor]:
     """Return ``-log(pred)`` of the true class; its gradient is ``pred - dep`` for either output.
 
-    From logits, so that it stays finite and exact where probabilities round to 0 or 1.
+    From logits, so that it stays finite and exact where probabilities round to 0 or 1. Targets must be 0 or 1.
     """
     if output == "softmax":
         log_preds = torch.log_softmax(logits, dim=-1)
-        return -(deps * log_preds).sum(-1), log_preds.exp() - deps
-    losses = F.softplus(logits, threshold=40).addcmul_(logits, deps, value=-1)
-    return losses.sum(-1), torch.sigmoid(logits).sub_(deps)
+        return -(deps * log_preds), log_preds.exp() - deps
+    margins = torch.addcmul(logits, logits, deps, value=-2)  # the logit of the class that is not the true one
+    losses = F.softplus(margins, threshold=40)
+    return losses, torch.sigmoid(logits).sub_(deps)
 
 
 def brier(logits: Tensor, deps: Tensor, output: str) -> tuple[Tensor, Tensor]:
@@ -28,8 +29,8 @@ def brier(logits: Tensor, deps: Tensor, output: str) -> tuple[Tensor, Tensor]:
     preds = OUTPUTS[output](logits)
     errors = preds - deps
     if output == "softmax":
-        return errors.square().sum(-1) / 2, preds * (errors - (errors * preds).sum(-1, keepdim=True))
-    return errors.square().sum(-1), 2 * errors * preds * (1 - preds)
+        return errors.square() / 2, preds * (errors - (errors * preds).sum(-1, keepdim=True))
+    return errors.square(), 2 * errors * preds * (1 - preds)
 
 
 LOSSES: dict[str, Loss] = {"log_loss": log_loss, "mae": mean_absolute_error, "brier": brier}

@@ -12,15 +12,15 @@ Every function works on one network or on a stack of them, because shapes may ha
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-# A loss takes logits, targets and the name of the output, and returns the loss of each sample, (*models, n_samples),
-# and its gradient with respect to the logits, (*models, n_samples, n_outputs).
+# A loss takes logits, targets and the name of the output, and returns losses to be summed, (*models, n_samples,
+# n_outputs or 1), and their gradients with respect to the logits, (*models, n_samples, n_outputs).
 Loss = Callable[[Tensor, Tensor, str], tuple[Tensor, Tensor]]
 Batch = tuple[Tensor, Tensor, Tensor | None]  # indeps, deps, and row weights (*models, n_samples) or None
 
@@ -57,27 +57,37 @@ OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 class Coeffs:
     """Weights and biases of a network (or a stack): views of one flat buffer, as their gradients are of another.
 
-    ``flat`` is ``(*models, n_coeffs)``, all weights before all biases, so that an update is a handful of operations
-    whatever the number of layers. `store_grads` fills each view's ``grad``, as autograd would after `requires_grad_`.
+    ``flat`` is ``(*models, n_coeffs)``, so that an update is a handful of operations whatever the number of layers: all
+    weights, from the last layer's to the first's, then the biases, from the first that there is. So the first weight
+    and its bias lie together, and `with_ones` can take them as one. `store_grads` fills each view's ``grad``, as
+    autograd would after `requires_grad_`.
     """
 
     flat: Tensor
     sizes: tuple[int, ...]  # neurons per layer, from the features to the outputs
     activation: str = "relu"
     output: str = "logistic"
-    hidden_bias: bool = False
+    n_biases: int = 1  # layers that have a bias, counted from the last
 
     def __post_init__(self) -> None:
         fans = list(pairwise(self.sizes))
-        widths = self.sizes[1:] if self.hidden_bias else self.sizes[-1:]
-        shapes = fans + [(1, width) for width in widths]
+        without_bias = len(fans) - self.n_biases
+        shapes = fans[::-1] + [(1, width) for _, width in fans[without_bias:]]
         self.n_weights = sum(fan_in * fan_out for fan_in, fan_out in fans)
-        self.flat.grad = torch.zeros_like(self.flat)
+        if self.flat.grad is None:
+            self.flat.grad = torch.zeros_like(self.flat)
         views = _split(self.flat, shapes)
         for view, grad in zip(views, _split(self.flat.grad, shapes), strict=True):
             view.grad = grad
-        self.weights = views[: len(fans)]
-        self.biases = [None] * (len(fans) - len(widths)) + views[len(fans) :]
+        self.weights = views[: len(fans)][::-1]
+        self.biases = [None] * without_bias + views[len(fans) :]
+
+    def with_ones(self) -> "Coeffs":
+        """Return the network, on the same buffer, for inputs with a column of ones at the end: it meets the first bias.
+
+        The bias is a row of the first weight then, and rides in its products.
+        """
+        return replace(self, sizes=(self.sizes[0] + 1, *self.sizes[1:]), n_biases=self.n_biases - 1)
 
     def requires_grad_(self) -> "Coeffs":
         """Let autograd follow the coefficients, in place: ``calc_loss(...).backward()`` then stores the gradients."""
@@ -117,9 +127,11 @@ def init_coeffs(
     """
     hidden_sizes = (n_hidden,) if isinstance(n_hidden, int) else tuple(n_hidden)
     sizes = (n_features, *hidden_sizes, n_outputs)
-    n_biases = sum(sizes[1:]) if hidden_bias else n_outputs
-    n_coeffs = sum(fan_in * fan_out for fan_in, fan_out in pairwise(sizes)) + n_biases
-    coeffs = Coeffs(torch.zeros(n_coeffs, dtype=torch.float32, device="cpu"), sizes, activation, output, hidden_bias)
+    n_coeffs = sum(fan_in * fan_out for fan_in, fan_out in pairwise(sizes)) + sum(
+        sizes[1:] if hidden_bias else sizes[-1:]
+    )
+    flat = torch.zeros(n_coeffs, dtype=torch.float32, device="cpu")
+    coeffs = Coeffs(flat, sizes, activation, output, len(sizes) - 1 if hidden_bias else 1)
     if init != "scratch" and not hidden_sizes:
         return coeffs
     last = len(hidden_sizes)
@@ -149,7 +161,8 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     """
     if left.is_sparse:
         return left @ right if right.ndim == 2 else torch.stack([matmul(left, each) for each in right])
-    n_rows, n_inner, n_columns = left.shape[-2], left.shape[-1], right.shape[-1]
+    *models, n_rows, n_inner = left.shape
+    *right_models, _, n_columns = right.shape
     if n_inner == 1:
         return left * right
     if n_columns == 1:
@@ -158,7 +171,7 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
         return (left.mT * right).sum(-2, keepdim=True)
     if n_inner <= block:
         # bmm has less to find out than matmul, which counts for small networks.
-        return torch.bmm(left, right) if left.ndim == 3 and left.shape[:1] == right.shape[:-2] else left @ right
+        return torch.bmm(left, right) if models == right_models and len(models) == 1 else left @ right
     n_blocks = n_inner // block
     if n_blocks * n_rows * n_columns <= 2**20 and n_blocks > 1:  # all at once, as one more axis
         end = n_blocks * block
@@ -187,16 +200,16 @@ def calc_preds(coeffs: Coeffs, indeps: Tensor) -> Tensor:
 
 
 def mean_absolute_error(logits: Tensor, deps: Tensor, output: str) -> tuple[Tensor, Tensor]:
-    """Return the loss ``|pred - dep|`` of each sample, and its gradient: ``sign(pred - dep) * dpred/dlogit``.
+    """Return the loss ``|pred - dep|`` of each output, and its gradient: ``sign(pred - dep) * dpred/dlogit``.
 
-    Several outputs are summed. With a softmax, where each error counts twice, half of that: ``1 - pred`` of the class.
+    With a softmax, where each error counts twice, half of that: ``1 - pred`` of the class.
     """
     preds = OUTPUTS[output](logits)
     errors = preds - deps
     if output == "softmax":
         slopes = errors.sign() / 2
-        return errors.abs().sum(-1) / 2, preds * (slopes - (slopes * preds).sum(-1, keepdim=True))
-    return errors.abs().sum(-1), errors.sign() * preds * (1 - preds)
+        return errors.abs() / 2, preds * (slopes - (slopes * preds).sum(-1, keepdim=True))
+    return errors.abs(), errors.sign() * preds * (1 - preds)
 
 
 def calc_loss(
@@ -211,7 +224,7 @@ def calc_loss(
     for block_indeps, block_deps, block_weights in _row_blocks(indeps, deps, weights):
         logits = calc_layers(coeffs, block_indeps)[-1]
         losses, _ = loss(_check_logits(logits, block_deps), block_deps, coeffs.output)
-        sums.append((losses if block_weights is None else losses * block_weights).sum(-1))
+        sums.append((losses if block_weights is None else losses * block_weights.unsqueeze(-1)).sum((-2, -1)))
     return sum(sums[1:], start=sums[0]) / deps.shape[-2]
 
 
@@ -231,9 +244,9 @@ def store_grads(
         layers = calc_layers(coeffs, block_indeps)
         losses, deltas = loss(_check_logits(layers.pop(), block_deps), block_deps, coeffs.output)
         if block_weights is not None:
-            losses, deltas = losses * block_weights, deltas * block_weights.unsqueeze(-1)
+            losses, deltas = losses * block_weights.unsqueeze(-1), deltas * block_weights.unsqueeze(-1)
         _backpropagate(coeffs, layers, deltas, 1 / deps.shape[-2])
-        sums.append(losses.sum(-1))
+        sums.append(losses.sum((-2, -1)))
     return sum(sums[1:], start=sums[0])
 
 

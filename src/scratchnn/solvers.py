@@ -67,8 +67,8 @@ class Adam:
         """Change ``flat`` in place: ``rate * mean / (sqrt(square) + epsilon)`` is taken from it."""
         mean = self.state["mean"].lerp_(grads, self.share_1)
         square = self.state["square"].lerp_(grads.square_(), self.share_2)
-        divisors = torch.sqrt(square, out=grads).add_(self.epsilon)
-        flat.sub_(torch.div(mean, divisors, out=grads).mul_(rates))
+        divisors = torch.sqrt(square, out=grads).add_(self.epsilon).div_(rates)
+        flat.addcdiv_(mean, divisors, value=-1)
 
 
 SOLVERS: dict[str, type[SGD] | type[Adam]] = {"sgd": SGD, "adam": Adam}

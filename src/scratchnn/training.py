@@ -227,11 +227,13 @@ class _Stack:
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
         self.runs = runs
         settings = [run.settings for run in runs]
-        self.coeffs = replace(runs[0].coeffs, flat=torch.stack([run.coeffs.flat for run in runs]))
+        self.plain_coeffs = replace(runs[0].coeffs, flat=torch.stack([run.coeffs.flat for run in runs]))
+        self.coeffs = _meet(self.plain_coeffs, runs[0].data)
         self.penalties = self._column([run.settings.alpha / run.data.weight_mean for run in runs])
         self.is_penalized = any(run.settings.alpha for run in runs)
-        self.weights = self.coeffs.flat[:, : self.coeffs.n_weights]
-        self.weight_grads = get_grads(self.coeffs.flat)[:, : self.coeffs.n_weights]
+        n_weights = self.plain_coeffs.n_weights
+        self.weights = self.coeffs.flat[:, :n_weights]
+        self.weight_grads = get_grads(self.coeffs.flat)[:, :n_weights]
         self.rates: list[float] = []
         self.step_rates: list[Tensor] = []
         self.n_batch, self.decays = 1, self.penalties
@@ -329,7 +331,8 @@ class _Stack:
         if not datas:
             return [None] * len(self.runs)
         batch = _stack_rows(datas, [slice(None)] * len(datas))
-        losses: list[float] = calc_loss(self.coeffs, *batch, LOSSES[self.runs[0].settings.loss]).tolist()
+        coeffs = _meet(self.plain_coeffs, datas[0])
+        losses: list[float] = calc_loss(coeffs, *batch, LOSSES[self.runs[0].settings.loss]).tolist()
         return losses
 
     def _store(self) -> None:
@@ -337,6 +340,11 @@ class _Stack:
             run.coeffs.flat.copy_(self.coeffs.flat[model])
             run.solver_state = {name: buffer[model].clone() for name, buffer in self.solver.state.items()}
             run.end()
+
+
+def _meet(coeffs: Coeffs, data: Data) -> Coeffs:
+    """Return the network, on the same buffer, for inputs as ``data`` has them: with a column of ones or without."""
+    return coeffs.with_ones() if data.indeps.shape[-1] > coeffs.sizes[0] else coeffs
 
 
 def _calc_squares(weights: Tensor, block: int = 16384) -> Tensor:
@@ -384,7 +392,7 @@ def _train_lbfgs(run: TrainingRun) -> None:
     penalty = run.settings.alpha / (run.data.weight_mean * len(data.deps))
 
     def calc_loss_and_grads(flat: Tensor) -> tuple[float, Tensor]:
-        current = replace(coeffs, flat=flat)
+        current = _meet(replace(coeffs, flat=flat), data)
         value = store_grads(current, indeps, data.deps, data.weights, loss) / len(data.deps)
         value = value + penalty / 2 * _calc_squares(flat[: coeffs.n_weights])
         grads = get_grads(current.flat)
@@ -398,7 +406,7 @@ def _train_lbfgs(run: TrainingRun) -> None:
         validation_loss = None
         if validation is not None:
             validation_loss = calc_loss(
-                replace(coeffs, flat=flat),
+                _meet(replace(coeffs, flat=flat), validation),
                 _take(validation.indeps, slice(None)),
                 validation.deps,
                 validation.weights,
