@@ -161,8 +161,8 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     """
     if left.is_sparse:
         return left @ right if right.ndim == 2 else torch.stack([matmul(left, each) for each in right])
-    *models, n_rows, n_inner = left.shape
-    *right_models, _, n_columns = right.shape
+    n_rows, n_inner = left.shape[-2:]
+    n_columns = right.shape[-1]
     if n_inner == 1:
         return left * right
     if n_columns == 1:
@@ -171,7 +171,8 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
         return (left.mT * right).sum(-2, keepdim=True)
     if n_inner <= block:
         # bmm has less to find out than matmul, which counts for small networks.
-        return torch.bmm(left, right) if models == right_models and len(models) == 1 else left @ right
+        is_stack = left.ndim == right.ndim == 3 and left.shape[0] == right.shape[0]
+        return torch.bmm(left, right) if is_stack else left @ right
     n_blocks = n_inner // block
     if n_blocks * n_rows * n_columns <= 2**20 and n_blocks > 1:  # all at once, as one more axis
         end = n_blocks * block
@@ -311,8 +312,7 @@ def execute_epoch(
     loss: Loss = mean_absolute_error,
 ) -> Tensor:
     """For each batch: loss, gradients, update, in place. Return the mean of the losses before each update."""
-    total = torch.zeros(coeffs.flat.shape[:-1], dtype=torch.float64, device=coeffs.flat.device)
-    n_samples = 0
+    total, n_samples = torch.zeros_like(coeffs.flat[..., 0]), 0
     for indeps, deps, weights in batches:
         total.add_(store_grads(coeffs, indeps, deps, weights, loss))
         n_samples += deps.shape[-2]

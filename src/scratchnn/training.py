@@ -231,9 +231,10 @@ class _Stack:
         self.coeffs = _meet(self.plain_coeffs, runs[0].data)
         self.penalties = self._column([run.settings.alpha / run.data.weight_mean for run in runs])
         self.is_penalized = any(run.settings.alpha for run in runs)
+        self.flats = self.coeffs.flat.unbind()
+        self.grads = get_grads(self.coeffs.flat)
         n_weights = self.plain_coeffs.n_weights
-        self.weights = self.coeffs.flat[:, :n_weights]
-        self.weight_grads = get_grads(self.coeffs.flat)[:, :n_weights]
+        self.weights, self.weight_grads = self.coeffs.flat[:, :n_weights], self.grads[:, :n_weights]
         self.rates: list[float] = []
         self.step_rates: list[Tensor] = []
         self.n_batch, self.decays = 1, self.penalties
@@ -270,7 +271,7 @@ class _Stack:
         histories = [run.history for run in self.runs]
         n_samples = len(self.runs[0].data.deps)
         self.n_steps = 0
-        self.squares = torch.zeros(len(self.runs), dtype=torch.float64, device=self.coeffs.flat.device)
+        self.squares = torch.zeros_like(self.coeffs.flat[:, 0])  # of the weights, summed over steps
         self._plan_rates(math.ceil(n_samples / self.runs[0].settings.batch_size))
         try:
             losses = execute_epoch(self.coeffs, self._draw_batches(), self._update, LOSSES[self.runs[0].settings.loss])
@@ -279,13 +280,9 @@ class _Stack:
                 history.n_updates += self.n_steps
         for history in histories:
             history.n_samples_seen += n_samples
-        # The one copy from the device in an epoch.
-        penalized_losses = (losses + self.squares * self.penalties.squeeze(-1) / (2 * n_samples)).tolist()
-        validation_losses = self._calc_validation_losses()
-        ended = [
-            run.end_epoch(*values)
-            for run, *values in zip(self.runs, penalized_losses, validation_losses, self.coeffs.flat, strict=True)
-        ]
+        losses.add_(self.squares * self.penalties[:, 0], alpha=0.5 / n_samples)
+        results = zip(losses.tolist(), self._calc_validation_losses(), self.flats, strict=True)
+        ended = [run.end_epoch(*result) for run, result in zip(self.runs, results, strict=True)]
         return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
 
     def _plan_rates(self, n_steps: int) -> None:
@@ -318,12 +315,11 @@ class _Stack:
 
     def _update(self, coeffs: Coeffs) -> None:
         """Add the gradient of the L2 penalty, and let the solver change the coefficients, in place."""
-        grads = get_grads(coeffs.flat)
         if self.is_penalized:
             self.squares.add_(_calc_squares(self.weights))
             self.weight_grads.addcmul_(self.weights, self.decays)
-        self.solver.update(coeffs.flat, grads, self.step_rates.pop())
-        grads.zero_()
+        self.solver.update(coeffs.flat, self.grads, self.step_rates.pop())
+        self.grads.zero_()
         self.n_steps += 1
 
     def _calc_validation_losses(self) -> list[float] | list[None]:
