@@ -13,6 +13,7 @@ Every function works on one network or on a stack of them, because shapes may ha
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -76,11 +77,13 @@ class Coeffs:
         self.n_weights = sum(fan_in * fan_out for fan_in, fan_out in fans)
         if self.flat.grad is None:
             self.flat.grad = torch.zeros_like(self.flat)
-        views = _split(self.flat, shapes)
-        for view, grad in zip(views, _split(self.flat.grad, shapes), strict=True):
+        views, grads = _split(self.flat, shapes), _split(self.flat.grad, shapes)
+        for view, grad in zip(views, grads, strict=True):
             view.grad = grad
         self.weights = views[: len(fans)][::-1]
         self.biases = [None] * without_bias + views[len(fans) :]
+        self.weight_grads = grads[: len(fans)][::-1]
+        self.bias_grads = [None] * without_bias + grads[len(fans) :]
 
     def with_ones(self) -> "Coeffs":
         """Return the network, on the same buffer, for inputs with a column of ones at the end: it meets the first bias.
@@ -186,12 +189,14 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
 
 def calc_layers(coeffs: Coeffs, indeps: Tensor) -> list[Tensor]:
     """Forward pass: the values of every layer, ``(*models, n_samples, width)``, from the inputs to the logits."""
-    layers = [indeps]
+    layers, values = [indeps], indeps
     for weight, bias in zip(coeffs.weights, coeffs.biases, strict=True):
-        if len(layers) > 1:
-            layers[-1] = ACTIVATIONS[coeffs.activation].forward(layers[-1])
-        sums = matmul(layers[-1], weight)
-        layers.append(sums if bias is None else sums.add_(bias))
+        if values is not indeps:
+            ACTIVATIONS[coeffs.activation].forward(values)
+        values = matmul(values, weight)
+        if bias is not None:
+            values.add_(bias)
+        layers.append(values)
     return layers
 
 
@@ -221,12 +226,12 @@ def calc_loss(
     loss: Loss = mean_absolute_error,
 ) -> Tensor:
     """Return the mean loss of each model, ``(*models,)``. Row ``weights``, ``(*models, n_samples)``, multiply."""
-    sums = []
-    for block_indeps, block_deps, block_weights in _row_blocks(indeps, deps, weights):
-        logits = calc_layers(coeffs, block_indeps)[-1]
-        losses, _ = loss(_check_logits(logits, block_deps), block_deps, coeffs.output)
-        sums.append((losses if block_weights is None else losses * block_weights.unsqueeze(-1)).sum((-2, -1)))
-    return sum(sums[1:], start=sums[0]) / deps.shape[-2]
+
+    def sum_losses(indeps: Tensor, deps: Tensor, weights: Tensor | None) -> Tensor:
+        losses, _ = loss(_check_logits(calc_layers(coeffs, indeps)[-1], deps), deps, coeffs.output)
+        return (losses if weights is None else losses * weights.unsqueeze(-1)).sum((-2, -1))
+
+    return reduce(torch.add, (sum_losses(*block) for block in _row_blocks(indeps, deps, weights))) / deps.shape[-2]
 
 
 def store_grads(
@@ -240,32 +245,38 @@ def store_grads(
 
     Return the loss of each model summed over samples, ``(*models,)``.
     """
-    sums = []
-    for block_indeps, block_deps, block_weights in _row_blocks(indeps, deps, weights):
-        layers = calc_layers(coeffs, block_indeps)
-        losses, deltas = loss(_check_logits(layers.pop(), block_deps), block_deps, coeffs.output)
-        if block_weights is not None:
-            losses, deltas = losses * block_weights.unsqueeze(-1), deltas * block_weights.unsqueeze(-1)
-        _backpropagate(coeffs, layers, deltas, 1 / deps.shape[-2])
-        sums.append(losses.sum((-2, -1)))
-    return sum(sums[1:], start=sums[0])
+    share = 1 / deps.shape[-2]  # of a sample: the gradient is that of a mean
+    blocks = _row_blocks(indeps, deps, weights)
+    return reduce(torch.add, (_add_grads(coeffs, *block, loss, share) for block in blocks))
+
+
+def _add_grads(
+    coeffs: Coeffs, indeps: Tensor, deps: Tensor, weights: Tensor | None, loss: Loss, share: float
+) -> Tensor:
+    layers = calc_layers(coeffs, indeps)
+    losses, deltas = loss(_check_logits(layers.pop(), deps), deps, coeffs.output)
+    if weights is not None:
+        losses, deltas = losses * weights.unsqueeze(-1), deltas * weights.unsqueeze(-1)
+    _backpropagate(coeffs, layers, deltas, share)
+    return losses.sum((-2, -1))
 
 
 def _backpropagate(coeffs: Coeffs, layers: list[Tensor], deltas: Tensor, share: float) -> None:
-    """Follow the chain rule from the logits back to the inputs, in place. ``share``, that of a sample, makes means.
+    """Follow the chain rule from the logits back to the inputs, in place.
 
     With ``deltas``, the gradient at a layer's sums ``inputs @ weight + bias``, the gradient of the weight is
     ``inputs.T @ deltas``, that of the bias ``deltas`` summed over samples, and that of the inputs
     ``deltas @ weight.T``, which goes through the activation to become the deltas of the layer below.
     """
-    for weight, bias, inputs in zip(coeffs.weights[::-1], coeffs.biases[::-1], layers[::-1], strict=True):
-        _add_product(get_grads(weight), inputs, deltas, share)
-        if bias is not None:
-            get_grads(bias).add_(deltas.sum(-2, keepdim=True), alpha=share)
-        if inputs is not layers[0]:
+    backward = ACTIVATIONS[coeffs.activation].backward
+    for layer in range(len(layers) - 1, -1, -1):
+        inputs, bias_grad = layers[layer], coeffs.bias_grads[layer]
+        _add_product(coeffs.weight_grads[layer], inputs, deltas, share)
+        if bias_grad is not None:
+            bias_grad.add_(deltas.sum(-2, keepdim=True), alpha=share)
+        if layer > 0:
             # Copied, because BLAS rounds products with a transposed right side differently per number of threads.
-            grads = matmul(deltas, weight.mT.contiguous())
-            deltas = ACTIVATIONS[coeffs.activation].backward(grads, inputs)
+            deltas = backward(matmul(deltas, coeffs.weights[layer].mT.contiguous()), inputs)
 
 
 def _add_product(grads: Tensor, inputs: Tensor, deltas: Tensor, share: float) -> None:
@@ -279,20 +290,26 @@ def _add_product(grads: Tensor, inputs: Tensor, deltas: Tensor, share: float) ->
 
 
 def _row_blocks(indeps: Tensor, deps: Tensor, weights: Tensor | None, size: int = 8192) -> Iterable[Batch]:
-    """Yield the samples in blocks, so that the memory at work does not grow with their number."""
-    if deps.shape[-2] <= size:
-        yield indeps, deps, weights
-        return
-    for start in range(0, deps.shape[-2], size):
-        rows = slice(start, start + size)
-        block = (
-            indeps.narrow_copy(0, start, min(size, len(indeps) - start)) if indeps.is_sparse else indeps[..., rows, :]
+    """Return the samples in blocks, so that the memory at work does not grow with their number."""
+    n_samples = deps.shape[-2]
+    if n_samples <= size:
+        return [(indeps, deps, weights)]
+    starts = range(0, n_samples, size)
+    narrow = torch.narrow_copy if indeps.is_sparse else torch.narrow
+    return (
+        (
+            narrow(indeps, -2, start, min(size, n_samples - start)),
+            deps[..., start : start + size, :],
+            None if weights is None else weights[..., start : start + size],
         )
-        yield block, deps[..., rows, :], None if weights is None else weights[..., rows]
+        for start in starts
+    )
 
 
 def _check_logits(logits: Tensor, deps: Tensor) -> Tensor:
-    if logits.shape[-2:] != deps.shape[-2:]:  # broadcasting would train on every pair of samples, silently
+    if (
+        logits.shape != deps.shape and logits.shape[-2:] != deps.shape[-2:]
+    ):  # broadcasting would train on every pair of samples, silently
         raise ValueError(f"deps must end in (n_samples, n_outputs)={tuple(logits.shape[-2:])}, got {tuple(deps.shape)}")
     return logits
 
