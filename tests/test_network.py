@@ -18,6 +18,7 @@ from scratchnn.network import (
     matmul,
     model_accuracy,
     store_grads,
+    sum_losses,
     train_model,
     update_coeffs,
 )
@@ -48,13 +49,18 @@ def make_problem(kind, hidden, *, activation="relu", hidden_bias=True, models=()
     return replace(coeffs, flat=flat), indeps, deps.double(), weights
 
 
+def store_mean_grads(coeffs, indeps, deps, weights, loss):
+    logits = store_grads(coeffs, indeps, deps, weights, loss)
+    return sum_losses(logits, deps, weights, loss, coeffs.output) / len(deps)
+
+
 class HandDerived(torch.autograd.Function):
     """The loss as a function of the flat coefficients, whose gradient is the one that `store_grads` stores."""
 
     @staticmethod
     def forward(ctx, flat, coeffs, *arguments):
         coeffs = replace(coeffs, flat=flat.detach().clone())
-        loss = store_grads(coeffs, *arguments) / len(arguments[1])
+        loss = store_mean_grads(coeffs, *arguments)
         ctx.save_for_backward(coeffs.flat.grad.clone())
         return loss
 
@@ -71,7 +77,7 @@ class HandDerived(torch.autograd.Function):
 def test_gradients_by_hand_are_those_of_autograd_and_of_differences(activation, loss, hidden, kind, weighted):
     coeffs, indeps, deps, weights = make_problem(kind, hidden, activation=activation)
     arguments = indeps, deps, weights if weighted else None, LOSSES[loss]
-    value = store_grads(coeffs, *arguments) / len(deps)
+    value = store_mean_grads(coeffs, *arguments)
     by_hand = coeffs.flat.grad.clone()
     assert by_hand.abs().sum() > 0
 
@@ -191,8 +197,11 @@ def test_long_data_are_worked_on_in_blocks_that_add_up():
     losses = torch.zeros((), dtype=torch.float64)
     halves = replace(coeffs, flat=coeffs.flat.clone())
     for rows in (slice(0, 10_000), slice(10_000, 20_000)):
-        losses += store_grads(halves, indeps[rows], deps[rows], weights[rows])
-    whole = store_grads(coeffs, indeps, deps, weights)
+        logits = store_grads(halves, indeps[rows], deps[rows], weights[rows])
+        losses += sum_losses(logits, deps[rows], weights[rows], output="softmax")
+    logits = store_grads(coeffs, indeps, deps, weights)
+    assert logits.shape == (20_000, 3)
+    whole = sum_losses(logits, deps, weights, output="softmax")
     torch.testing.assert_close(whole, losses)
     torch.testing.assert_close(coeffs.flat.grad, halves.flat.grad / 2)
     torch.testing.assert_close(calc_loss(coeffs, indeps, deps, weights), whole / 20_000)

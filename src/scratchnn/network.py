@@ -20,10 +20,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# A loss takes logits, targets and the name of the output, and returns losses to be summed, (*models, n_samples,
-# n_outputs or 1), and their gradients with respect to the logits, (*models, n_samples, n_outputs).
-Loss = Callable[[Tensor, Tensor, str], tuple[Tensor, Tensor]]
 Batch = tuple[Tensor, Tensor, Tensor | None]  # indeps, deps, and row weights (*models, n_samples) or None
+
+
+class Loss(NamedTuple):
+    """What training minimizes. Both take logits, targets (*models, n_samples, n_outputs), and the name of the output."""
+
+    values: Callable[[Tensor, Tensor, str], Tensor]  # to be summed, (*models, n_samples, n_outputs or 1)
+    slopes: Callable[[Tensor, Tensor, str], Tensor]  # gradients with respect to the logits, of their shape
 
 
 class Activation(NamedTuple):
@@ -205,17 +209,33 @@ def calc_preds(coeffs: Coeffs, indeps: Tensor) -> Tensor:
     return OUTPUTS[coeffs.output](calc_layers(coeffs, indeps)[-1])
 
 
-def mean_absolute_error(logits: Tensor, deps: Tensor, output: str) -> tuple[Tensor, Tensor]:
-    """Return the loss ``|pred - dep|`` of each output, and its gradient: ``sign(pred - dep) * dpred/dlogit``.
+def _absolute_errors(logits: Tensor, deps: Tensor, output: str) -> Tensor:
+    errors = (OUTPUTS[output](logits) - deps).abs()
+    return errors / 2 if output == "softmax" else errors
 
-    With a softmax, where each error counts twice, half of that: ``1 - pred`` of the class.
-    """
+
+def _absolute_error_slopes(logits: Tensor, deps: Tensor, output: str) -> Tensor:
     preds = OUTPUTS[output](logits)
-    errors = preds - deps
+    signs = (preds - deps).sign()
     if output == "softmax":
-        slopes = errors.sign() / 2
-        return errors.abs() / 2, preds * (slopes - (slopes * preds).sum(-1, keepdim=True))
-    return errors.abs(), errors.sign() * preds * (1 - preds)
+        return preds * (signs - (signs * preds).sum(-1, keepdim=True)) / 2
+    return signs * preds * (1 - preds)
+
+
+# ``|pred - dep|``. With a softmax, where each error counts twice, half of that: ``1 - pred`` of the class.
+mean_absolute_error = Loss(_absolute_errors, _absolute_error_slopes)
+
+
+def sum_losses(
+    logits: Tensor,
+    deps: Tensor,
+    weights: Tensor | None = None,
+    loss: Loss = mean_absolute_error,
+    output: str = "logistic",
+) -> Tensor:
+    """Return the loss of each model, summed over samples, ``(*models,)``."""
+    values = loss.values(logits, deps, output)
+    return (values if weights is None else values * weights.unsqueeze(-1)).sum((-2, -1))
 
 
 def calc_loss(
@@ -226,12 +246,13 @@ def calc_loss(
     loss: Loss = mean_absolute_error,
 ) -> Tensor:
     """Return the mean loss of each model, ``(*models,)``. Row ``weights``, ``(*models, n_samples)``, multiply."""
-
-    def sum_losses(indeps: Tensor, deps: Tensor, weights: Tensor | None) -> Tensor:
-        losses, _ = loss(_check_logits(calc_layers(coeffs, indeps)[-1], deps), deps, coeffs.output)
-        return (losses if weights is None else losses * weights.unsqueeze(-1)).sum((-2, -1))
-
-    return reduce(torch.add, (sum_losses(*block) for block in _row_blocks(indeps, deps, weights))) / deps.shape[-2]
+    sums = [
+        sum_losses(
+            _check_logits(calc_layers(coeffs, block)[-1], block_deps), block_deps, block_weights, loss, coeffs.output
+        )
+        for block, block_deps, block_weights in _row_blocks(indeps, deps, weights)
+    ]
+    return reduce(torch.add, sums) / deps.shape[-2]
 
 
 def store_grads(
@@ -241,24 +262,17 @@ def store_grads(
     weights: Tensor | None = None,
     loss: Loss = mean_absolute_error,
 ) -> Tensor:
-    """Add the gradient of `calc_loss` to each coefficient's ``grad``, in place.
-
-    Return the loss of each model summed over samples, ``(*models,)``.
-    """
+    """Add the gradient of `calc_loss` to each coefficient's ``grad``, in place. Return the logits."""
+    logits = []
     share = 1 / deps.shape[-2]  # of a sample: the gradient is that of a mean
-    blocks = _row_blocks(indeps, deps, weights)
-    return reduce(torch.add, (_add_grads(coeffs, *block, loss, share) for block in blocks))
-
-
-def _add_grads(
-    coeffs: Coeffs, indeps: Tensor, deps: Tensor, weights: Tensor | None, loss: Loss, share: float
-) -> Tensor:
-    layers = calc_layers(coeffs, indeps)
-    losses, deltas = loss(_check_logits(layers.pop(), deps), deps, coeffs.output)
-    if weights is not None:
-        losses, deltas = losses * weights.unsqueeze(-1), deltas * weights.unsqueeze(-1)
-    _backpropagate(coeffs, layers, deltas, share)
-    return losses.sum((-2, -1))
+    for block, block_deps, block_weights in _row_blocks(indeps, deps, weights):
+        *layers, block_logits = calc_layers(coeffs, block)
+        deltas = loss.slopes(_check_logits(block_logits, block_deps), block_deps, coeffs.output)
+        if block_weights is not None:
+            deltas = deltas * block_weights.unsqueeze(-1)
+        _backpropagate(coeffs, layers, deltas, share)
+        logits.append(block_logits)
+    return logits[0] if len(logits) == 1 else torch.cat(logits, -2)
 
 
 def _backpropagate(coeffs: Coeffs, layers: list[Tensor], deltas: Tensor, share: float) -> None:
@@ -329,12 +343,22 @@ def execute_epoch(
     loss: Loss = mean_absolute_error,
 ) -> Tensor:
     """For each batch: loss, gradients, update, in place. Return the mean of the losses before each update."""
-    total, n_samples = torch.zeros_like(coeffs.flat[..., 0]), 0
+    total, n_samples, seen = torch.zeros_like(coeffs.flat[..., 0]), 0, []
     for indeps, deps, weights in batches:
-        total.add_(store_grads(coeffs, indeps, deps, weights, loss))
-        n_samples += deps.shape[-2]
+        logits = store_grads(coeffs, indeps, deps, weights, loss)
         update(coeffs)
-    return total / n_samples
+        n_samples += deps.shape[-2]
+        seen.append((logits, deps, weights))
+        if len(seen) == 8:  # the losses of eight batches cost little more than those of one
+            total.add_(_sum_seen(seen, loss, coeffs.output))
+            seen = []
+    return (total.add_(_sum_seen(seen, loss, coeffs.output)) if seen else total) / n_samples
+
+
+def _sum_seen(seen: list[tuple[Tensor, Tensor, Tensor | None]], loss: Loss, output: str) -> Tensor:
+    logits, deps, weights = zip(*seen, strict=True)
+    joined_weights = None if weights[0] is None else torch.cat(weights, -1)
+    return sum_losses(torch.cat(logits, -2), torch.cat(deps, -2), joined_weights, loss, output)
 
 
 def train_model(

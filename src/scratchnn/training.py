@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .losses import LOSSES
-from .network import Batch, Coeffs, calc_loss, execute_epoch, get_grads, store_grads
+from .network import Batch, Coeffs, calc_loss, execute_epoch, get_grads, store_grads, sum_losses
 from .solvers import SGD, SOLVERS, Adam, minimize_lbfgs
 
 N_GATHERED_BYTES = 2**20  # what minibatches are gathered at a time: it stays in the cache
@@ -373,13 +373,19 @@ def _stack_tensors(sources: Sequence[Tensor | Rows], rows: Sequence[slice | Tens
 def _take(source: Tensor | Rows, rows: slice | Tensor) -> Tensor:
     if not isinstance(source, Tensor):
         return source.take(rows)
-    return source[rows] if isinstance(rows, slice) else source.index_select(0, rows)
+    if isinstance(rows, slice):
+        return source[rows]
+    if source.shape[1:] == (1,):  # a column, as a vector, takes a third of the time
+        return source.view(-1).index_select(0, rows).unsqueeze(-1)
+    return source.index_select(0, rows)
 
 
 def _split_batch(batch: Batch, size: int) -> Iterator[Batch]:
     indeps, deps, weights = batch
-    weight_parts = repeat(None) if weights is None else weights.split(size, -1)
-    return zip(indeps.split(size, -2), deps.split(size, -2), weight_parts, strict=False)
+    n_whole, n_rest = divmod(deps.shape[-2], size)
+    sizes = [size] * n_whole + [n_rest] * (n_rest > 0)
+    weight_parts = repeat(None) if weights is None else weights.split_with_sizes(sizes, -1)
+    return zip(indeps.split_with_sizes(sizes, -2), deps.split_with_sizes(sizes, -2), weight_parts, strict=False)
 
 
 def _train_lbfgs(run: TrainingRun) -> None:
@@ -389,7 +395,8 @@ def _train_lbfgs(run: TrainingRun) -> None:
 
     def calc_loss_and_grads(flat: Tensor) -> tuple[float, Tensor]:
         current = _meet(replace(coeffs, flat=flat), data)
-        value = store_grads(current, indeps, data.deps, data.weights, loss) / len(data.deps)
+        logits = store_grads(current, indeps, data.deps, data.weights, loss)
+        value = sum_losses(logits, data.deps, data.weights, loss, coeffs.output) / len(data.deps)
         value = value + penalty / 2 * _calc_squares(flat[: coeffs.n_weights])
         grads = get_grads(current.flat)
         grads[: coeffs.n_weights] += penalty * flat[: coeffs.n_weights]
