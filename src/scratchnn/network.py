@@ -23,11 +23,16 @@ from torch import Tensor
 Batch = tuple[Tensor, Tensor, Tensor | None]  # indeps, deps, and row weights (*models, n_samples) or None
 
 
-class Loss(NamedTuple):
-    """What training minimizes. Both take logits, targets (*models, n_samples, n_outputs), and the name of the output."""
+@dataclass(frozen=True)
+class Loss:
+    """What training minimizes: two functions of logits, targets, and the name of the output.
 
-    values: Callable[[Tensor, Tensor, str], Tensor]  # to be summed, (*models, n_samples, n_outputs or 1)
-    slopes: Callable[[Tensor, Tensor, str], Tensor]  # gradients with respect to the logits, of their shape
+    ``values`` are to be summed, and ``slopes`` their gradients with respect to the logits; all of one shape,
+    ``(*models, n_samples, n_outputs)``.
+    """
+
+    values: Callable[[Tensor, Tensor, str], Tensor]
+    slopes: Callable[[Tensor, Tensor, str], Tensor]
 
 
 class Activation(NamedTuple):

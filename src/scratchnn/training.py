@@ -316,7 +316,7 @@ class _Stack:
     def _update(self, coeffs: Coeffs) -> None:
         """Add the gradient of the L2 penalty, and let the solver change the coefficients, in place."""
         if self.is_penalized:
-            self.squares.add_(_calc_squares(self.weights))
+            _add_squares(self.squares, self.weights)
             self.weight_grads.addcmul_(self.weights, self.decays)
         self.solver.update(coeffs.flat, self.grads, self.step_rates.pop())
         self.grads.zero_()
@@ -343,12 +343,20 @@ def _meet(coeffs: Coeffs, data: Data) -> Coeffs:
     return coeffs.with_ones() if data.indeps.shape[-1] > coeffs.sizes[0] else coeffs
 
 
-def _calc_squares(weights: Tensor, block: int = 16384) -> Tensor:
-    """Return the sum of the squares of each model's weights, (models,). By blocks: long sums depend on the threads."""
-    if weights.shape[-1] <= block:
-        norms: Tensor = torch.linalg.vector_norm(weights, dim=-1)
-        return norms.square_()
-    return torch.stack([_calc_squares(part) for part in weights.split(block, -1)]).sum(0)
+def _add_squares(totals: Tensor, weights: Tensor, block: int = 16384) -> None:
+    """Add the sum of the squares of each model's weights, (models,). By blocks: long sums depend on the threads."""
+    for part in (
+        [weights]
+        if weights.shape[-1] <= block
+        else weights.split_with_sizes(_count_sizes(weights.shape[-1], block), -1)
+    ):
+        norms = torch.linalg.vector_norm(part, dim=-1)
+        totals.addcmul_(norms, norms)
+
+
+def _count_sizes(total: int, size: int) -> list[int]:
+    n_whole, n_rest = divmod(total, size)
+    return [size] * n_whole + [n_rest] * (n_rest > 0)
 
 
 def _stack_rows(datas: Sequence[Data], rows: Sequence[slice | Tensor]) -> Batch:
@@ -382,8 +390,7 @@ def _take(source: Tensor | Rows, rows: slice | Tensor) -> Tensor:
 
 def _split_batch(batch: Batch, size: int) -> Iterator[Batch]:
     indeps, deps, weights = batch
-    n_whole, n_rest = divmod(deps.shape[-2], size)
-    sizes = [size] * n_whole + [n_rest] * (n_rest > 0)
+    sizes = _count_sizes(deps.shape[-2], size)
     weight_parts = repeat(None) if weights is None else weights.split_with_sizes(sizes, -1)
     return zip(indeps.split_with_sizes(sizes, -2), deps.split_with_sizes(sizes, -2), weight_parts, strict=False)
 
@@ -397,7 +404,9 @@ def _train_lbfgs(run: TrainingRun) -> None:
         current = _meet(replace(coeffs, flat=flat), data)
         logits = store_grads(current, indeps, data.deps, data.weights, loss)
         value = sum_losses(logits, data.deps, data.weights, loss, coeffs.output) / len(data.deps)
-        value = value + penalty / 2 * _calc_squares(flat[: coeffs.n_weights])
+        squares = torch.zeros_like(value)
+        _add_squares(squares, flat[: coeffs.n_weights])
+        value = value + penalty / 2 * squares
         grads = get_grads(current.flat)
         grads[: coeffs.n_weights] += penalty * flat[: coeffs.n_weights]
         run.history.n_updates += 1
