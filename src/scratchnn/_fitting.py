@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from ._convert import Labels, Rows, arrays_to_coeffs, coeffs_to_arrays, resolve_device, resolve_dtype
-from ._parameters import make_settings
+from ._parameters import CONSTRAINTS, make_settings
 from ._tables import Array, Moments, Table, to_tensor
 from ._validation import (
     check_hidden_layer_sizes,
@@ -96,7 +96,7 @@ def fit_network(
         known = (estimator.mean_, estimator.scale_) if goes_on and estimator.scale_ is not None else None
         scales = _find_scales(table, state, known, incremental)
     run = _make_run(
-        estimator.get_params(deep=False),
+        {name: getattr(estimator, name) for name in CONSTRAINTS},
         table,
         validation,
         labels,

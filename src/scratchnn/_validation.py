@@ -26,7 +26,6 @@ def check_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
 
 def check_targets(y: Any) -> tuple[Array, bool]:
     """Return targets as an array, (n_samples,) or (n_samples, n_outputs), and whether they are multilabel."""
-    check_classification_targets(y)
     kind = type_of_target(y, input_name="y")
     if kind == "multilabel-indicator":
         return (y.toarray() if sparse.issparse(y) else np.asarray(y)), True
@@ -35,6 +34,8 @@ def check_targets(y: Any) -> tuple[Array, bool]:
             f"y must be one label per row, or 0 and 1 for each of several labels, got {kind} of shape {np.shape(y)}. "
             "Fit one classifier per column with sklearn.multioutput.MultiOutputClassifier."
         )
+    if kind not in ("binary", "multiclass"):
+        check_classification_targets(y)  # raises
     return column_or_1d(y, warn=True), False
 
 

@@ -291,7 +291,7 @@ class _Stack:
         if rates != self.rates or len(self.step_rates) < n_steps:
             n_updates = [run.history.n_updates for run in self.runs]
             self.rates = rates
-            self.step_rates = list(self.solver.calc_rates(rates, n_updates, max(n_steps, 512)))[::-1]
+            self.step_rates = list(self.solver.calc_rates(rates, n_updates, max(n_steps, 100)))[::-1]
 
     def _draw_batches(self) -> Iterator[Batch]:
         """Yield the minibatches of an epoch, gathered several at a time: that costs little more than one."""
