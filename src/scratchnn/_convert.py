@@ -1,6 +1,7 @@
 """The border between arrays and tensors: devices, dtypes, column scales, targets, coefficients."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 from scipy import sparse
 
 from ._tables import Array, Features, Table, count_block_rows, to_tensor
-from .network import OUTPUTS, Coeffs, calc_layers
+from .network import OUTPUTS, Coeffs, Layers, calc_layers
 
+LEAST_FROM_ONE = float(np.finfo(np.float64).epsneg)  # from 1 to the next smaller number
 N_SMALL_ROWS = 500  # up to so many rows, dtype="auto" trains in the precision of X
 
 
@@ -114,15 +116,16 @@ def _is_mapped(X: Array | None) -> bool:
     return False
 
 
-def calc_logits(coeffs: Coeffs, X: Features, mean: Array | None, scale: Array | None) -> Array:
+def calc_logits(layers: Layers, X: Features, mean: Array | None, scale: Array | None) -> Array:
     """Return the logits of the rows of X, (n_samples, n_outputs), in float64, block by block."""
-    logits = np.empty((X.shape[0], coeffs.sizes[-1]))
-    rows = Rows(Table(X, logits), mean, scale, coeffs.flat.dtype, coeffs.flat.device)
-    size = count_block_rows(X.shape[1])
-    with torch.inference_mode(), torch.autocast(coeffs.flat.device.type, enabled=False):
+    weight = layers.weights[-1]
+    logits = np.empty((X.shape[0], weight.shape[-1]))
+    rows = Rows(Table(X, logits), mean, scale, weight.dtype, weight.device)
+    size = count_block_rows(max(X.shape[1], *map(len, layers.weights)))
+    with torch.inference_mode(), torch.autocast(weight.device.type, enabled=False):
         for start in range(0, len(logits), size):
             samples = slice(start, start + size)
-            logits[samples] = calc_layers(coeffs, rows.take(samples))[-1].cpu().numpy()
+            logits[samples] = calc_layers(layers, rows.take(samples))[-1].cpu().numpy()
     return logits
 
 
@@ -133,13 +136,12 @@ def calc_probabilities(logits: Array, output: str, log: bool = False) -> Array:
     Probabilities are rounded into the open interval from 0 to 1, where sigmoid and softmax have all their values.
     """
     tensor = torch.from_numpy(logits)
-    if output == "softmax":
-        result = torch.log_softmax(tensor, -1) if log else OUTPUTS[output](tensor)
-    else:
-        tensor = torch.cat([-tensor, tensor], dim=-1) if tensor.shape[-1] == 1 else tensor
-        result = torch.nn.functional.logsigmoid(tensor) if log else OUTPUTS[output](tensor)
-    limits = np.finfo(logits.dtype)
-    return result.numpy() if log else np.clip(result.numpy(), limits.tiny, 1 - limits.epsneg)
+    if output == "logistic" and tensor.shape[-1] == 1:
+        tensor = torch.cat([-tensor, tensor], dim=-1)
+    if log:
+        calc_logs = torch.nn.functional.logsigmoid if output == "logistic" else partial(torch.log_softmax, dim=-1)
+        return np.asarray(calc_logs(tensor))
+    return np.asarray(OUTPUTS[output](tensor).clamp_(torch.finfo(tensor.dtype).tiny, 1 - LEAST_FROM_ONE))
 
 
 def coeffs_to_arrays(coeffs: Coeffs) -> tuple[list[Array], list[Array]]:

@@ -9,11 +9,12 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from . import _parameters
-from ._convert import Labels, arrays_to_coeffs, calc_logits, calc_probabilities, resolve_device
+from ._convert import Labels, calc_logits, calc_probabilities, resolve_device
 from ._fitting import fit_network, validate_table, validate_validation_table
 from ._sklearn import available_unless, check_partial_fit_first_call, fit_context
-from ._tables import Array
+from ._tables import Array, to_tensor
 from ._validation import check_known, find_labels, make_canonical
+from .network import Layers
 
 
 def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
@@ -364,15 +365,14 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _calc_logits(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
         features = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
-        coeffs = arrays_to_coeffs(
-            self.coefs_,
-            self.intercepts_,
-            activation=self.activation,
-            output=self.out_activation_,
-            hidden_bias=True,
-            device=resolve_device(self.device),
+        device = resolve_device(self.device)
+        layers = Layers(
+            [to_tensor(coef).to(device) for coef in self.coefs_],
+            [to_tensor(intercept).to(device) for intercept in self.intercepts_],
+            self.activation,
+            self.out_activation_,
         )
-        return calc_logits(coeffs, make_canonical(features), self.mean_, self.scale_)
+        return calc_logits(layers, make_canonical(features), self.mean_, self.scale_)
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the logits: what sigmoid or softmax turn into probabilities.

@@ -64,6 +64,16 @@ OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(eq=False)
+class Layers:
+    """What the forward pass needs of a network: for each layer a weight, and a bias or None."""
+
+    weights: list[Tensor]
+    biases: list[Tensor | None]
+    activation: str
+    output: str
+
+
+@dataclass(eq=False)
 class Coeffs:
     """Weights and biases of a network (or a stack): views of one flat buffer, as their gradients are of another.
 
@@ -90,7 +100,7 @@ class Coeffs:
         for view, grad in zip(views, grads, strict=True):
             view.grad = grad
         self.weights = views[: len(fans)][::-1]
-        self.biases = [None] * without_bias + views[len(fans) :]
+        self.biases: list[Tensor | None] = [*[None] * without_bias, *views[len(fans) :]]
         self.weight_grads = grads[: len(fans)][::-1]
         self.bias_grads = [None] * without_bias + grads[len(fans) :]
 
@@ -196,7 +206,7 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     return result if end == n_inner else result.add_(matmul(left[..., end:], right[..., end:, :], block))
 
 
-def calc_layers(coeffs: Coeffs, indeps: Tensor) -> list[Tensor]:
+def calc_layers(coeffs: Coeffs | Layers, indeps: Tensor) -> list[Tensor]:
     """Forward pass: the values of every layer, ``(*models, n_samples, width)``, from the inputs to the logits."""
     layers, values = [indeps], indeps
     for weight, bias in zip(coeffs.weights, coeffs.biases, strict=True):
