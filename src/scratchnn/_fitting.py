@@ -1,6 +1,7 @@
 """One call of `fit` or `partial_fit`: from an estimator and rows to a `TrainingRun`, and to the fitted attributes."""
 
 import copy
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from sklearn.utils.validation import validate_data
 
 from ._convert import Labels, Rows, arrays_to_coeffs, coeffs_to_arrays, resolve_device, resolve_dtype
 from ._parameters import CONSTRAINTS, make_settings
-from ._tables import Array, Moments, Table, to_tensor
+from ._tables import Array, Features, Moments, Table, to_tensor
 from ._validation import (
     check_hidden_layer_sizes,
     check_known,
@@ -57,6 +58,25 @@ def validate_table(
     table = Table(make_canonical(X), y, check_weights(sample_weight, len(y), f"sample_weight{suffix}"))
     weights = table.weights
     return table if weights is None or weights.all() else table.take(weights > 0), multilabel
+
+
+def validate_features(estimator: Any, X: Any) -> Features:
+    """Return the rows to predict, as scikit-learn checks them.
+
+    That takes longer than the prediction of a few rows, and there is nothing to find about an array of floats of the
+    right shape, but whether they are finite. So are they, if their sum is.
+    """
+    if (
+        type(X) is np.ndarray
+        and X.dtype in (np.float64, np.float32)
+        and X.ndim == 2
+        and X.shape[0] > 0
+        and X.shape[1] == estimator.n_features_in_
+        and not hasattr(estimator, "feature_names_in_")
+        and math.isfinite(to_tensor(X).sum())
+    ):
+        return X
+    return make_canonical(validate_data(estimator, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False))
 
 
 def validate_validation_table(estimator: Any, X_val: Any, y_val: Any, sample_weight_val: Any, labels: Labels) -> Table:

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from . import _parameters
 from ._convert import Labels, calc_logits, calc_probabilities, resolve_device
-from ._fitting import fit_network, validate_table, validate_validation_table
+from ._fitting import fit_network, validate_features, validate_table, validate_validation_table
 from ._sklearn import available_unless, check_partial_fit_first_call, fit_context
 from ._tables import Array, to_tensor
-from ._validation import check_known, find_labels, make_canonical
+from ._validation import check_known, find_labels
 from .network import Layers
 
 
@@ -364,7 +364,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _calc_logits(self, X: ArrayLike) -> Array:
         check_is_fitted(self)
-        features = validate_data(self, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False)
+        features = validate_features(self, X)
         device = resolve_device(self.device)
         layers = Layers(
             [to_tensor(coef).to(device) for coef in self.coefs_],
@@ -372,7 +372,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.activation,
             self.out_activation_,
         )
-        return calc_logits(layers, make_canonical(features), self.mean_, self.scale_)
+        return calc_logits(layers, features, self.mean_, self.scale_)
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the logits: what sigmoid or softmax turn into probabilities.
