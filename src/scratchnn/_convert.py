@@ -59,8 +59,8 @@ class Rows:
         self, table: Table, mean: Array | None, scale: Array | None, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.table, self.dtype, self.device = table, dtype, device
-        self.mean = None if mean is None else torch.from_numpy(mean)
-        self.scale = None if scale is None else torch.from_numpy(scale)
+        self.factor = None if scale is None else torch.from_numpy(1 / scale)
+        self.shift = None if mean is None or scale is None else torch.from_numpy(-mean / scale)
         self.shape = (len(table), table.X.shape[1])
 
     def take(self, samples: slice | torch.Tensor) -> torch.Tensor:
@@ -68,13 +68,13 @@ class Rows:
         block = self.table.get_features(samples if isinstance(samples, slice) else samples.cpu().numpy())
         if not sparse.issparse(block):
             return self._convert(to_tensor(block))
-        if self.mean is not None:
+        if self.shift is not None:
             return self._convert(torch.from_numpy(block.toarray()))
         entries = block.tocoo()
         columns = torch.from_numpy(entries.col.astype(np.int64))
         values = torch.from_numpy(entries.data)
-        if self.scale is not None:
-            values = values / self.scale[columns]
+        if self.factor is not None:
+            values = values * self.factor[columns]
         indices = torch.stack([torch.from_numpy(entries.row.astype(np.int64)), columns])
         return torch.sparse_coo_tensor(
             indices, values.to(self.dtype), block.shape, is_coalesced=True, check_invariants=False
@@ -88,23 +88,24 @@ class Rows:
         """
         if sparse.issparse(self.table.X):
             return self
-        if self.scale is None and self.table.rows is None and torch.from_numpy(self.table.X[:0]).dtype == self.dtype:
+        np_dtype = np.dtype(str(self.dtype).removeprefix("torch."))
+        if self.factor is None and self.table.rows is None and self.table.X.dtype == np_dtype:
             return to_tensor(self.table.X).to(self.device)
         if _is_mapped(self.table.X):
             return self
         n_samples, n_features = self.shape
         # NumPy asks for large pages, which the system hands out several times faster.
-        result = torch.from_numpy(np.empty((n_samples, n_features + ones), str(self.dtype).removeprefix("torch.")))
+        result = torch.from_numpy(np.empty((n_samples, n_features + ones), np_dtype))
         for samples, block in self.table.split():
             result[samples, :n_features] = self._convert(to_tensor(block))
             result[samples, n_features:] = 1
         return result.to(self.device)
 
     def _convert(self, values: torch.Tensor) -> torch.Tensor:
-        if self.mean is not None:
-            values = values - self.mean
-        if self.scale is not None:
-            values = values / self.scale
+        if self.shift is not None and self.factor is not None:
+            values = torch.addcmul(self.shift, values.double(), self.factor)
+        elif self.factor is not None:
+            values = values * self.factor
         return values.to(self.device, self.dtype)
 
 
