@@ -179,7 +179,7 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     """Return ``left @ right``, with bits that do not depend on how many threads BLAS uses.
 
     BLAS shares out long sums and products with vectors among its threads, and the rounding changes with the shares.
-    So vectors are multiplied and summed without it, and a long sum goes block by block.
+    So a long sum goes block by block, and a vector goes without BLAS, unless the product is small.
     """
     if left.is_sparse:
         return left @ right if right.ndim == 2 else torch.stack([matmul(left, each) for each in right])
@@ -187,7 +187,9 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     n_columns = right.shape[-1]
     if n_inner == 1:
         return left * right
-    if n_columns == 1:
+    if n_columns == 1 and n_inner <= block:
+        if n_rows * n_inner <= 4096 and left.is_contiguous():
+            return left @ right
         return (left * right.mT).sum(-1, keepdim=True)
     if n_rows == 1:
         return (left.mT * right).sum(-2, keepdim=True)
