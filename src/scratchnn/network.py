@@ -45,9 +45,12 @@ class Activation(NamedTuple):
     backward: Callable[[Tensor, Tensor], Tensor]
 
 
+# Grads where hidden > 0, else 0, in one pass: a mask and a product take seven times as long.
+_where_positive = torch.ops.aten.threshold_backward.grad_input
+
+
 def _backward_relu(grads: Tensor, hidden: Tensor) -> Tensor:
-    # In one pass: grads where hidden > 0, else 0. A mask and a product take seven times as long.
-    torch.ops.aten.threshold_backward.grad_input(grads, hidden, 0, grad_input=grads)
+    _where_positive(grads, hidden, 0, grad_input=grads)
     return grads
 
 
@@ -187,16 +190,15 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     n_columns = right.shape[-1]
     if n_inner == 1:
         return left * right
-    if n_columns == 1 and n_inner <= block:
-        if n_rows * n_inner <= 4096 and left.is_contiguous():
-            return left @ right
-        return (left * right.mT).sum(-1, keepdim=True)
-    if n_rows == 1:
-        return (left.mT * right).sum(-2, keepdim=True)
-    if n_inner <= block:
+    is_small_vector = n_columns == 1 and n_rows * n_inner <= 4096 and left.is_contiguous()
+    if is_small_vector or (n_inner <= block and n_columns > 1 and n_rows > 1):
         # bmm has less to find out than matmul, which counts for small networks.
         is_stack = left.ndim == right.ndim == 3 and left.shape[0] == right.shape[0]
         return torch.bmm(left, right) if is_stack else left @ right
+    if n_columns == 1 and n_inner <= block:
+        return (left * right.mT).sum(-1, keepdim=True)
+    if n_rows == 1:
+        return (left.mT * right).sum(-2, keepdim=True)
     n_blocks = n_inner // block
     if n_blocks * n_rows * n_columns <= 2**20 and n_blocks > 1:  # all at once, as one more axis
         end = n_blocks * block
