@@ -347,14 +347,12 @@ def _check_logits(logits: Tensor, deps: Tensor) -> Tensor:
     return logits
 
 
-@torch.no_grad()
 def update_coeffs(coeffs: Coeffs, lr: float | Tensor) -> None:
     """Take one step of gradient descent in place: ``coeffs -= lr * grad``. The stored gradients are then cleared."""
     coeffs.flat.sub_(get_grads(coeffs.flat) * lr)
     get_grads(coeffs.flat).zero_()
 
 
-@torch.no_grad()
 def execute_epoch(
     coeffs: Coeffs,
     batches: Iterable[Batch],
@@ -362,16 +360,19 @@ def execute_epoch(
     loss: Loss = mean_absolute_error,
 ) -> Tensor:
     """For each batch: loss, gradients, update, in place. Return the mean of the losses before each update."""
-    total, n_samples, seen = torch.zeros_like(coeffs.flat[..., 0]), 0, []
-    for indeps, deps, weights in batches:
-        logits = store_grads(coeffs, indeps, deps, weights, loss)
-        update(coeffs)
-        n_samples += deps.shape[-2]
-        seen.append((logits, deps, weights))
-        if len(seen) == 8:  # the losses of eight batches cost little more than those of one
-            total.add_(_sum_seen(seen, loss, coeffs.output))
-            seen = []
-    return (total.add_(_sum_seen(seen, loss, coeffs.output)) if seen else total) / n_samples
+    with torch.no_grad():
+        n_samples, seen, sums = 0, [], []
+        for indeps, deps, weights in batches:
+            logits = store_grads(coeffs, indeps, deps, weights, loss)
+            update(coeffs)
+            n_samples += deps.shape[-2]
+            seen.append((logits, deps, weights))
+            if len(seen) == 8:  # the losses of eight batches cost little more than those of one
+                sums.append(_sum_seen(seen, loss, coeffs.output))
+                seen = []
+        if seen:
+            sums.append(_sum_seen(seen, loss, coeffs.output))
+        return reduce(torch.add, sums) / n_samples
 
 
 def _sum_seen(seen: list[tuple[Tensor, Tensor, Tensor | None]], loss: Loss, output: str) -> Tensor:

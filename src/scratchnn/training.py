@@ -7,6 +7,7 @@ trains them together, as a stack along the leading models axis of `network`; a s
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import repeat
 from typing import Protocol
 
@@ -235,8 +236,9 @@ class _Stack:
         self.grads = get_grads(self.coeffs.flat)
         n_weights = self.plain_coeffs.n_weights
         self.weights, self.weight_grads = self.coeffs.flat[:, :n_weights], self.grads[:, :n_weights]
+        self.squares = torch.zeros_like(self.coeffs.flat[:, 0])  # of the weights, summed over an epoch's steps
         self.rates: list[float] = []
-        self.step_rates: list[Tensor] = []
+        self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
         self.n_batch, self.decays = 1, self.penalties
         solver_class = SOLVERS[settings[0].solver]
         state = {
@@ -271,8 +273,10 @@ class _Stack:
         histories = [run.history for run in self.runs]
         n_samples = len(self.runs[0].data.deps)
         self.n_steps = 0
-        self.squares = torch.zeros_like(self.coeffs.flat[:, 0])  # of the weights, summed over steps
-        self._plan_rates(math.ceil(n_samples / self.runs[0].settings.batch_size))
+        self.squares.zero_()
+        rates = [run.history.rate or 0.0 for run in self.runs]
+        if rates != self.rates:
+            self.rates, self.step_rates = rates, []
         try:
             losses = execute_epoch(self.coeffs, self._draw_batches(), self._update, LOSSES[self.runs[0].settings.loss])
         finally:
@@ -285,19 +289,15 @@ class _Stack:
         ended = [run.end_epoch(*result) for run, result in zip(self.runs, results, strict=True)]
         return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
 
-    def _plan_rates(self, n_steps: int) -> None:
-        """See to it that ``step_rates`` ends in the rates of the next steps, in reverse order."""
-        rates = [run.history.rate or 0.0 for run in self.runs]
-        if rates != self.rates or len(self.step_rates) < n_steps:
-            n_updates = [run.history.n_updates for run in self.runs]
-            self.rates = rates
-            self.step_rates = list(self.solver.calc_rates(rates, n_updates, max(n_steps, 100)))[::-1]
-
     def _draw_batches(self) -> Iterator[Batch]:
         """Yield the minibatches of an epoch, gathered several at a time: that costs little more than one."""
         datas = [run.data for run in self.runs]
         orders = [run.draw_order() for run in self.runs]
         n_samples, size = len(datas[0].deps), self.runs[0].settings.batch_size
+        if size >= n_samples:
+            self._set_batch_size(n_samples)
+            yield self.training_batch
+            return
         n_rows = size
         if isinstance(datas[0].indeps, Tensor):
             row_bytes = len(datas) * datas[0].indeps.shape[-1] * datas[0].indeps.itemsize
@@ -309,6 +309,17 @@ class _Stack:
                 self._set_batch_size(batch[1].shape[-2])
                 yield batch
 
+    @cached_property
+    def training_batch(self) -> Batch:
+        """All training samples as one batch."""
+        return _stack_rows([run.data for run in self.runs], [slice(None)] * len(self.runs))
+
+    @cached_property
+    def validation_batch(self) -> Batch:
+        """All validation samples as one batch."""
+        datas = [run.validation for run in self.runs if run.validation is not None]
+        return _stack_rows(datas, [slice(None)] * len(datas))
+
     def _set_batch_size(self, n_batch: int) -> None:
         if n_batch != self.n_batch:
             self.n_batch, self.decays = n_batch, self.penalties / n_batch
@@ -318,17 +329,18 @@ class _Stack:
         if self.is_penalized:
             _add_squares(self.squares, self.weights)
             self.weight_grads.addcmul_(self.weights, self.decays)
+        if not self.step_rates:
+            n_updates = [run.history.n_updates + self.n_steps for run in self.runs]
+            self.step_rates = list(self.solver.calc_rates(self.rates, n_updates, 128))[::-1]
         self.solver.update(coeffs.flat, self.grads, self.step_rates.pop())
         self.grads.zero_()
         self.n_steps += 1
 
     def _calc_validation_losses(self) -> list[float] | list[None]:
-        datas = [run.validation for run in self.runs if run.validation is not None]
-        if not datas:
+        if self.runs[0].validation is None:
             return [None] * len(self.runs)
-        batch = _stack_rows(datas, [slice(None)] * len(datas))
-        coeffs = _meet(self.plain_coeffs, datas[0])
-        losses: list[float] = calc_loss(coeffs, *batch, LOSSES[self.runs[0].settings.loss]).tolist()
+        coeffs = _meet(self.plain_coeffs, self.runs[0].validation)
+        losses: list[float] = calc_loss(coeffs, *self.validation_batch, LOSSES[self.runs[0].settings.loss]).tolist()
         return losses
 
     def _store(self) -> None:

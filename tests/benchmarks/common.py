@@ -1,0 +1,78 @@
+"""What the benchmarks share: pairs of timings, fresh processes, and tables in the form of the documentation."""
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+
+PAUSE = 0.3  # seconds before each timing: the threads of the one before go on spinning for a while
+PEER = "MLPClassifier"
+
+
+def time_call(call: Callable[[], object]) -> float:
+    """Return the seconds that a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def time_rounds(calls: dict[str, Callable[[], object]], n_rounds: int, n_repeats: int = 1) -> dict[str, list[float]]:
+    """Time each call once a round, one after the other, after a round that does not count.
+
+    With ``n_repeats``, a timing is the median of so many calls in a row.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for n_done in range(n_rounds + 1):
+        for name, call in calls.items():
+            time.sleep(PAUSE)
+            taken = statistics.median(time_call(call) for _ in range(n_repeats))
+            if n_done:
+                seconds[name].append(taken)
+    return seconds
+
+
+def calc_ratio(seconds: dict[str, list[float]], slower: str, faster: str) -> float:
+    """Return the median over the rounds of how many times as long the one takes as the other."""
+    return statistics.median(a / b for a, b in zip(seconds[slower], seconds[faster], strict=True))
+
+
+def run_fresh(code: str) -> str:
+    """Run code in a Python of its own, and return what it prints."""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise RuntimeError(f"a benchmark's process failed:\n{result.stderr}")
+    return result.stdout.strip()
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table as reStructuredText."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    line = "  ".join("=" * width for width in widths)
+    print(f"\n{title}\n\n{line}")
+    for number, row in enumerate([header, *rows]):
+        print("  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        if number == 0:
+            print(line)
+    print(line, flush=True)
+
+
+def print_machine() -> None:
+    """Print what the figures depend on: processor, threads, versions."""
+    import torch
+
+    processor = platform.processor() or platform.machine()
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as lines:
+            processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
+    versions = []
+    for package in ("scratchnn", "torch", "scikit-learn", "numpy", "scipy", "joblib", "skorch"):
+        try:
+            versions.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            versions.append(f"no {package}")
+    print(f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, Python {platform.python_version()}")
+    print(", ".join(versions), flush=True)

@@ -1,0 +1,332 @@
+"""One model: fit, predict, memory and size against MLPClassifier and skorch.
+
+``python tests/benchmarks/fit.py`` prints all tables (some ten minutes), with names of tables only those. Peers run in
+the same process on the same data, with the same architecture, solver, batch size and number of epochs, on all cores;
+timings alternate, and a ratio is the median over rounds. Nothing else should run on the machine.
+"""
+
+import sys
+import warnings
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import torch
+from common import PEER, calc_ratio, print_machine, print_table, run_fresh, time_call, time_rounds
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.datasets import load_iris, make_classification
+from sklearn.neural_network import MLPClassifier
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from scratchnn import ScratchNNClassifier
+from scratchnn._sklearn import fit_context
+
+OURS = "ScratchNNClassifier"
+WORKLOADS = [  # rows, columns, hidden layers, batch size, epochs, rounds
+    (1_000, 20, (20,), 200, 50, 15),
+    (10_000, 20, (100,), 200, 10, 11),
+    (50_000, 50, (100,), 200, 4, 7),
+    (100_000, 100, (256, 128), 1024, 2, 5),
+]
+
+
+def make_data(n_rows, n_columns):
+    return make_classification(n_rows, n_columns, n_informative=10, random_state=0)
+
+
+def describe(n_rows, n_columns, hidden, batch_size=None, epochs=None):
+    text = f"{n_rows:,} x {n_columns}, {hidden}"
+    return text if batch_size is None else f"{text}, batch {batch_size}, {epochs} epochs"
+
+
+def make_fit(estimator, X, y, hidden, batch_size, epochs):
+    settings = {"batch_size": batch_size, "max_iter": epochs, "tol": 0, "n_iter_no_change": 10_000, "random_state": 0}
+    return partial(estimator(hidden, **settings).fit, X, y)
+
+
+def make_skorch_fit(X, y, hidden, batch_size, epochs):
+    """Return a fit of the same network by skorch, or None where it is not installed."""
+    try:
+        from skorch import NeuralNetBinaryClassifier
+    except ImportError:
+        return None
+    sizes = [X.shape[1], *hidden]
+    layers = [layer for pair in pairwise(sizes) for layer in (torch.nn.Linear(*pair), torch.nn.ReLU())]
+    net = NeuralNetBinaryClassifier(
+        torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], 1)),
+        optimizer=torch.optim.Adam,
+        lr=0.001,
+        batch_size=batch_size,
+        max_epochs=epochs,
+        iterator_train__shuffle=True,
+        train_split=None,
+        verbose=0,
+    )
+    return lambda: net.fit(X.astype(np.float32), y.astype(np.float32))
+
+
+def bench_fit():
+    rows = []
+    for number, (*shape, batch_size, epochs, n_rounds) in enumerate(WORKLOADS):
+        n_rows, n_columns, hidden = shape
+        X, y = make_data(n_rows, n_columns)
+        calls = {
+            PEER: make_fit(MLPClassifier, X, y, hidden, batch_size, epochs),
+            OURS: make_fit(ScratchNNClassifier, X, y, hidden, batch_size, epochs),
+        }
+        seconds = time_rounds(calls, n_rounds)
+        against_skorch = "not run"
+        skorch_fit = make_skorch_fit(X, y, hidden, batch_size, epochs) if number < 2 else None
+        if skorch_fit is not None:
+            both = time_rounds({"skorch": skorch_fit, OURS: calls[OURS]}, 3)
+            against_skorch = f"{calc_ratio(both, 'skorch', OURS):.1f}"
+        ours = float(np.median(seconds[OURS]))
+        n_steps = -(-n_rows // batch_size) * epochs
+        rows.append(
+            [
+                describe(*shape, batch_size, epochs),
+                f"{calc_ratio(seconds, PEER, OURS):.2f}",
+                against_skorch,
+                f"{ours * 1e3:.0f} ms",
+                f"{ours / n_steps * 1e6:.0f} us",
+            ]
+        )
+    print_table("fit", ["workload", f"{PEER} / ours", "skorch / ours", "ours", "ours, a step"], rows)
+
+
+def bench_predict():
+    rows = []
+    for n_rows, n_columns, hidden, *_ in WORKLOADS:
+        X, y = make_data(n_rows, n_columns)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            models = {
+                PEER: MLPClassifier(hidden, max_iter=1).fit(X[:1000], y[:1000]),
+                OURS: ScratchNNClassifier(hidden, max_iter=1).fit(X[:1000], y[:1000]),
+            }
+        single = time_rounds({name: partial(model.predict_proba, X[:1]) for name, model in models.items()}, 9, 200)
+        bulk = time_rounds({name: partial(model.predict_proba, X) for name, model in models.items()}, 9, 5)
+        rows.append(
+            [
+                describe(n_rows, n_columns, hidden),
+                f"{calc_ratio(single, PEER, OURS):.2f}",
+                f"{np.median(single[OURS]) * 1e6:.0f} us",
+                f"{calc_ratio(bulk, PEER, OURS):.2f}",
+                f"{np.median(bulk[OURS]) * 1e3:.2f} ms",
+            ]
+        )
+    print_table(f"predict_proba ({PEER} / ours)", ["workload", "one row", "ours", "all rows at once", "ours"], rows)
+
+
+def bench_lbfgs():
+    X, y = make_data(10_000, 20)
+    rows = []
+    for hidden in [(100,), (20,), ()]:
+        settings = {"solver": "lbfgs", "max_iter": 50, "tol": 1e-9, "random_state": 0}
+        seconds = time_rounds(
+            {
+                PEER: partial(MLPClassifier(hidden, **settings).fit, X, y),
+                OURS: partial(ScratchNNClassifier(hidden, **settings).fit, X, y),
+            },
+            5,
+        )
+        rows.append(
+            [
+                describe(*X.shape, hidden),
+                f"{calc_ratio(seconds, PEER, OURS):.2f}",
+                f"{np.median(seconds[OURS]) * 1e3:.0f} ms",
+            ]
+        )
+    print_table('solver="lbfgs", at most 50 iterations', ["workload", f"{PEER} / ours", "ours"], rows)
+
+
+class Validated(ClassifierMixin, BaseEstimator):
+    """A classifier that does nothing in `fit` but scikit-learn's own validation."""
+
+    _parameter_constraints = ScratchNNClassifier._parameter_constraints
+    __init__ = ScratchNNClassifier.__init__
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y):
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True)
+        check_classification_targets(y)
+        return self
+
+
+def bench_small():
+    X, y = load_iris(return_X_y=True)
+    calls = {
+        PEER: partial(MLPClassifier(max_iter=10).fit, X, y),
+        OURS: partial(ScratchNNClassifier(max_iter=10).fit, X, y),
+        "validation": partial(Validated().fit, X, y),
+    }
+    seconds = {name: np.median(taken) * 1e3 for name, taken in time_rounds(calls, 9, 20).items()}
+    known = "import torch, joblib, sklearn.base, sklearn.metrics, sklearn.model_selection, sklearn.utils.sparsefuncs"
+    code = f"import time; {known}; start = time.perf_counter(); import scratchnn; print(time.perf_counter() - start)"
+    imports = np.median([float(run_fresh(code)) for _ in range(7)]) * 1e3
+    print_table(
+        "Small things",
+        ["what", "ms"],
+        [
+            ["fit on iris, 10 epochs", f"{seconds[OURS]:.2f}"],
+            ["the same beyond scikit-learn's validation", f"{seconds[OURS] - seconds['validation']:.2f}"],
+            [f"the same, {PEER}", f"{seconds[PEER]:.2f}"],
+            ["import scratchnn, beyond torch and scikit-learn", f"{imports:.1f}"],
+        ],
+    )
+
+
+def bench_rows():
+    rows = []
+    for n_rows in (1_000, 10_000, 100_000, 1_000_000):
+        X, y = make_data(n_rows, 20)
+        few, many = 2, max(4, 40_000 // n_rows)
+        seconds = time_rounds(
+            {str(epochs): make_fit(ScratchNNClassifier, X, y, (20,), 200, epochs) for epochs in (few, many)}, 3
+        )
+        epoch = np.median(np.subtract(seconds[str(many)], seconds[str(few)])) / (many - few)
+        before = np.median(seconds[str(few)]) - few * epoch
+        rows.append(
+            [
+                f"{n_rows:,}",
+                f"{epoch * 1e3:.2f} ms",
+                f"{epoch / n_rows * 1e9:.0f} ns",
+                f"{before / n_rows * 1e9:.0f} ns",
+            ]
+        )
+    print_table(
+        "Rows (20 columns, (20,), batch 200)", ["rows", "an epoch", "a row of it", "a row, before and after"], rows
+    )
+
+
+MEMORY = """
+import resource, warnings
+import numpy as np
+from scratchnn import ScratchNNClassifier
+warnings.simplefilter("ignore")
+
+def read(name):
+    with open("/proc/self/status") as lines:
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+rng = np.random.default_rng(0)
+ScratchNNClassifier((50,), max_iter=1, **{settings}).fit(rng.random((1000, 100)).astype("{dtype}"), np.arange(1000) % 2)
+{data}
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak starts again from here
+before = read("VmRSS")
+{limit}
+ScratchNNClassifier((50,), max_iter=2, batch_size=1000, **{settings}).fit(X, y)
+print(read("VmHWM") - before, read("VmHWM"))
+"""
+DENSE = """
+X = np.empty(({n_rows}, 100), "{dtype}")
+for start in range(0, len(X), 10_000):
+    X[start : start + 10_000] = rng.random(X[start : start + 10_000].shape)
+y = np.arange(len(X)) % 2
+"""
+MAPPED = """
+import tempfile
+file = tempfile.NamedTemporaryFile()
+X = np.memmap(file.name, "float32", "w+", shape=({n_rows}, 100))
+for start in range(0, len(X), 10_000):
+    X[start : start + 10_000] = rng.random(X[start : start + 10_000].shape)
+X.flush()
+X = np.memmap(file.name, "float32", "r", shape=({n_rows}, 100))
+y = np.arange(len(X)) % 2
+"""
+LIMIT = """
+limit = int((read("VmData") + 200) * 2**20)
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+"""
+SPARSE = """
+from scipy import sparse
+X = sparse.random(20_000, 200_000, 1e-4, "csr", random_state=rng)
+y = np.arange(20_000) % 2
+"""
+
+
+def bench_memory():
+    rows = []
+    for n_rows in (250_000, 1_000_000):
+        for dtype, settings in [("float64", {}), ("float32", {}), ("float32", {"standardize": False})]:
+            data = DENSE.format(n_rows=n_rows, dtype=dtype)
+            printed = run_fresh(MEMORY.format(dtype=dtype, settings=settings, data=data, limit=""))
+            size = n_rows * 100 * np.dtype(dtype).itemsize / 2**20
+            name = f"{n_rows:,} x 100, {dtype}" + "".join(f", {key}={value}" for key, value in settings.items())
+            rows.append([name, f"{size:.0f} MB", f"{float(printed.split()[0]):.0f} MB"])
+    for settings in ({}, {"standardize": False}):
+        data = MAPPED.format(n_rows=2_000_000)
+        printed = run_fresh(MEMORY.format(dtype="float32", settings=settings, data=data, limit=LIMIT))
+        name = "memmap, 200 MB allowed" + "".join(f", {key}={value}" for key, value in settings.items())
+        rows.append([name, f"{2_000_000 * 400 / 2**20:.0f} MB", "trained"])
+    print_table("Memory of fit, beyond the input (1,000 rows a batch)", ["input", "size", "peak"], rows)
+
+
+def bench_sparse():
+    code = MEMORY.format(dtype="float64", settings={}, data=SPARSE, limit="")
+    code = code.replace("(50,), max_iter=2, batch_size=1000", "(16,), max_iter=2, batch_size=200")
+    peak = float(run_fresh(code).split()[1])
+    from scipy import sparse
+
+    rng = np.random.default_rng(0)
+    X, y = sparse.random(20_000, 200_000, 1e-4, "csr", random_state=rng), np.arange(20_000) % 2
+    seconds = time_rounds(
+        {
+            name: make_fit(kind, X, y, (16,), 200, 2)
+            for name, kind in [(PEER, MLPClassifier), (OURS, ScratchNNClassifier)]
+        },
+        3,
+    )
+    print_table(
+        "Sparse rows: 20,000 x 200,000 at a density of 1e-4, (16,), batch 200, 2 epochs",
+        ["peak of the process", f"{PEER} / ours", "ours"],
+        [[f"{peak:.0f} MB", f"{calc_ratio(seconds, PEER, OURS):.2f}", f"{np.median(seconds[OURS]):.2f} s"]],
+    )
+
+
+def bench_peak():
+    """Floating-point operations a second, of a large product and of the largest workload."""
+    n_rows, n_columns, hidden, batch_size, epochs, n_rounds = WORKLOADS[-1]
+    X, y = make_data(n_rows, n_columns)
+    square = torch.randn(2048, 2048)
+    sizes = (n_columns, *hidden, 1)
+    products = [a * b for a, b in pairwise(sizes)]
+    n_operations = 2 * n_rows * epochs * (3 * sum(products) - products[0])  # no gradient of the inputs
+    seconds = time_rounds(
+        {
+            "square": lambda: [square @ square for _ in range(10)],
+            OURS: make_fit(ScratchNNClassifier, X, y, hidden, batch_size, epochs),
+        },
+        n_rounds,
+    )
+    peak = 10 * 2 * 2048**3 / min(seconds["square"]) / 1e9
+    reached = n_operations / np.median(seconds[OURS]) / 1e9
+    print_table(
+        "Share of the peak",
+        ["float32 product, 2,048 x 2,048", "fit, " + describe(*WORKLOADS[-1][:5]), "share"],
+        [[f"{peak:.0f} GFLOPS", f"{reached:.0f} GFLOPS", f"{reached / peak:.0%}"]],
+    )
+
+
+TABLES = {
+    "fit": bench_fit,
+    "predict": bench_predict,
+    "lbfgs": bench_lbfgs,
+    "small": bench_small,
+    "rows": bench_rows,
+    "memory": bench_memory,
+    "sparse": bench_sparse,
+    "peak": bench_peak,
+}
+
+if __name__ == "__main__":
+    names = sys.argv[1:] or list(TABLES)
+    unknown = sorted(set(names) - set(TABLES))
+    if unknown:
+        sys.exit(f"no such table: {', '.join(unknown)}; there are {', '.join(TABLES)}")
+    warnings.simplefilter("ignore")
+    print_machine()
+    for name in names:
+        print(f"... {name}, {time_call(TABLES[name]):.0f} s")
