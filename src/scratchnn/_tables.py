@@ -98,8 +98,8 @@ class Moments:
 def _calc_moments(table: Table, n_samples: float) -> tuple[Array, Array]:
     """Return mean and variance of the columns, (n_features,) each: the variance in a second pass, which is exact."""
     if sparse.issparse(table.X):
-        mean, variance = mean_variance_axis(table.get_features(), axis=0, weights=table.weights)
-        return mean.astype(np.float64), variance.astype(np.float64)
+        mean, variance = mean_variance_axis(table.get_features().astype(np.float64), axis=0, weights=table.weights)
+        return mean, variance
     mean = _sum_blocks(table, None) / n_samples
     return mean.numpy(), (_sum_blocks(table, mean) / n_samples).numpy()
 

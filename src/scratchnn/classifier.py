@@ -93,8 +93,8 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         What training minimizes, as a mean over rows: ``-log`` of the probability of the true class, its distance to
         1, or that squared. Several labels are summed.
     standardize : bool, default=True
-        Whether to centre and scale the columns inside, in the precision of X. Raw columns then learn as well as
-        scaled ones.
+        Whether to centre and scale the columns inside, in the precision of X (sparse ones: to scale them). Raw columns
+        then learn as well as scaled ones.
     init : {'glorot_uniform', 'he_uniform', 'scratch'}, default='glorot_uniform'
         How coefficients are drawn, see `scratchnn.network.init_coeffs`. Without hidden layer the first two are zero.
     hidden_bias : bool, default=True
@@ -117,7 +117,8 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     intercepts_ : list of ndarray of shape (fan_out,)
         Biases of each layer.
     mean_, scale_ : ndarray of shape (n_features,) or None
-        Mean and standard deviation of the columns, or None without ``standardize``.
+        Mean and standard deviation of the columns, or None without ``standardize``. Sparse columns are not centred:
+        ``mean_`` is None after a fit on them.
     coef_, intercept_ : ndarray of shape (1 or n_classes, n_features) and (1 or n_classes,)
         Without hidden layer only: as LogisticRegression has them, for the original columns.
     loss_ : float
@@ -272,7 +273,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data, finite numbers.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.
@@ -327,7 +328,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Training data, finite numbers. The means and scales of ``standardize`` go along with each call, unless
             `fit` came first: then they stay.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
@@ -379,7 +380,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -395,7 +396,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -411,7 +412,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -426,7 +427,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns

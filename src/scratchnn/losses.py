@@ -14,7 +14,8 @@ from .network import OUTPUTS, Loss, mean_absolute_error
 def _log_losses(logits: Tensor, deps: Tensor, output: str) -> Tensor:
     """Return ``-log(pred)`` of the true class, from logits: finite and exact where probabilities round to 0 or 1."""
     if output == "softmax":
-        return -(deps * torch.log_softmax(logits, dim=-1))
+        shifted = logits - logits.amax(-1, keepdim=True)
+        return deps * (shifted.exp().sum(-1, keepdim=True).log_() - shifted)
     margins = torch.addcmul(logits, logits, deps, value=-2)  # the logit of the class that is not the true one
     return F.softplus(margins, threshold=40)
 

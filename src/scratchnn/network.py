@@ -60,10 +60,15 @@ ACTIVATIONS = {
     "logistic": Activation(torch.sigmoid_, lambda grads, hidden: grads.mul_(hidden).mul_(1 - hidden)),
     "identity": Activation(lambda sums: sums, lambda grads, hidden: grads),
 }
-OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
-    "logistic": torch.sigmoid,
-    "softmax": lambda logits: torch.softmax(logits, dim=-1),
-}
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    if logits.shape[-1] > 32:
+        return torch.softmax(logits, -1)
+    return torch.softmax(logits.mT.contiguous(), -2).mT.contiguous()  # PyTorch is several times slower on short rows
+
+
+OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {"logistic": torch.sigmoid, "softmax": _softmax}
 
 
 @dataclass(eq=False)
@@ -190,10 +195,13 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     n_columns = right.shape[-1]
     if n_inner == 1:
         return left * right
-    is_small_vector = n_columns == 1 and n_rows * n_inner <= 4096 and left.is_contiguous()
-    if is_small_vector or (n_inner <= block and n_columns > 1 and n_rows > 1):
+    if right.ndim == 3 and left.ndim == 2:
+        left = left.expand(len(right), n_rows, n_inner)  # shared by the models, not copied
+    is_stack = left.ndim == right.ndim == 3 and len(left) == len(right)
+    # A stack's products with vectors are not shared out, nor are small ones.
+    is_safe_vector = (is_stack and len(left) > 1) or (n_rows * n_inner <= 4096 and left.is_contiguous())
+    if n_inner <= block and ((n_columns > 1 and n_rows > 1) or (n_columns == 1 and is_safe_vector)):
         # bmm has less to find out than matmul, which counts for small networks.
-        is_stack = left.ndim == right.ndim == 3 and left.shape[0] == right.shape[0]
         return torch.bmm(left, right) if is_stack else left @ right
     if n_columns == 1 and n_inner <= block:
         return (left * right.mT).sum(-1, keepdim=True)
@@ -329,9 +337,10 @@ def _row_blocks(indeps: Tensor, deps: Tensor, weights: Tensor | None, size: int 
         return [(indeps, deps, weights)]
     starts = range(0, n_samples, size)
     narrow = torch.narrow_copy if indeps.is_sparse else torch.narrow
+    axis = indeps.ndim - 2
     return (
         (
-            narrow(indeps, -2, start, min(size, n_samples - start)),
+            narrow(indeps, axis, start, min(size, n_samples - start)),
             deps[..., start : start + size, :],
             None if weights is None else weights[..., start : start + size],
         )

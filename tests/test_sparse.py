@@ -1,0 +1,236 @@
+"""Sparse X, against the same rows dense."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import get_tags
+
+from scratchnn import ScratchNNClassifier
+from scratchnn.network import calc_loss, calc_preds, init_coeffs, store_grads
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+KINDS = ["binary", "multiclass", "multilabel"]
+
+
+def make_problem(kind="binary", n_rows=120):
+    """Return mostly empty rows of columns that differ in scale, dense, and targets that they tell."""
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(n_rows, 8)) * (generator.random((n_rows, 8)) < 0.3) * 2.0 ** np.arange(-4, 4)
+    labels = X[:, 2:5] + 0.1 * generator.normal(size=(n_rows, 3)) > 0
+    return X, {"binary": labels[:, 0], "multiclass": labels.argmax(1), "multilabel": labels.astype(int)}[kind]
+
+
+def make_classifier(**params):
+    common = {"hidden_layer_sizes": (5,), "batch_size": 50, "learning_rate_init": 0.01, "max_iter": 5}
+    return ScratchNNClassifier(**common | {"dtype": "float64", "random_state": 0} | params)
+
+
+def assert_same_fit(first, second, rtol=1e-9):
+    for left, right in zip(first.coefs_ + first.intercepts_, second.coefs_ + second.intercepts_, strict=True):
+        np.testing.assert_allclose(left, right, rtol=rtol, atol=1e-12)
+
+
+@pytest.mark.parametrize("n_samples", [50, 20_000], ids=["one block", "several blocks"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("models", [(), (2,)], ids=["alone", "stacked"])
+@pytest.mark.parametrize("hidden", [(), (4,), (4, 3)], ids=["none", "one", "two"])
+def test_network_takes_sparse_inputs_as_dense_ones(hidden, models, weighted, n_samples):
+    generator = torch.Generator().manual_seed(0)
+    options = {"generator": generator, "dtype": torch.float64}
+    coeffs = init_coeffs(6, hidden, 3, generator=generator, output="softmax", hidden_bias=True)
+    coeffs = replace(coeffs, flat=torch.randn(*models, len(coeffs.flat), **options))
+    dense = torch.randn(n_samples, 6, **options) * (torch.rand(n_samples, 6, **options) < 0.3)
+    deps = torch.eye(3, dtype=torch.float64)[torch.randint(3, (n_samples,), generator=generator)]
+    weights = torch.rand(*models, n_samples, **options) if weighted else None
+    results = []
+    for indeps in [dense, dense.to_sparse()]:
+        current = replace(coeffs, flat=coeffs.flat.clone())
+        logits = store_grads(current, indeps, deps, weights)
+        loss, preds = calc_loss(current, indeps, deps, weights), calc_preds(current, indeps)
+        results.append([current.flat.grad, logits, loss, preds])
+    assert (results[0][0] != 0).any(-1).all()
+    torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-14)
+
+
+# --- fits
+
+
+@pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.csr_array, sparse.csc_matrix, sparse.coo_array])
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_sparse_rows_train_and_predict_as_dense_ones(kind, solver, form):
+    X, y = make_problem(kind)
+    dense, other = (make_classifier(solver=solver, standardize=False).fit(rows, y) for rows in (X, form(X)))
+    assert_same_fit(other, dense)
+    np.testing.assert_allclose(other.predict_proba(form(X)), dense.predict_proba(X), rtol=1e-9)
+    np.testing.assert_array_equal(other.predict(form(X)), dense.predict(X))
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"hidden_layer_sizes": ()},
+        {"hidden_layer_sizes": (4, 3), "hidden_bias": False},
+        {"batch_size": "full"},
+        {"early_stopping": True},
+        {"early_stopping": True, "scoring": "accuracy"},
+        {"early_stopping": True, "solver": "lbfgs"},
+        {"warm_start": True},
+    ],
+)
+def test_every_way_of_training_takes_sparse_rows_as_dense_ones(params, weighted):
+    X, y = make_problem()
+    weights = np.arange(len(y)) % 3 if weighted else None
+    dense, other = (make_classifier(standardize=False, **params) for _ in range(2))
+    for _ in range(2):
+        dense.fit(X, y, weights)
+        other.fit(sparse.csr_array(X), y, weights)
+    assert_same_fit(other, dense)
+    if other.early_stopping:
+        np.testing.assert_allclose(other.validation_scores_, dense.validation_scores_, rtol=1e-9)
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_sparse_columns_are_scaled_but_not_centred(solver, weighted):
+    X, y = make_problem()
+    weights = np.random.default_rng(1).uniform(0.5, 2, len(y)) if weighted else None
+    scaler = StandardScaler(with_mean=False).fit(X, sample_weight=weights)
+    inside = make_classifier(solver=solver).fit(sparse.csr_array(X), y, weights)
+    outside = make_classifier(solver=solver, standardize=False).fit(X / scaler.scale_, y, weights)
+    assert inside.mean_ is None
+    np.testing.assert_allclose(inside.scale_, scaler.scale_, rtol=1e-12)
+    assert_same_fit(inside, outside)
+    for rows in [X, sparse.csr_array(X)]:
+        np.testing.assert_allclose(inside.predict_proba(rows), outside.predict_proba(X / scaler.scale_), rtol=1e-9)
+
+
+def test_coef_of_a_sparse_fit_is_on_the_scale_of_the_original_columns():
+    X, y = make_problem()
+    classifier = make_classifier(hidden_layer_sizes=()).fit(sparse.csr_array(X), y)
+    logits = X @ classifier.coef_[0] + classifier.intercept_
+    np.testing.assert_allclose(classifier.decision_function(sparse.csr_array(X)), logits, rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_partial_fit_takes_sparse_rows_and_scales_go_along(kind):
+    X, y = make_problem(kind)
+    dense, other = (make_classifier(standardize=False) for _ in range(2))
+    scaled, scaler = make_classifier(), StandardScaler(with_mean=False)
+    for part in np.split(np.arange(len(y)), [70]):
+        classes = np.arange(3) if kind == "multilabel" else np.unique(y)
+        dense.partial_fit(X[part], y[part], classes=classes)
+        other.partial_fit(sparse.csr_array(X[part]), y[part], classes=classes)
+        scaled.partial_fit(sparse.csr_array(X[part]), y[part], classes=classes)
+        np.testing.assert_allclose(scaled.scale_, scaler.partial_fit(X[part]).scale_, rtol=1e-9)
+    assert scaled.mean_ is None
+    assert_same_fit(other, dense)
+
+
+def test_one_form_may_follow_the_other():
+    """Rows to predict or to validate with are transformed as those of training were."""
+    X, y = make_problem()
+    csr = sparse.csr_array(X)
+    for rows in [X, csr]:
+        by_dense, by_sparse = (make_classifier().fit(rows, y, X_val=X_val, y_val=y) for X_val in (X, csr))
+        np.testing.assert_allclose(by_sparse.validation_loss_curve_, by_dense.validation_loss_curve_, rtol=1e-9)
+        assert_same_fit(by_sparse, by_dense)
+        assert (by_dense.mean_ is None) == (rows is csr)
+        np.testing.assert_allclose(by_dense.predict_proba(csr), by_dense.predict_proba(X), rtol=1e-9)
+
+
+def test_more_sparse_rows_than_a_block_train_as_dense_ones():
+    X, y = make_problem(n_rows=9000)
+    dense, other = (
+        make_classifier(solver="lbfgs", standardize=False).fit(rows, y) for rows in (X, sparse.csr_array(X))
+    )
+    assert_same_fit(other, dense)
+    np.testing.assert_allclose(other.predict_proba(sparse.csr_array(X)), dense.predict_proba(X), rtol=1e-9)
+
+
+# --- matrices as they come
+
+
+def make_messy(X):
+    """Return the rows in CSR format with every entry as two halves, some explicit zeros, and columns out of order."""
+    generator = np.random.default_rng(0)
+    row, column = np.nonzero(X)
+    zero_row, zero_column = np.argwhere(X == 0)[::7].T
+    rows, columns = np.concatenate([row, row, zero_row]), np.concatenate([column, column, zero_column])
+    values = np.concatenate([X[row, column] / 2, X[row, column] / 2, np.zeros(len(zero_row))])
+    order = generator.permutation(len(rows))
+    order = order[np.argsort(rows[order], kind="stable")]
+    ends = np.cumsum(np.bincount(rows, minlength=len(X)))
+    return sparse.csr_array((values[order], columns[order], np.concatenate([[0], ends])), X.shape)
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_order_and_duplicates_of_entries_do_not_matter_and_stay(early_stopping):
+    X, y = make_problem()
+    messy = make_messy(X)
+    np.testing.assert_array_equal(messy.toarray(), X)
+    before = [array.copy() for array in (messy.data, messy.indices, messy.indptr)]
+    plain, other = (
+        make_classifier(early_stopping=early_stopping).fit(rows, y) for rows in (sparse.csr_array(X), messy)
+    )
+    assert_same_fit(other, plain)
+    np.testing.assert_allclose(other.predict_proba(messy), plain.predict_proba(X), rtol=1e-9)
+    for array, copy in zip((messy.data, messy.indices, messy.indptr), before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_indices_may_be_of_64_bits():
+    X, y = make_problem()
+    wide = sparse.csr_array(X)
+    wide.indices, wide.indptr = wide.indices.astype(np.int64), wide.indptr.astype(np.int64)
+    plain, other = (make_classifier(early_stopping=True).fit(rows, y) for rows in (sparse.csr_array(X), wide))
+    assert_same_fit(other, plain, rtol=0)
+    np.testing.assert_array_equal(other.predict_proba(wide), plain.predict_proba(sparse.csr_array(X)))
+
+
+@pytest.mark.parametrize(("value", "name"), [(np.nan, "NaN"), (-np.inf, "infinity")])
+def test_entries_must_be_finite(value, name):
+    X, y = make_problem()
+    classifier = make_classifier().fit(sparse.csr_array(X), y)
+    X[3, 1] = value
+    for method in [lambda rows: classifier.fit(rows, y), classifier.predict]:
+        with pytest.raises(ValueError, match=f"contains {name}"):
+            method(sparse.csr_array(X))
+
+
+def test_text_is_learned_in_a_pipeline():
+    lines = [f"{word} {other} film" for word in ["good", "great", "fine"] for other in ["quiet", "long", "new"]]
+    lines += [f"{word} {other} film" for word in ["bad", "poor", "dull"] for other in ["quiet", "long", "new"]]
+    labels = ["praise"] * 9 + ["blame"] * 9
+    pipeline = make_pipeline(TfidfVectorizer(), ScratchNNClassifier((10,), learning_rate_init=0.01, random_state=0))
+    assert pipeline.fit(lines, labels).score(lines, labels) > 0.9
+    assert get_tags(pipeline[-1]).input_tags.sparse
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+@pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.csr_array])
+def test_wide_rows_are_never_made_dense(form, early_stopping, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("made dense")
+
+    generator = np.random.default_rng(0)
+    entries = generator.integers(2000, size=20_000), generator.integers(100_000, size=20_000)
+    X = form((generator.random(20_000), entries), (2000, 100_000))
+    for owner in [sparse.csr_matrix, sparse.csr_array, sparse.coo_matrix, sparse.coo_array]:
+        monkeypatch.setattr(owner, "toarray", refuse)
+    monkeypatch.setattr(torch.Tensor, "to_dense", refuse)
+    with pytest.raises(AssertionError, match="made dense"):
+        X[:1].todense()
+    classifier = ScratchNNClassifier((2,), max_iter=2, early_stopping=early_stopping, random_state=0)
+    classifier.fit(X, np.arange(2000) % 2)
+    first, last = classifier.coefs_
+    hidden = np.maximum(X @ (first / classifier.scale_[:, None]) + classifier.intercepts_[0], 0)
+    logits = hidden @ last + classifier.intercepts_[1]
+    np.testing.assert_allclose(classifier.decision_function(X), logits[:, 0], rtol=1e-4, atol=1e-5)
