@@ -134,6 +134,15 @@ def test_partial_fit_takes_sparse_rows_and_scales_go_along(kind):
     assert_same_fit(other, dense)
 
 
+def test_partial_fit_goes_on_with_the_form_it_began_with():
+    X, y = make_problem()
+    for first, second in [(X, sparse.csr_array(X)), (sparse.csr_array(X), X)]:
+        classifier = make_classifier().partial_fit(first[:70], y[:70], classes=[False, True])
+        classifier.partial_fit(second[70:], y[70:])
+        np.testing.assert_allclose(classifier.scale_, X.std(0), rtol=1e-9)
+        assert (classifier.mean_ is None) == sparse.issparse(first)
+
+
 def test_one_form_may_follow_the_other():
     """Rows to predict or to validate with are transformed as those of training were."""
     X, y = make_problem()
