@@ -125,7 +125,13 @@ def test_rows_are_scaled_in_double_precision_and_followed_by_ones(rows, dtype, o
 def test_mapped_and_sparse_rows_stay_where_they_are_until_taken(make_mapped):
     X, scales, rows = make_columns(), (np.ones(4), np.full(4, 2.0)), np.array([1, 3, 4, 7])
     mapped32 = make_mapped(X.astype(np.float32))
-    for lazy in [convert(mapped32, scales=scales), convert(mapped32, rows=rows), convert(sparse.csr_array(X))]:
+    by_column = make_mapped(np.asfortranarray(X, np.float32))
+    for lazy in [
+        convert(mapped32, scales=scales),
+        convert(mapped32, rows=rows),
+        convert(by_column),
+        convert(sparse.csr_array(X)),
+    ]:
         assert isinstance(lazy, Rows)
     mapped = convert(make_mapped(X), scales=scales, rows=rows)
     assert isinstance(mapped, Rows)

@@ -89,9 +89,11 @@ class Rows:
         if sparse.issparse(self.table.X):
             return self
         np_dtype = np.dtype(str(self.dtype).removeprefix("torch."))
-        if self.factor is None and self.table.rows is None and self.table.X.dtype == np_dtype:
+        is_mapped = _is_mapped(self.table.X)
+        is_ready = self.factor is None and self.table.rows is None and self.table.X.dtype == np_dtype
+        if is_ready and (self.table.X.flags.c_contiguous or not is_mapped):
             return to_tensor(self.table.X).to(self.device)
-        if _is_mapped(self.table.X):
+        if is_mapped:
             return self
         n_samples, n_features = self.shape
         # NumPy asks for large pages, which the system hands out several times faster.
@@ -122,7 +124,8 @@ def calc_logits(layers: Layers, X: Features, mean: Array | None, scale: Array | 
     weight = layers.weights[-1]
     logits = np.empty((X.shape[0], weight.shape[-1]))
     rows = Rows(Table(X, logits), mean, scale, weight.dtype, weight.device)
-    size = count_block_rows(max(X.shape[1], *map(len, layers.weights)))
+    # The first weight has a row for each column; sparse rows are made dense only where they are centred.
+    size = count_block_rows(X, max(map(len, layers.weights[1 if mean is None else 0 :]), default=1))
     with torch.inference_mode(), torch.autocast(weight.device.type, enabled=False):
         for start in range(0, len(logits), size):
             samples = slice(start, start + size)

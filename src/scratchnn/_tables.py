@@ -40,15 +40,16 @@ class Table:
 
     def split(self) -> Iterator[tuple[slice, Features]]:
         """Yield the samples in blocks, with their features, where a whole copy would be a waste."""
-        size = count_block_rows(self.X.shape[1])
+        size = count_block_rows(self.X)
         for start in range(0, len(self), size):
             samples = slice(start, min(start + size, len(self)))
             yield samples, self.get_features(samples)
 
 
-def count_block_rows(n_features: int) -> int:
-    """Return how many rows to work on at a time: as many as the cache holds."""
-    return min(8192, max(1, 2**18 // n_features))
+def count_block_rows(X: Features, width: int = 1) -> int:
+    """Return how many rows to work on at a time: as many as the cache holds, and ``width`` values for each."""
+    n_values = X.nnz // max(1, X.shape[0]) + 1 if sparse.issparse(X) else X.shape[1]
+    return min(8192, max(1, 2**18 // max(n_values, width)))
 
 
 def to_tensor(array: Array) -> torch.Tensor:

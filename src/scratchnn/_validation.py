@@ -87,6 +87,8 @@ def make_canonical(X: Features) -> Features:
     if sparse.issparse(X) and not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()
+        if not np.isfinite(X.data).all():
+            raise ValueError("X must be finite, got entries of one place whose sum is not. Scale X, or leave them out.")
     return X
 
 
