@@ -29,7 +29,7 @@ from ._validation import (
     split_validation,
 )
 from .network import Coeffs, init_coeffs
-from .training import Data, History, TrainingRun, train
+from .training import Data, History, TrainingRun, train_run
 
 Scales = tuple[Array | None, Array | None]  # mean and scale of the columns, (n_features,) each, or None
 
@@ -127,7 +127,7 @@ def fit_network(
         max_iter=1 if incremental else estimator.max_iter,
         early_stopping=early_stopping,
     )
-    train([run])
+    train_run(run)
     if run.error is not None:
         raise run.error
     if run.interrupted:

@@ -48,7 +48,7 @@ class Table:
 
 def count_block_rows(X: Features, width: int = 1) -> int:
     """Return how many rows to work on at a time: as many as the cache holds, and ``width`` values for each."""
-    n_values = X.nnz // max(1, X.shape[0]) + 1 if sparse.issparse(X) else X.shape[1]
+    n_values = int(X.nnz // max(1, X.shape[0]) + 1 if sparse.issparse(X) else X.shape[1])
     return min(8192, max(1, 2**18 // max(n_values, width)))
 
 

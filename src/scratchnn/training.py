@@ -6,6 +6,7 @@ trains them together, as a stack along the leading models axis of `network`; a s
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import repeat
@@ -202,6 +203,18 @@ class TrainingRun:
     def _print(self, line: str) -> None:
         if self.settings.verbose:
             print(line)
+
+
+trainer: ContextVar[Callable[[TrainingRun], None] | None] = ContextVar("trainer", default=None)
+
+
+def train_run(run: TrainingRun) -> None:
+    """Train one run, in place: alone, or as the ``trainer`` of this thread does it."""
+    train_with = trainer.get()
+    if train_with is None:
+        train([run])
+    else:
+        train_with(run)
 
 
 def train(runs: Sequence[TrainingRun]) -> None:
