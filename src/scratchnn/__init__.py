@@ -1,6 +1,7 @@
 """A neural network written by hand on PyTorch tensors, as a scikit-learn classifier."""
 
 from .classifier import ScratchNNClassifier
+from .fusion import fused_fits
 
-__all__ = ["ScratchNNClassifier"]
+__all__ = ["ScratchNNClassifier", "fused_fits"]
 __version__ = "0.1.0"

@@ -208,7 +208,7 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     if n_rows == 1:
         return (left.mT * right).sum(-2, keepdim=True)
     n_blocks = n_inner // block
-    if n_blocks * n_rows * n_columns <= 2**20 and n_blocks > 1:  # all at once, as one more axis
+    if n_blocks * n_rows * n_columns <= 2**20 and n_blocks > 1 and left.stride(0) > 0:  # all at once, as one more axis
         end = n_blocks * block
         lefts = left[..., :end].unflatten(-1, (n_blocks, block)).movedim(-2, -3)
         result: Tensor = (lefts @ right[..., :end, :].unflatten(-2, (n_blocks, block))).sum(-3)

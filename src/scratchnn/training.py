@@ -20,6 +20,8 @@ from .network import Batch, Coeffs, calc_loss, execute_epoch, get_grads, store_g
 from .solvers import SGD, SOLVERS, Adam, minimize_lbfgs
 
 N_GATHERED_BYTES = 2**20  # what minibatches are gathered at a time: it stays in the cache
+N_STACK_BYTES = {"cpu": 2**21, "cuda": 2**30}  # of a stack's values of one batch
+N_ALIKE = 16  # so many runs on the same data are worth a stack of their own
 
 
 class DivergenceError(ValueError):
@@ -235,12 +237,71 @@ def train(runs: Sequence[TrainingRun]) -> None:
                 stack = _Stack(stack).train_until_one_stops()
 
 
+def make_stacks(runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
+    """Deal the runs out to stacks that `train` takes, each of as many models as pay."""
+    kinds: dict[object, dict[object, list[TrainingRun]]] = {}
+    for run in runs:
+        source = (id(run.data), run.generator.get_state().numpy().tobytes())
+        kinds.setdefault(_get_kind(run), {}).setdefault(source, []).append(run)
+    stacks = []
+    for sources in kinds.values():
+        mixed = []
+        for alike in sources.values():
+            n_models = count_models(alike[0])
+            if len(alike) >= min(n_models, N_ALIKE):
+                stacks += _deal(alike, n_models)
+            else:
+                mixed += alike
+        if mixed:
+            stacks += _deal(mixed, count_models(mixed[0]))
+    return stacks
+
+
+def explain_alone(run: TrainingRun) -> str | None:
+    """Return why a run cannot be one of a stack, or None if it can."""
+    if run.settings.solver == "lbfgs":
+        return "solver='lbfgs' trains one model at a time"
+    if not isinstance(run.data.indeps, Tensor):
+        return "sparse or mapped rows are taken one model at a time"
+    return None
+
+
+def count_models(run: TrainingRun) -> int:
+    """Return how many models such as the run's train well together: their values of a batch stay in the cache."""
+    n_values = min(run.settings.batch_size, len(run.data.deps)) * sum(run.coeffs.sizes[1:])
+    flat = run.coeffs.flat
+    return max(1, N_STACK_BYTES[flat.device.type] // (n_values * flat.itemsize))
+
+
+def _get_kind(run: TrainingRun) -> object:
+    """Return what runs of one stack have in common."""
+    if explain_alone(run) is not None:
+        return id(run)
+    settings, coeffs, validation = run.settings, run.coeffs, run.validation
+    return (
+        (settings.loss, settings.solver, settings.batch_size, settings.nesterovs_momentum, settings.shuffle),
+        (coeffs.sizes, coeffs.activation, coeffs.output, coeffs.n_biases, coeffs.flat.dtype, coeffs.flat.device),
+        (run.data.indeps.shape, None if validation is None else validation.indeps.shape),
+    )
+
+
+def _deal(runs: list[TrainingRun], most: int) -> list[list[TrainingRun]]:
+    """Return the runs in as few stacks of at most so many as there must be, of about one size."""
+    n_stacks = math.ceil(len(runs) / most)
+    return [runs[len(runs) * k // n_stacks : len(runs) * (k + 1) // n_stacks] for k in range(n_stacks)]
+
+
 class _Stack:
     """Runs that train in lockstep: their coefficients and solver states stacked along a leading models axis."""
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
         self.runs = runs
         settings = [run.settings for run in runs]
+        first = runs[0].generator.get_state()
+        # Runs that share data and seed draw the same batches, once for all: inputs that no model has to itself.
+        self.draws_alike = len(runs) > 1 and all(
+            run.data is runs[0].data and torch.equal(run.generator.get_state(), first) for run in runs
+        )
         self.plain_coeffs = replace(runs[0].coeffs, flat=torch.stack([run.coeffs.flat for run in runs]))
         self.coeffs = _meet(self.plain_coeffs, runs[0].data)
         self.penalties = self._column([run.settings.alpha / run.data.weight_mean for run in runs])
@@ -304,8 +365,9 @@ class _Stack:
 
     def _draw_batches(self) -> Iterator[Batch]:
         """Yield the minibatches of an epoch, gathered several at a time: that costs little more than one."""
-        datas = [run.data for run in self.runs]
-        orders = [run.draw_order() for run in self.runs]
+        drawing = self.runs[:1] if self.draws_alike else self.runs
+        datas = [run.data for run in drawing]
+        orders = [run.draw_order() for run in drawing]
         n_samples, size = len(datas[0].deps), self.runs[0].settings.batch_size
         if size >= n_samples:
             self._set_batch_size(n_samples)
@@ -317,7 +379,9 @@ class _Stack:
             n_rows *= max(1, N_GATHERED_BYTES // (size * row_bytes))
         for start in range(0, n_samples, n_rows):
             rows = slice(start, start + n_rows)
-            gathered = _stack_rows(datas, [rows if order is None else order[rows] for order in orders])
+            gathered = _stack_rows(
+                datas, [rows if order is None else order[rows] for order in orders], is_shared=self.draws_alike
+            )
             for batch in [gathered] if n_rows == size else _split_batch(gathered, size):
                 self._set_batch_size(batch[1].shape[-2])
                 yield batch
@@ -325,13 +389,12 @@ class _Stack:
     @cached_property
     def training_batch(self) -> Batch:
         """All training samples as one batch."""
-        return _stack_rows([run.data for run in self.runs], [slice(None)] * len(self.runs))
+        return _stack_whole([run.data for run in self.runs])
 
     @cached_property
     def validation_batch(self) -> Batch:
         """All validation samples as one batch."""
-        datas = [run.validation for run in self.runs if run.validation is not None]
-        return _stack_rows(datas, [slice(None)] * len(datas))
+        return _stack_whole([run.validation for run in self.runs if run.validation is not None])
 
     def _set_batch_size(self, n_batch: int) -> None:
         if n_batch != self.n_batch:
@@ -357,7 +420,10 @@ class _Stack:
         return losses
 
     def _store(self) -> None:
+        drawn = self.runs[0].generator.get_state()
         for model, run in enumerate(self.runs):
+            if self.draws_alike:
+                run.generator.set_state(drawn)
             run.coeffs.flat.copy_(self.coeffs.flat[model])
             run.solver_state = {name: buffer[model].clone() for name, buffer in self.solver.state.items()}
             run.end()
@@ -384,23 +450,27 @@ def _count_sizes(total: int, size: int) -> list[int]:
     return [size] * n_whole + [n_rest] * (n_rest > 0)
 
 
-def _stack_rows(datas: Sequence[Data], rows: Sequence[slice | Tensor]) -> Batch:
-    """Return rows of each model's data as one batch: (models, n_rows, ...), or shared where they are the same."""
-    if isinstance(rows[0], slice) and all(data is datas[0] for data in datas):
-        datas, rows = datas[:1], rows[:1]
-    indeps = _stack_tensors([data.indeps for data in datas], rows)
-    deps = _stack_tensors([data.deps for data in datas], rows)
+def _stack_whole(datas: Sequence[Data]) -> Batch:
+    """Return all samples as one batch."""
+    is_shared = len(datas) > 1 and all(data is datas[0] for data in datas)
+    return _stack_rows(datas[:1] if is_shared else datas, [slice(None)] * len(datas), is_shared=is_shared)
+
+
+def _stack_rows(datas: Sequence[Data], rows: Sequence[slice | Tensor], *, is_shared: bool) -> Batch:
+    """Return rows of each model's data as one batch, (models, n_rows, ...), or those of the first, (n_rows, ...)."""
+    indeps = _stack_tensors([data.indeps for data in datas], rows, is_shared)
+    deps = _stack_tensors([data.deps for data in datas], rows, is_shared)
     if all(data.weights is None for data in datas):
         return indeps, deps, None
     weights = [data.deps.new_ones(len(data.deps)) if data.weights is None else data.weights for data in datas]
-    return indeps, deps, _stack_tensors(weights, rows)
+    return indeps, deps, _stack_tensors(weights, rows, is_shared)
 
 
-def _stack_tensors(sources: Sequence[Tensor | Rows], rows: Sequence[slice | Tensor]) -> Tensor:
-    taken = [_take(source, part) for source, part in zip(sources, rows, strict=True)]
-    if len(taken) > 1:
-        return torch.stack(taken)
-    return taken[0] if taken[0].is_sparse else taken[0].unsqueeze(0)  # stacking one would copy it
+def _stack_tensors(sources: Sequence[Tensor | Rows], rows: Sequence[slice | Tensor], is_shared: bool) -> Tensor:
+    if is_shared or len(sources) == 1:
+        taken = _take(sources[0], rows[0])
+        return taken if is_shared or taken.is_sparse else taken.unsqueeze(0)  # stacking one would copy it
+    return torch.stack([_take(source, part) for source, part in zip(sources, rows, strict=True)])
 
 
 def _take(source: Tensor | Rows, rows: slice | Tensor) -> Tensor:
