@@ -1,5 +1,6 @@
 """The network as a scikit-learn classifier: parameters, validation, and who does what."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -356,6 +357,12 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_known(table.y, multilabel, labels, "y")
         fit_network(self, table, None, labels, goes_on=goes_on, incremental=True)
         return self
+
+    @classmethod
+    @cache
+    def _get_param_names(cls) -> list[str]:
+        # scikit-learn reads the signature anew each time, ten times a fit in a search.
+        return list(super()._get_param_names())
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coefs_")

@@ -119,7 +119,8 @@ class TrainingRun:
         """Take note of an epoch that arrived at ``flat``, in place, and return whether it was the last."""
         self.n_epochs += 1
         self.history.losses.append(loss)
-        self._print(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
+        if self.settings.verbose:
+            print(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
         if not math.isfinite(loss):
             self._diverge(f"the loss is {loss}")
             return True
