@@ -15,13 +15,17 @@ def _log_losses(logits: Tensor, deps: Tensor, output: str) -> Tensor:
     """Return ``-log(pred)`` of the true class, from logits: finite and exact where probabilities round to 0 or 1."""
     if output == "softmax":
         shifted = logits - logits.amax(-1, keepdim=True)
-        return deps * (shifted.exp().sum(-1, keepdim=True).log_() - shifted)
+        exponentials = shifted.clamp(min=-80).exp_()  # less adds nothing to a sum of 1 or more
+        return deps * (exponentials.sum(-1, keepdim=True).log_() - shifted)
     margins = torch.addcmul(logits, logits, deps, value=-2)  # the logit of the class that is not the true one
     return F.softplus(margins, threshold=40)
 
 
 def _log_loss_slopes(logits: Tensor, deps: Tensor, output: str) -> Tensor:
-    return OUTPUTS[output](logits).sub_(deps)
+    preds = OUTPUTS[output](logits)
+    if output == "softmax":  # processors are many times slower on numbers (and squares of them) near underflow
+        F.threshold_(preds, torch.finfo(preds.dtype).tiny ** 0.5, 0)
+    return preds.sub_(deps)
 
 
 def _squared_errors(logits: Tensor, deps: Tensor, output: str) -> Tensor:
