@@ -6,8 +6,11 @@ import statistics
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
+from typing import Any
 
 PAUSE = 0.3  # seconds before each timing: the threads of the one before go on spinning for a while
 PEER = "MLPClassifier"
@@ -76,3 +79,38 @@ def print_machine() -> None:
             versions.append(f"no {package}")
     print(f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, Python {platform.python_version()}")
     print(", ".join(versions), flush=True)
+
+
+def make_skorch_net(n_columns: int, hidden: Sequence[int], batch_size: int, epochs: int) -> Any:
+    """Return the same network for two classes by skorch, or None where it is not installed."""
+    try:
+        from skorch import NeuralNetBinaryClassifier
+    except ImportError:
+        return None
+    from torch import nn, optim
+
+    sizes = [n_columns, *hidden]
+    layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
+    return NeuralNetBinaryClassifier(
+        nn.Sequential(*layers, nn.Linear(sizes[-1], 1)),
+        optimizer=optim.Adam,
+        lr=0.001,
+        batch_size=batch_size,
+        max_epochs=epochs,
+        iterator_train__shuffle=True,
+        train_split=None,
+        verbose=0,
+    )
+
+
+def run_tables(tables: dict[str, Callable[[], object]]) -> None:
+    """Print the tables that the command line names, or all."""
+    names = sys.argv[1:] or list(tables)
+    unknown = sorted(set(names) - set(tables))
+    if unknown:
+        sys.exit(f"no such table: {', '.join(unknown)}; there are {', '.join(tables)}")
+    warnings.simplefilter("ignore")
+    os.environ["PYTHONWARNINGS"] = "ignore"  # of workers
+    print_machine()
+    for name in names:
+        print(f"... {name}, {time_call(tables[name]):.0f} s")

@@ -5,14 +5,13 @@ the same process on the same data, with the same architecture, solver, batch siz
 timings alternate, and a ratio is the median over rounds. Nothing else should run on the machine.
 """
 
-import sys
 import warnings
 from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import torch
-from common import PEER, calc_ratio, print_machine, print_table, run_fresh, time_call, time_rounds
+from common import PEER, calc_ratio, make_skorch_net, print_table, run_fresh, run_tables, time_rounds
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_iris, make_classification
 from sklearn.neural_network import MLPClassifier
@@ -47,23 +46,8 @@ def make_fit(estimator, X, y, hidden, batch_size, epochs):
 
 def make_skorch_fit(X, y, hidden, batch_size, epochs):
     """Return a fit of the same network by skorch, or None where it is not installed."""
-    try:
-        from skorch import NeuralNetBinaryClassifier
-    except ImportError:
-        return None
-    sizes = [X.shape[1], *hidden]
-    layers = [layer for pair in pairwise(sizes) for layer in (torch.nn.Linear(*pair), torch.nn.ReLU())]
-    net = NeuralNetBinaryClassifier(
-        torch.nn.Sequential(*layers, torch.nn.Linear(sizes[-1], 1)),
-        optimizer=torch.optim.Adam,
-        lr=0.001,
-        batch_size=batch_size,
-        max_epochs=epochs,
-        iterator_train__shuffle=True,
-        train_split=None,
-        verbose=0,
-    )
-    return lambda: net.fit(X.astype(np.float32), y.astype(np.float32))
+    net = make_skorch_net(X.shape[1], hidden, batch_size, epochs)
+    return None if net is None else lambda: net.fit(X.astype(np.float32), y.astype(np.float32))
 
 
 def bench_fit():
@@ -324,11 +308,4 @@ TABLES = {
 }
 
 if __name__ == "__main__":
-    names = sys.argv[1:] or list(TABLES)
-    unknown = sorted(set(names) - set(TABLES))
-    if unknown:
-        sys.exit(f"no such table: {', '.join(unknown)}; there are {', '.join(TABLES)}")
-    warnings.simplefilter("ignore")
-    print_machine()
-    for name in names:
-        print(f"... {name}, {time_call(TABLES[name]):.0f} s")
+    run_tables(TABLES)
