@@ -119,11 +119,13 @@ def fused_fits(
     chosen: ParallelBackendBase = FusedBackend(conductor)
     if backend is not None:
         chosen = DealingBackend(backend, -1 if n_jobs is None else n_jobs, report)
+    n_threads = torch.get_num_threads()
     try:
         with joblib.parallel_config(backend=chosen):
             yield report
     finally:
         conductor.cancel([*conductor.unstarted, *conductor.started])
+        torch.set_num_threads(n_threads)
 
 
 class _Cancelled(BaseException):
@@ -142,7 +144,8 @@ class _Task:
         self.warnings: warnings.catch_warnings[Any] | None = None  # the filters as it left them
         self.is_done = self.is_cancelled = self.is_dispatching = False
         self.result: Any = None
-        self.error: BaseException | None = None
+        self.error: BaseException | None = None  # what the call raised
+        self.failure: Exception | None = None  # what the training of the run raised
 
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the result, and return or raise it."""
@@ -168,6 +171,8 @@ class _Task:
         self.turn.acquire()
         _current.task = self
         trainer.set(self._train)
+        # A thread with a pool of OpenMP's threads of its own, times the tasks, would slow down everybody's.
+        torch.set_num_threads(1)
         try:
             if self.is_cancelled:
                 raise _Cancelled
@@ -181,16 +186,15 @@ class _Task:
 
     def _train(self, run: TrainingRun) -> None:
         """Train the run in place, with those of other tasks if it can be."""
-        alone = explain_alone(run)
         if self.is_dispatching:
-            alone = "fitted while joblib's tasks were being made"
-        if alone is None:
-            self.conductor.hand_in(self, run)
-            self.pass_turn()
-            alone = None if self.run is None else "its stack failed"
-        if alone is not None:
-            self.run = None
-            self.conductor.train([run], alone)
+            self.conductor.train([run], "fitted while joblib's tasks were being made")
+            return
+        self.conductor.hand_in(self, run)
+        self.pass_turn()
+        self.run = None
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
 
 
 class _Conductor:
@@ -302,13 +306,17 @@ class _Conductor:
             for stack in make_stacks([cast(TrainingRun, task.run) for task in tasks.values()]):
                 before = [_Snapshot(run) for run in stack]
                 try:
-                    self.train(stack)
-                except Exception:  # each trains alone then, and the one at fault raises in its own task
-                    for snapshot in before:
+                    self.train(stack, explain_alone(stack[0]))
+                except Exception as error:
+                    if len(stack) == 1:
+                        tasks[id(stack[0])].failure = error
+                        continue
+                    for snapshot in before:  # so that the one at fault fails alone
                         snapshot.restore()
-                else:
-                    for run in stack:
-                        tasks[id(run)].run = None
+                        try:
+                            self.train([snapshot.run], "its stack failed")
+                        except Exception as error:
+                            tasks[id(snapshot.run)].failure = error
         finally:
             self.ready.extend(tasks.values())
 
@@ -509,6 +517,7 @@ def _run_share(calls: list[Callable[[], Any]]) -> tuple[list[tuple[bool, Any]], 
     for task in tasks:
         conductor.submit(task)
     outcomes: list[tuple[bool, Any]] = []
+    n_threads = torch.get_num_threads()
     try:
         for task in tasks:
             try:
@@ -518,5 +527,6 @@ def _run_share(calls: list[Callable[[], Any]]) -> tuple[list[tuple[bool, Any]], 
                 break
     finally:
         conductor.cancel(tasks)
+        torch.set_num_threads(n_threads)
     skipped = (False, RuntimeError("another task of this share failed first"))
     return outcomes + [skipped] * (len(tasks) - len(outcomes)), conductor.report.stacks

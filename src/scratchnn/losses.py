@@ -8,15 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .network import OUTPUTS, Loss, mean_absolute_error
+from .network import OUTPUTS, Loss, apply_to_rows, mean_absolute_error
 
 
 def _log_losses(logits: Tensor, deps: Tensor, output: str) -> Tensor:
     """Return ``-log(pred)`` of the true class, from logits: finite and exact where probabilities round to 0 or 1."""
     if output == "softmax":
-        shifted = logits - logits.amax(-1, keepdim=True)
-        exponentials = shifted.clamp(min=-80).exp_()  # less adds nothing to a sum of 1 or more
-        return deps * (exponentials.sum(-1, keepdim=True).log_() - shifted)
+        return -(deps * apply_to_rows(F.log_softmax, logits))
     margins = torch.addcmul(logits, logits, deps, value=-2)  # the logit of the class that is not the true one
     return F.softplus(margins, threshold=40)
 
@@ -24,7 +22,7 @@ def _log_losses(logits: Tensor, deps: Tensor, output: str) -> Tensor:
 def _log_loss_slopes(logits: Tensor, deps: Tensor, output: str) -> Tensor:
     preds = OUTPUTS[output](logits)
     if output == "softmax":  # processors are many times slower on numbers (and squares of them) near underflow
-        F.threshold_(preds, torch.finfo(preds.dtype).tiny ** 0.5, 0)
+        F.threshold(preds, torch.finfo(preds.dtype).tiny ** 0.5, 0, inplace=True)
     return preds.sub_(deps)
 
 
