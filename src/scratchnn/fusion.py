@@ -119,13 +119,11 @@ def fused_fits(
     chosen: ParallelBackendBase = FusedBackend(conductor)
     if backend is not None:
         chosen = DealingBackend(backend, -1 if n_jobs is None else n_jobs, report)
-    n_threads = torch.get_num_threads()
     try:
         with joblib.parallel_config(backend=chosen):
             yield report
     finally:
-        conductor.cancel([*conductor.unstarted, *conductor.started])
-        torch.set_num_threads(n_threads)
+        conductor.close()
 
 
 class _Cancelled(BaseException):
@@ -171,8 +169,7 @@ class _Task:
         self.turn.acquire()
         _current.task = self
         trainer.set(self._train)
-        # A thread with a pool of OpenMP's threads of its own, times the tasks, would slow down everybody's.
-        torch.set_num_threads(1)
+        torch.set_num_threads(1)  # pools of threads for every task would slow down everybody's
         try:
             if self.is_cancelled:
                 raise _Cancelled
@@ -202,6 +199,7 @@ class _Conductor:
 
     def __init__(self, report: FusionReport, verbose: bool) -> None:
         self.report, self.verbose = report, verbose
+        self.n_threads = torch.get_num_threads()
         self.unstarted: deque[_Task] = deque()
         self.started: dict[_Task, None] = {}  # in order
         self.ready: deque[_Task] = deque()
@@ -236,7 +234,11 @@ class _Conductor:
     def train(self, runs: Sequence[TrainingRun], alone: str | None = None) -> None:
         """Train runs as one stack, in place, and report it."""
         start = time.perf_counter()
-        train(runs)
+        torch.set_num_threads(self.n_threads)
+        try:
+            train(runs)
+        finally:
+            torch.set_num_threads(1)
         stack = Stack(len(runs), time.perf_counter() - start, runs[0].coeffs.sizes, len(runs[0].data.deps), alone)
         self.report.stacks.append(stack)
         if self.verbose:
@@ -263,6 +265,11 @@ class _Conductor:
                 self.waiting = [other for other in self.waiting if other is not task]
                 self.ready = deque(other for other in self.ready if other is not task)
                 self._resume(task)
+
+    def close(self) -> None:
+        """End what has not ended, and restore the number of threads."""
+        self.cancel([*self.unstarted, *self.started])
+        torch.set_num_threads(self.n_threads)
 
     def _get_own_task(self) -> _Task | None:
         task: _Task | None = getattr(_current, "task", None)
@@ -517,7 +524,6 @@ def _run_share(calls: list[Callable[[], Any]]) -> tuple[list[tuple[bool, Any]], 
     for task in tasks:
         conductor.submit(task)
     outcomes: list[tuple[bool, Any]] = []
-    n_threads = torch.get_num_threads()
     try:
         for task in tasks:
             try:
@@ -526,7 +532,6 @@ def _run_share(calls: list[Callable[[], Any]]) -> tuple[list[tuple[bool, Any]], 
                 outcomes.append((False, error))
                 break
     finally:
-        conductor.cancel(tasks)
-        torch.set_num_threads(n_threads)
+        conductor.close()
     skipped = (False, RuntimeError("another task of this share failed first"))
     return outcomes + [skipped] * (len(tasks) - len(outcomes)), conductor.report.stacks
