@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scratchnn.network import init_coeffs
-from scratchnn.training import Data, Settings, TrainingRun, train
+from scratchnn.training import Data, Settings, TrainingRun, make_stacks, train
 
 SETTINGS = Settings(
     loss="log_loss",
@@ -236,3 +236,40 @@ def test_shuffling_draws_a_new_order_each_epoch_and_full_batches_draw_none():
     assert not torch.equal(first, second)
     assert make_run(batch_size=100).draw_order() is None
     assert make_run(shuffle=False).draw_order() is None
+
+
+@pytest.mark.parametrize("batch_size", [32, 300])  # 300: more samples than a product sums at once
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_runs_on_shared_data_and_seeds_train_as_if_alone(batch_size, n_outputs):
+    """Two data sets, with three rates each, that leave one by one: batches are drawn once for each data set."""
+
+    def make_runs(datas):
+        return [
+            make_run(
+                data, seed=4, batch_size=batch_size, learning_rate_init=0.01 * rate, max_iter=3 + rate, alpha=0.1 * rate
+            )
+            for data in datas
+            for rate in (1, 2, 3)
+        ]
+
+    datas = [make_data(n_samples=620, n_outputs=n_outputs, seed=seed, weighted=seed == 1) for seed in range(2)]
+    together, alone = make_runs(datas), make_runs(datas)
+    (stack,) = make_stacks(together)
+    assert stack == together
+    train(stack)
+    for run in alone:
+        train([run])
+    for one, other in zip(together, alone, strict=True):
+        torch.testing.assert_close(one.coeffs.flat, other.coeffs.flat, rtol=1e-9, atol=1e-12)
+        assert one.n_epochs == other.n_epochs
+        np.testing.assert_allclose(one.history.losses, other.history.losses, rtol=1e-9)
+        assert torch.equal(one.generator.get_state(), other.generator.get_state())
+
+
+def test_stacks_hold_what_is_alike_and_no_more_than_pays():
+    data = make_data()
+    runs = [make_run(data, seed=seed) for seed in range(3)]
+    others = [make_run(data, solver="lbfgs"), make_run(data, sizes=(9,)), make_run(data, solver="lbfgs")]
+    assert sorted(len(stack) for stack in make_stacks([*runs, *others])) == [1, 1, 1, 3]
+    wide = [make_run(make_data(n_samples=500), seed=seed, sizes=(1000,), batch_size=500) for seed in range(3)]
+    assert [len(stack) for stack in make_stacks(wide)] == [1, 1, 1]

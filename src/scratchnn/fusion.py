@@ -100,11 +100,12 @@ def fused_fits(
 
     Examples
     --------
+    >>> import numpy as np
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.model_selection import GridSearchCV
     >>> from scratchnn import ScratchNNClassifier, fused_fits
     >>> X, y = load_iris(return_X_y=True)
-    >>> classifier = ScratchNNClassifier((10,), max_iter=20, tol=0, n_iter_no_change=20, random_state=0)
+    >>> classifier = ScratchNNClassifier((10,), max_iter=20, tol=0, n_iter_no_change=np.inf, random_state=0)
     >>> with fused_fits() as report:
     ...     search = GridSearchCV(classifier, {"alpha": [0.1, 1.0]}, cv=3, refit=False).fit(X, y)
     >>> report.n_fits

@@ -7,7 +7,7 @@ Every function works on one network or on a stack of them, because shapes may ha
 
 - weights ``(*models, fan_in, fan_out)``, biases ``(*models, 1, fan_out)``;
 - ``indeps``, the inputs, ``(*models, n_samples, n_features)``, or ``(n_samples, n_features)`` shared by all models, as
-  sparse ones (in COO format) must be;
+  sparse ones (in COO format) must be, or ``(n_sources, n_samples, n_features)``, each shared by as many of the models;
 - ``deps``, the targets, and whatever is computed per sample, ``(*models, n_samples, n_outputs)``.
 """
 
@@ -201,6 +201,8 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
         return left * right
     if right.ndim == 3 and left.ndim == 2:
         left = left.expand(len(right), n_rows, n_inner)  # shared by the models, not copied
+    elif left.ndim == right.ndim == 3 and 1 < len(left) < len(right):
+        return _matmul_sources(left, right, block)
     is_stack = left.ndim == right.ndim == 3 and len(left) == len(right)
     # A stack's products with vectors are not shared out, nor are small ones.
     is_safe_vector = (is_stack and len(left) > 1) or (n_rows * n_inner <= 4096 and left.is_contiguous())
@@ -220,6 +222,18 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
         end = max(1, n_blocks // 2) * block
         result = matmul(left[..., :end], right[..., :end, :], block)
     return result if end == n_inner else result.add_(matmul(left[..., end:], right[..., end:, :], block))
+
+
+def _matmul_sources(left: Tensor, right: Tensor, block: int) -> Tensor:
+    """Multiply each of ``left`` with its share of ``right``."""
+    result = right.new_empty(len(right), left.shape[-2], right.shape[-1])
+    share = len(right) // len(left)
+    for source, rights, part in zip(left, right.split(share), result.split(share), strict=True):
+        if source.shape[-1] <= block:
+            torch.bmm(source.expand(share, *source.shape), rights, out=part)
+        else:
+            part.copy_(matmul(source, rights, block))
+    return result
 
 
 def calc_layers(coeffs: Coeffs | Layers, indeps: Tensor) -> list[Tensor]:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import repeat
-from typing import Protocol
+from itertools import chain, repeat
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,7 +21,9 @@ from .solvers import SGD, SOLVERS, Adam, minimize_lbfgs
 
 N_GATHERED_BYTES = 2**20  # what minibatches are gathered at a time: it stays in the cache
 N_STACK_BYTES = {"cpu": 2**21, "cuda": 2**30}  # of a stack's values of one batch
-N_ALIKE = 16  # so many runs on the same data are worth a stack of their own
+
+
+T = TypeVar("T")
 
 
 class DivergenceError(ValueError):
@@ -232,10 +234,14 @@ def train(runs: Sequence[TrainingRun]) -> None:
                 _train_lbfgs(run)
             return
         # Rows that are taken one model at a time are trained on so.
-        stacks = [runs] if all(isinstance(run.data.indeps, Tensor) for run in runs) else [[run] for run in runs]
-        for stack in stacks:
-            while stack:
-                stack = _Stack(stack).train_until_one_stops()
+        stacks = [list(runs)] if all(isinstance(run.data.indeps, Tensor) for run in runs) else [[run] for run in runs]
+        while stacks:
+            stack = stacks.pop()
+            stacks += make_stacks(_Stack(stack).train_until_one_stops())
+            if stack[0].interrupted:
+                for run in chain(*stacks):
+                    run.interrupted = True
+                return
 
 
 def make_stacks(runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
@@ -246,15 +252,13 @@ def make_stacks(runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
         kinds.setdefault(_get_kind(run), {}).setdefault(source, []).append(run)
     stacks = []
     for sources in kinds.values():
-        mixed = []
+        by_size: dict[int, list[list[TrainingRun]]] = {}
         for alike in sources.values():
-            n_models = count_models(alike[0])
-            if len(alike) >= min(n_models, N_ALIKE):
-                stacks += _deal(alike, n_models)
-            else:
-                mixed += alike
-        if mixed:
-            stacks += _deal(mixed, count_models(mixed[0]))
+            for part in _deal(alike, count_models(alike[0])):
+                by_size.setdefault(len(part), []).append(part)
+        for size, parts in by_size.items():
+            for group in _deal(parts, max(1, count_models(parts[0][0]) // size)):
+                stacks.append([run for part in group for run in part])
     return stacks
 
 
@@ -286,10 +290,25 @@ def _get_kind(run: TrainingRun) -> object:
     )
 
 
-def _deal(runs: list[TrainingRun], most: int) -> list[list[TrainingRun]]:
-    """Return the runs in as few stacks of at most so many as there must be, of about one size."""
-    n_stacks = math.ceil(len(runs) / most)
-    return [runs[len(runs) * k // n_stacks : len(runs) * (k + 1) // n_stacks] for k in range(n_stacks)]
+def _deal(items: list[T], most: int) -> list[list[T]]:
+    """Return the items in as few lists of at most so many as there must be, of about one length."""
+    n_lists = math.ceil(len(items) / most)
+    return [items[len(items) * k // n_lists : len(items) * (k + 1) // n_lists] for k in range(n_lists)]
+
+
+def _find_sources(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
+    """Return a run for each data and seed, if they serve equal numbers of successive runs; else all runs.
+
+    Runs with the same data and seed draw the same batches, so that drawing and gathering once serves them all.
+    """
+    states = [run.generator.get_state() for run in runs]
+    firsts = [
+        k
+        for k, run in enumerate(runs)
+        if k == 0 or run.data is not runs[k - 1].data or not torch.equal(states[k], states[k - 1])
+    ]
+    share = len(runs) // len(firsts)
+    return [runs[k] for k in firsts] if firsts == list(range(0, len(runs), share)) else list(runs)
 
 
 class _Stack:
@@ -298,11 +317,8 @@ class _Stack:
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
         self.runs = runs
         settings = [run.settings for run in runs]
-        first = runs[0].generator.get_state()
-        # Runs that share data and seed draw the same batches, once for all: inputs that no model has to itself.
-        self.draws_alike = len(runs) > 1 and all(
-            run.data is runs[0].data and torch.equal(run.generator.get_state(), first) for run in runs
-        )
+        self.sources = _find_sources(runs)
+        self.share = len(runs) // len(self.sources)  # models that each serves
         self.plain_coeffs = replace(runs[0].coeffs, flat=torch.stack([run.coeffs.flat for run in runs]))
         self.coeffs = _meet(self.plain_coeffs, runs[0].data)
         self.penalties = self._column([run.settings.alpha / run.data.weight_mean for run in runs])
@@ -366,9 +382,8 @@ class _Stack:
 
     def _draw_batches(self) -> Iterator[Batch]:
         """Yield the minibatches of an epoch, gathered several at a time: that costs little more than one."""
-        drawing = self.runs[:1] if self.draws_alike else self.runs
-        datas = [run.data for run in drawing]
-        orders = [run.draw_order() for run in drawing]
+        datas = [run.data for run in self.sources]
+        orders = [run.draw_order() for run in self.sources]
         n_samples, size = len(datas[0].deps), self.runs[0].settings.batch_size
         if size >= n_samples:
             self._set_batch_size(n_samples)
@@ -381,7 +396,7 @@ class _Stack:
         for start in range(0, n_samples, n_rows):
             rows = slice(start, start + n_rows)
             gathered = _stack_rows(
-                datas, [rows if order is None else order[rows] for order in orders], is_shared=self.draws_alike
+                datas, [rows if order is None else order[rows] for order in orders], share=self.share
             )
             for batch in [gathered] if n_rows == size else _split_batch(gathered, size):
                 self._set_batch_size(batch[1].shape[-2])
@@ -421,10 +436,10 @@ class _Stack:
         return losses
 
     def _store(self) -> None:
-        drawn = self.runs[0].generator.get_state()
         for model, run in enumerate(self.runs):
-            if self.draws_alike:
-                run.generator.set_state(drawn)
+            source = self.sources[model // self.share]
+            if run is not source:
+                run.generator.set_state(source.generator.get_state())
             run.coeffs.flat.copy_(self.coeffs.flat[model])
             run.solver_state = {name: buffer[model].clone() for name, buffer in self.solver.state.items()}
             run.end()
@@ -453,24 +468,38 @@ def _count_sizes(total: int, size: int) -> list[int]:
 
 def _stack_whole(datas: Sequence[Data]) -> Batch:
     """Return all samples as one batch."""
-    is_shared = len(datas) > 1 and all(data is datas[0] for data in datas)
-    return _stack_rows(datas[:1] if is_shared else datas, [slice(None)] * len(datas), is_shared=is_shared)
+    sources = list({id(data): data for data in datas}.values())
+    share = len(datas) // len(sources)
+    if any(data is not sources[k // share] for k, data in enumerate(datas)):
+        sources, share = list(datas), 1
+    return _stack_rows(sources, [slice(None)] * len(sources), share=share)
 
 
-def _stack_rows(datas: Sequence[Data], rows: Sequence[slice | Tensor], *, is_shared: bool) -> Batch:
-    """Return rows of each model's data as one batch, (models, n_rows, ...), or those of the first, (n_rows, ...)."""
-    indeps = _stack_tensors([data.indeps for data in datas], rows, is_shared)
-    deps = _stack_tensors([data.deps for data in datas], rows, is_shared)
-    if all(data.weights is None for data in datas):
-        return indeps, deps, None
-    weights = [data.deps.new_ones(len(data.deps)) if data.weights is None else data.weights for data in datas]
-    return indeps, deps, _stack_tensors(weights, rows, is_shared)
+def _stack_rows(datas: Sequence[Data], rows: Sequence[slice | Tensor], *, share: int) -> Batch:
+    """Return rows of each of the data as a batch for ``share`` models each.
+
+    Shapes are (models, n_rows, ...), or, where all models share one source, (n_rows, ...), and (n_sources, n_rows,
+    n_features) for the inputs.
+    """
+    indeps = _stack_tensors([data.indeps for data in datas], rows, share)
+    deps = _stack_tensors([data.deps for data in datas], rows, share)
+    weights = None
+    if any(data.weights is not None for data in datas):
+        weights = _stack_tensors(
+            [data.deps.new_ones(len(data.deps)) if data.weights is None else data.weights for data in datas],
+            rows,
+            share,
+        )
+    if len(datas) > 1 and share > 1:
+        deps = deps.repeat_interleave(share, 0)
+        weights = None if weights is None else weights.repeat_interleave(share, 0)
+    return indeps, deps, weights
 
 
-def _stack_tensors(sources: Sequence[Tensor | Rows], rows: Sequence[slice | Tensor], is_shared: bool) -> Tensor:
-    if is_shared or len(sources) == 1:
+def _stack_tensors(sources: Sequence[Tensor | Rows], rows: Sequence[slice | Tensor], share: int) -> Tensor:
+    if len(sources) == 1:
         taken = _take(sources[0], rows[0])
-        return taken if is_shared or taken.is_sparse else taken.unsqueeze(0)  # stacking one would copy it
+        return taken if share > 1 or taken.is_sparse else taken.unsqueeze(0)  # stacking one would copy it
     return torch.stack([_take(source, part) for source, part in zip(sources, rows, strict=True)])
 
 
