@@ -238,24 +238,35 @@ def test_shuffling_draws_a_new_order_each_epoch_and_full_batches_draw_none():
     assert make_run(shuffle=False).draw_order() is None
 
 
-@pytest.mark.parametrize("batch_size", [32, 300])  # 300: more samples than a product sums at once
+@pytest.mark.parametrize("n_samples", [(620, 620), (621, 630), (630, 621)])
+@pytest.mark.parametrize("batch_size", [32, 300, 700])  # 300: more samples than a product sums at once
 @pytest.mark.parametrize("n_outputs", [1, 3])
-def test_runs_on_shared_data_and_seeds_train_as_if_alone(batch_size, n_outputs):
+def test_runs_on_shared_data_and_seeds_train_as_if_alone(n_samples, batch_size, n_outputs):
     """Two data sets, with three rates each, that leave one by one: batches are drawn once for each data set."""
 
-    def make_runs(datas):
+    def make_runs(datas, validations):
         return [
             make_run(
-                data, seed=4, batch_size=batch_size, learning_rate_init=0.01 * rate, max_iter=3 + rate, alpha=0.1 * rate
+                data,
+                seed=4,
+                validation=validation,
+                batch_size=min(batch_size, len(data.deps)),
+                learning_rate_init=0.01 * rate,
+                max_iter=3 + rate,
+                alpha=0.1 * rate,
             )
-            for data in datas
+            for data, validation in zip(datas, validations, strict=True)
             for rate in (1, 2, 3)
         ]
 
-    datas = [make_data(n_samples=620, n_outputs=n_outputs, seed=seed, weighted=seed == 1) for seed in range(2)]
-    together, alone = make_runs(datas), make_runs(datas)
+    datas = [
+        make_data(n_samples=number, n_outputs=n_outputs, seed=seed, weighted=seed == 1)
+        for seed, number in enumerate(n_samples)
+    ]
+    validations = [make_data(n_samples=number, n_outputs=n_outputs, seed=number) for number in (50, 53)]
+    together, alone = make_runs(datas, validations), make_runs(datas, validations)
     (stack,) = make_stacks(together)
-    assert stack == together
+    assert len(stack) == len(together)
     train(stack)
     for run in alone:
         train([run])
@@ -263,6 +274,7 @@ def test_runs_on_shared_data_and_seeds_train_as_if_alone(batch_size, n_outputs):
         torch.testing.assert_close(one.coeffs.flat, other.coeffs.flat, rtol=1e-9, atol=1e-12)
         assert one.n_epochs == other.n_epochs
         np.testing.assert_allclose(one.history.losses, other.history.losses, rtol=1e-9)
+        np.testing.assert_allclose(one.history.validation_losses, other.history.validation_losses, rtol=1e-9)
         assert torch.equal(one.generator.get_state(), other.generator.get_state())
 
 

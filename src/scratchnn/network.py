@@ -14,13 +14,23 @@ Every function works on one network or on a stack of them, because shapes may ha
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import pairwise
+from itertools import pairwise, starmap
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-Batch = tuple[Tensor, Tensor, Tensor | None]  # indeps, deps, and row weights (*models, n_samples) or None
+
+class Batch(NamedTuple):
+    """Samples, with weights ``(*models, n_samples)`` if they have any.
+
+    Where models have different numbers of samples, ``(*models,)``, rows of weight 0 fill up the shorter ones.
+    """
+
+    indeps: Tensor
+    deps: Tensor
+    weights: Tensor | None = None
+    counts: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -289,15 +299,19 @@ def calc_loss(
     deps: Tensor,
     weights: Tensor | None = None,
     loss: Loss = mean_absolute_error,
+    counts: Tensor | None = None,
 ) -> Tensor:
-    """Return the mean loss of each model, ``(*models,)``. Row ``weights``, ``(*models, n_samples)``, multiply."""
+    """Return the mean loss of each model, ``(*models,)``. Row ``weights``, ``(*models, n_samples)``, multiply.
+
+    ``counts``, ``(*models,)``, are the numbers of samples, where rows of weight 0 fill up the shorter ones.
+    """
     sums = [
         sum_losses(
             _check_logits(calc_layers(coeffs, block)[-1], block_deps), block_deps, block_weights, loss, coeffs.output
         )
-        for block, block_deps, block_weights in _row_blocks(indeps, deps, weights)
+        for block, block_deps, block_weights, _ in _row_blocks(indeps, deps, weights)
     ]
-    return reduce(torch.add, sums) / deps.shape[-2]
+    return reduce(torch.add, sums) / (deps.shape[-2] if counts is None else counts)
 
 
 def store_grads(
@@ -306,11 +320,14 @@ def store_grads(
     deps: Tensor,
     weights: Tensor | None = None,
     loss: Loss = mean_absolute_error,
+    counts: Tensor | None = None,
 ) -> Tensor:
     """Add the gradient of `calc_loss` to each coefficient's ``grad``, in place. Return the logits."""
     logits = []
+    if counts is not None and weights is not None:
+        weights = weights * (deps.shape[-2] / counts).unsqueeze(-1)
     share = 1 / deps.shape[-2]  # of a sample: the gradient is that of a mean
-    for block, block_deps, block_weights in _row_blocks(indeps, deps, weights):
+    for block, block_deps, block_weights, _ in _row_blocks(indeps, deps, weights):
         *layers, block_logits = calc_layers(coeffs, block)
         deltas = loss.slopes(_check_logits(block_logits, block_deps), block_deps, coeffs.output)
         if block_weights is not None:
@@ -352,12 +369,12 @@ def _row_blocks(indeps: Tensor, deps: Tensor, weights: Tensor | None, size: int 
     """Return the samples in blocks, so that the memory at work does not grow with their number."""
     n_samples = deps.shape[-2]
     if n_samples <= size:
-        return [(indeps, deps, weights)]
+        return [Batch(indeps, deps, weights)]
     starts = range(0, n_samples, size)
     narrow = torch.narrow_copy if indeps.is_sparse else torch.narrow
     axis = indeps.ndim - 2
     return (
-        (
+        Batch(
             narrow(indeps, axis, start, min(size, n_samples - start)),
             deps[..., start : start + size, :],
             None if weights is None else weights[..., start : start + size],
@@ -388,18 +405,19 @@ def execute_epoch(
 ) -> Tensor:
     """For each batch: loss, gradients, update, in place. Return the mean of the losses before each update."""
     with torch.no_grad():
-        n_samples, seen, sums = 0, [], []
-        for indeps, deps, weights in batches:
-            logits = store_grads(coeffs, indeps, deps, weights, loss)
+        n_samples: int | Tensor = 0
+        sums: list[Tensor] = []
+        seen: list[tuple[Tensor, Tensor, Tensor | None]] = []
+        for indeps, deps, weights, counts in starmap(Batch, batches):
+            logits = store_grads(coeffs, indeps, deps, weights, loss, counts)
             update(coeffs)
-            n_samples += deps.shape[-2]
-            seen.append((logits, deps, weights))
-            if len(seen) == 8:  # the losses of eight batches cost little more than those of one
+            n_samples = n_samples + (deps.shape[-2] if counts is None else counts)
+            # The losses of eight batches cost little more than those of one.
+            if seen and (len(seen) == 8 or (seen[-1][2] is None) != (weights is None)):
                 sums.append(_sum_seen(seen, loss, coeffs.output))
                 seen = []
-        if seen:
-            sums.append(_sum_seen(seen, loss, coeffs.output))
-        return reduce(torch.add, sums) / n_samples
+            seen.append((logits, deps, weights))
+        return reduce(torch.add, [*sums, _sum_seen(seen, loss, coeffs.output)]) / n_samples
 
 
 def _sum_seen(seen: list[tuple[Tensor, Tensor, Tensor | None]], loss: Loss, output: str) -> Tensor:
@@ -422,7 +440,7 @@ def train_model(
     coeffs = init_coeffs(indeps.shape[-1], n_hidden, deps.shape[-1], generator=generator)
     losses = []
     for _ in range(epochs):
-        losses.append(execute_epoch(coeffs, [(indeps, deps, None)], lambda coeffs: update_coeffs(coeffs, lr)).item())
+        losses.append(execute_epoch(coeffs, [Batch(indeps, deps)], lambda coeffs: update_coeffs(coeffs, lr)).item())
     return coeffs, losses
 
 

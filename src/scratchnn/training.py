@@ -246,19 +246,24 @@ def train(runs: Sequence[TrainingRun]) -> None:
 
 def make_stacks(runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
     """Deal the runs out to stacks that `train` takes, each of as many models as pay."""
-    kinds: dict[object, dict[object, list[TrainingRun]]] = {}
-    for run in runs:
-        source = (id(run.data), run.generator.get_state().numpy().tobytes())
-        kinds.setdefault(_get_kind(run), {}).setdefault(source, []).append(run)
+    kinds: dict[object, list[list[TrainingRun]]] = {}
+    for run in sorted(runs, key=lambda run: len(run.data.deps)):
+        groups = kinds.setdefault(_get_kind(run), [])
+        if not groups or len(run.data.deps) > 1.02 * len(groups[-1][0].data.deps) + 2:
+            groups.append([])
+        groups[-1].append(run)
     stacks = []
-    for sources in kinds.values():
+    for group in chain(*kinds.values()):
+        sources: dict[object, list[TrainingRun]] = {}
+        for run in group:
+            sources.setdefault((id(run.data), run.generator.get_state().numpy().tobytes()), []).append(run)
         by_size: dict[int, list[list[TrainingRun]]] = {}
         for alike in sources.values():
             for part in _deal(alike, count_models(alike[0])):
                 by_size.setdefault(len(part), []).append(part)
         for size, parts in by_size.items():
-            for group in _deal(parts, max(1, count_models(parts[0][0]) // size)):
-                stacks.append([run for part in group for run in part])
+            for dealt in _deal(parts, max(1, count_models(parts[0][0]) // size)):
+                stacks.append(list(chain(*dealt)))
     return stacks
 
 
@@ -283,10 +288,12 @@ def _get_kind(run: TrainingRun) -> object:
     if explain_alone(run) is not None:
         return id(run)
     settings, coeffs, validation = run.settings, run.coeffs, run.validation
+    n_steps = math.ceil(len(run.data.deps) / settings.batch_size)
     return (
-        (settings.loss, settings.solver, settings.batch_size, settings.nesterovs_momentum, settings.shuffle),
+        (settings.loss, settings.solver, settings.nesterovs_momentum, settings.shuffle),
+        (n_steps, settings.batch_size if n_steps > 1 else None),
         (coeffs.sizes, coeffs.activation, coeffs.output, coeffs.n_biases, coeffs.flat.dtype, coeffs.flat.device),
-        (run.data.indeps.shape, None if validation is None else validation.indeps.shape),
+        (run.data.indeps.shape[1], None if validation is None else validation.indeps.shape[1]),
     )
 
 
@@ -330,7 +337,10 @@ class _Stack:
         self.squares = torch.zeros_like(self.coeffs.flat[:, 0])  # of the weights, summed over an epoch's steps
         self.rates: list[float] = []
         self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
-        self.n_batch, self.decays = 1, self.penalties
+        n_samples = self._column([len(run.data.deps) for run in runs])
+        self.loss_penalties = (self.penalties / n_samples / 2).squeeze(-1)
+        self.n_batch: int | None = 1
+        self.decays = self.penalties
         solver_class = SOLVERS[settings[0].solver]
         state = {
             name: torch.stack([run.solver_state.get(name, torch.zeros_like(run.coeffs.flat)) for run in runs])
@@ -362,7 +372,6 @@ class _Stack:
 
     def _execute_epoch(self) -> list[TrainingRun]:
         histories = [run.history for run in self.runs]
-        n_samples = len(self.runs[0].data.deps)
         self.n_steps = 0
         self.squares.zero_()
         rates = [run.history.rate or 0.0 for run in self.runs]
@@ -373,9 +382,9 @@ class _Stack:
         finally:
             for history in histories:
                 history.n_updates += self.n_steps
-        for history in histories:
-            history.n_samples_seen += n_samples
-        losses.add_(self.squares * self.penalties[:, 0], alpha=0.5 / n_samples)
+        for run in self.runs:
+            run.history.n_samples_seen += len(run.data.deps)
+        losses.addcmul_(self.squares, self.loss_penalties)
         results = zip(losses.tolist(), self._calc_validation_losses(), self.flats, strict=True)
         ended = [run.end_epoch(*result) for run, result in zip(self.runs, results, strict=True)]
         return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
@@ -384,23 +393,26 @@ class _Stack:
         """Yield the minibatches of an epoch, gathered several at a time: that costs little more than one."""
         datas = [run.data for run in self.sources]
         orders = [run.draw_order() for run in self.sources]
-        n_samples, size = len(datas[0].deps), self.runs[0].settings.batch_size
+        numbers = [len(data.deps) for data in datas]
+        n_samples, size = max(numbers), max(run.settings.batch_size for run in self.sources)
         if size >= n_samples:
-            self._set_batch_size(n_samples)
-            yield self.training_batch
+            yield self._set_batch_size(self.training_batch)
             return
         n_rows = size
         if isinstance(datas[0].indeps, Tensor):
             row_bytes = len(datas) * datas[0].indeps.shape[-1] * datas[0].indeps.itemsize
             n_rows *= max(1, N_GATHERED_BYTES // (size * row_bytes))
-        for start in range(0, n_samples, n_rows):
-            rows = slice(start, start + n_rows)
+        # The last batch is one of its own if it must be filled up.
+        end = n_samples if min(numbers) == n_samples else (n_samples - 1) // size * size
+        for start in range(0, end, n_rows):
+            rows = slice(start, min(start + n_rows, end))
             gathered = _stack_rows(
                 datas, [rows if order is None else order[rows] for order in orders], share=self.share
             )
             for batch in [gathered] if n_rows == size else _split_batch(gathered, size):
-                self._set_batch_size(batch[1].shape[-2])
-                yield batch
+                yield self._set_batch_size(batch)
+        if end < n_samples:
+            yield self._set_batch_size(_fill_up(datas, orders, end, share=self.share))
 
     @cached_property
     def training_batch(self) -> Batch:
@@ -412,9 +424,14 @@ class _Stack:
         """All validation samples as one batch."""
         return _stack_whole([run.validation for run in self.runs if run.validation is not None])
 
-    def _set_batch_size(self, n_batch: int) -> None:
-        if n_batch != self.n_batch:
-            self.n_batch, self.decays = n_batch, self.penalties / n_batch
+    def _set_batch_size(self, batch: Batch) -> Batch:
+        """Return a batch, before which the penalty on each of its samples is worked out."""
+        if batch.counts is not None:
+            self.n_batch, self.decays = None, self.penalties / batch.counts.unsqueeze(-1)
+        elif batch.deps.shape[-2] != self.n_batch:
+            self.n_batch = batch.deps.shape[-2]
+            self.decays = self.penalties / self.n_batch
+        return batch
 
     def _update(self, coeffs: Coeffs) -> None:
         """Add the gradient of the L2 penalty, and let the solver change the coefficients, in place."""
@@ -432,7 +449,9 @@ class _Stack:
         if self.runs[0].validation is None:
             return [None] * len(self.runs)
         coeffs = _meet(self.plain_coeffs, self.runs[0].validation)
-        losses: list[float] = calc_loss(coeffs, *self.validation_batch, LOSSES[self.runs[0].settings.loss]).tolist()
+        indeps, deps, weights, counts = self.validation_batch
+        loss = LOSSES[self.runs[0].settings.loss]
+        losses: list[float] = calc_loss(coeffs, indeps, deps, weights, loss, counts).tolist()
         return losses
 
     def _store(self) -> None:
@@ -472,6 +491,8 @@ def _stack_whole(datas: Sequence[Data]) -> Batch:
     share = len(datas) // len(sources)
     if any(data is not sources[k // share] for k, data in enumerate(datas)):
         sources, share = list(datas), 1
+    if len({len(source.deps) for source in sources}) > 1:
+        return _fill_up(sources, [None] * len(sources), 0, share=share)
     return _stack_rows(sources, [slice(None)] * len(sources), share=share)
 
 
@@ -493,7 +514,21 @@ def _stack_rows(datas: Sequence[Data], rows: Sequence[slice | Tensor], *, share:
     if len(datas) > 1 and share > 1:
         deps = deps.repeat_interleave(share, 0)
         weights = None if weights is None else weights.repeat_interleave(share, 0)
-    return indeps, deps, weights
+    return Batch(indeps, deps, weights)
+
+
+def _fill_up(datas: Sequence[Data], orders: Sequence[Tensor | None], start: int, *, share: int) -> Batch:
+    """Return the rows from ``start`` on as a batch: where data have fewer than others, rows of weight 0 follow."""
+    numbers = [len(data.deps) for data in datas]
+    rows = []
+    for data, order, number in zip(datas, orders, numbers, strict=True):
+        own = (torch.arange(number, device=data.deps.device) if order is None else order)[start:]
+        rows.append(torch.cat([own, own.new_zeros(max(numbers) - number)]))
+    batch = _stack_rows(datas, rows, share=share)
+    counts = torch.tensor(numbers, device=batch.deps.device).sub_(start).repeat_interleave(share)
+    is_own = torch.arange(max(numbers) - start, device=counts.device) < counts.unsqueeze(-1)
+    weights = is_own.to(batch.deps.dtype) if batch.weights is None else batch.weights * is_own
+    return batch._replace(weights=weights, counts=counts.to(batch.deps.dtype))
 
 
 def _stack_tensors(sources: Sequence[Tensor | Rows], rows: Sequence[slice | Tensor], share: int) -> Tensor:
@@ -514,10 +549,10 @@ def _take(source: Tensor | Rows, rows: slice | Tensor) -> Tensor:
 
 
 def _split_batch(batch: Batch, size: int) -> Iterator[Batch]:
-    indeps, deps, weights = batch
+    indeps, deps, weights, _ = batch
     sizes = _count_sizes(deps.shape[-2], size)
     weight_parts = repeat(None) if weights is None else weights.split_with_sizes(sizes, -1)
-    return zip(indeps.split_with_sizes(sizes, -2), deps.split_with_sizes(sizes, -2), weight_parts, strict=False)
+    return map(Batch, indeps.split_with_sizes(sizes, -2), deps.split_with_sizes(sizes, -2), weight_parts)
 
 
 def _train_lbfgs(run: TrainingRun) -> None:
