@@ -136,8 +136,8 @@ class _Task:
 
     def __init__(self, conductor: "_Conductor", call: Callable[[], Any], callback: Callable[[Any], Any], depth: int):
         self.conductor, self.call, self.callback, self.depth = conductor, call, callback, depth
-        self.turn = threading.Semaphore(0)
-        self.back = threading.Semaphore(0)  # replaced by that of who resumes it
+        self.turn = _make_closed_lock()
+        self.back = _make_closed_lock()  # replaced by that of who resumes it
         self.waiter: _Task | None = None  # who needs the result
         self.run: TrainingRun | None = None  # what it has handed in
         self.warnings: warnings.catch_warnings[Any] | None = None  # the filters as it left them
@@ -193,6 +193,12 @@ class _Task:
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
+
+
+def _make_closed_lock() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
 
 
 class _Conductor:
@@ -292,7 +298,7 @@ class _Conductor:
 
     def _resume(self, task: _Task) -> None:
         """Give a task the turn until it passes it back. Each has warning filters of its own meanwhile."""
-        back = task.back = threading.Semaphore(0)
+        back = task.back = _make_closed_lock()
         with warnings.catch_warnings():
             if task.warnings is not None:
                 task.warnings.__exit__(None, None, None)
