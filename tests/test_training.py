@@ -238,7 +238,7 @@ def test_shuffling_draws_a_new_order_each_epoch_and_full_batches_draw_none():
     assert make_run(shuffle=False).draw_order() is None
 
 
-@pytest.mark.parametrize("n_samples", [(620, 620), (621, 630), (630, 621)])
+@pytest.mark.parametrize("n_samples", [(620, 620), (621, 630), (630, 621), (641, 641)])  # 641: a last batch of one row
 @pytest.mark.parametrize("batch_size", [32, 300, 700])  # 300: more samples than a product sums at once
 @pytest.mark.parametrize("n_outputs", [1, 3])
 def test_runs_on_shared_data_and_seeds_train_as_if_alone(n_samples, batch_size, n_outputs):

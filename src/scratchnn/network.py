@@ -207,12 +207,12 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
         return left @ right if right.ndim == 2 else torch.stack([matmul(left, each) for each in right])
     n_rows, n_inner = left.shape[-2:]
     n_columns = right.shape[-1]
+    if left.ndim == right.ndim == 3 and 1 < len(left) < len(right):
+        return _matmul_sources(left, right, block)
     if n_inner == 1:
         return left * right
     if right.ndim == 3 and left.ndim == 2:
         left = left.expand(len(right), n_rows, n_inner)  # shared by the models, not copied
-    elif left.ndim == right.ndim == 3 and 1 < len(left) < len(right):
-        return _matmul_sources(left, right, block)
     is_stack = left.ndim == right.ndim == 3 and len(left) == len(right)
     # A stack's products with vectors are not shared out, nor are small ones.
     is_safe_vector = (is_stack and len(left) > 1) or (n_rows * n_inner <= 4096 and left.is_contiguous())
