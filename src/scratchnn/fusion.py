@@ -117,6 +117,7 @@ def fused_fits(
         raise ValueError(f"n_jobs must go with a backend, got {n_jobs} and backend=None. Use backend='loky'.")
     report = FusionReport()
     conductor = _Conductor(report, bool(verbose))
+    _ambience.open()
     chosen: ParallelBackendBase = FusedBackend(conductor)
     if backend is not None:
         chosen = DealingBackend(backend, -1 if n_jobs is None else n_jobs, report)
@@ -125,6 +126,34 @@ def fused_fits(
             yield report
     finally:
         conductor.close()
+        _ambience.close()
+
+
+class _Ambience:
+    """Settings of the process that tasks change in turn: the last block to end restores what the first one found."""
+
+    def __init__(self) -> None:
+        self.lock, self.n_open = threading.Lock(), 0
+        self.n_threads = 1
+        self.warnings: warnings.catch_warnings[None] = warnings.catch_warnings()
+
+    def open(self) -> None:
+        with self.lock:
+            self.n_open += 1
+            if self.n_open == 1:
+                self.n_threads = torch.get_num_threads()
+                self.warnings = warnings.catch_warnings()
+                self.warnings.__enter__()
+
+    def close(self) -> None:
+        with self.lock:
+            self.n_open -= 1
+            torch.set_num_threads(self.n_threads)
+            if self.n_open == 0:
+                self.warnings.__exit__(None, None, None)
+
+
+_ambience = _Ambience()
 
 
 class _Cancelled(BaseException):
@@ -206,7 +235,6 @@ class _Conductor:
 
     def __init__(self, report: FusionReport, verbose: bool) -> None:
         self.report, self.verbose = report, verbose
-        self.n_threads = torch.get_num_threads()
         self.unstarted: deque[_Task] = deque()
         self.started: dict[_Task, None] = {}  # in order
         self.ready: deque[_Task] = deque()
@@ -241,7 +269,7 @@ class _Conductor:
     def train(self, runs: Sequence[TrainingRun], alone: str | None = None) -> None:
         """Train runs as one stack, in place, and report it."""
         start = time.perf_counter()
-        torch.set_num_threads(self.n_threads)
+        torch.set_num_threads(_ambience.n_threads)
         try:
             train(runs)
         finally:
@@ -274,9 +302,8 @@ class _Conductor:
                 self._resume(task)
 
     def close(self) -> None:
-        """End what has not ended, and restore the number of threads."""
+        """End what has not ended."""
         self.cancel([*self.unstarted, *self.started])
-        torch.set_num_threads(self.n_threads)
 
     def _get_own_task(self) -> _Task | None:
         task: _Task | None = getattr(_current, "task", None)
@@ -528,6 +555,7 @@ def _run_share(calls: list[Callable[[], Any]]) -> tuple[list[tuple[bool, Any]], 
     """Run calls in this process, fused. Return whether each succeeded, with its result or its error."""
     conductor = _Conductor(FusionReport(), verbose=False)
     tasks = [_Task(conductor, call, lambda result: None, depth=0) for call in calls]
+    _ambience.open()
     for task in tasks:
         conductor.submit(task)
     outcomes: list[tuple[bool, Any]] = []
@@ -540,5 +568,6 @@ def _run_share(calls: list[Callable[[], Any]]) -> tuple[list[tuple[bool, Any]], 
                 break
     finally:
         conductor.close()
+        _ambience.close()
     skipped = (False, RuntimeError("another task of this share failed first"))
     return outcomes + [skipped] * (len(tasks) - len(outcomes)), conductor.report.stacks
