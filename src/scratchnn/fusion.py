@@ -199,7 +199,7 @@ class _Task:
         self.turn.acquire()
         _current.task = self
         trainer.set(self._train)
-        torch.set_num_threads(1)  # pools of threads for every task would slow down everybody's
+        torch.set_num_threads(1)  # see _Conductor._resume
         try:
             if self.is_cancelled:
                 raise _Cancelled
@@ -250,12 +250,15 @@ class _Conductor:
     def wait_for(self, task: _Task) -> None:
         """Let others go on until the task has ended."""
         mine = self._get_own_task()
-        while not task.is_done:
-            if mine is None:
+        while mine is not None and not task.is_done:
+            task.waiter = mine
+            mine.pass_turn()
+        try:
+            while not task.is_done:
                 self._advance()
-            else:
-                task.waiter = mine
-                mine.pass_turn()
+        finally:
+            if mine is None:
+                torch.set_num_threads(_ambience.n_threads)
 
     def hand_in(self, task: _Task, run: TrainingRun) -> None:
         """Put a run among those to train next. Data that another run has are not kept twice."""
@@ -270,10 +273,7 @@ class _Conductor:
         """Train runs as one stack, in place, and report it."""
         start = time.perf_counter()
         torch.set_num_threads(_ambience.n_threads)
-        try:
-            train(runs)
-        finally:
-            torch.set_num_threads(1)
+        train(runs)
         stack = Stack(len(runs), time.perf_counter() - start, runs[0].coeffs.sizes, len(runs[0].data.deps), alone)
         self.report.stacks.append(stack)
         if self.verbose:
@@ -324,7 +324,11 @@ class _Conductor:
             raise RuntimeError("no task of fused_fits can go on: this is a bug in scratchnn, please report it")
 
     def _resume(self, task: _Task) -> None:
-        """Give a task the turn until it passes it back. Each has warning filters of its own meanwhile."""
+        """Give a task the turn until it passes it back. Each has warning filters of its own meanwhile.
+
+        And one thread of PyTorch's: pools of threads for every task would slow down everybody's.
+        """
+        torch.set_num_threads(1)
         back = task.back = _make_closed_lock()
         with warnings.catch_warnings():
             if task.warnings is not None:
