@@ -48,7 +48,7 @@ class Stack:
 
 @dataclass
 class FusionReport:
-    """What `fused_fits` trained, in the order of training."""
+    """What the tasks of `fused_fits` trained, in the order of training, but for fits that raised."""
 
     stacks: list[Stack] = field(default_factory=list)
 
@@ -71,7 +71,7 @@ class FusionReport:
 def fused_fits(
     *, backend: str | None = None, n_jobs: int | None = None, verbose: bool | int = False
 ) -> Iterator[FusionReport]:
-    """Train all networks that scikit-learn fits inside this context together, with the same results.
+    """Train the networks that scikit-learn's parallel tasks fit inside this context together, with the same results.
 
     Parameters
     ----------
@@ -96,7 +96,9 @@ def fused_fits(
     Notes
     -----
     The ``n_jobs`` of what runs inside is not used: tasks take turns, and training uses PyTorch's threads. Times that
-    scikit-learn measures, such as ``mean_fit_time``, count the wait for the others.
+    scikit-learn measures, such as ``mean_fit_time``, count the wait for the others. What is fitted in no task of
+    joblib, such as the final ``refit`` of a search, trains as ever, and is not in the report. ``joblib.Parallel``
+    cannot return a generator inside.
 
     Examples
     --------
@@ -170,7 +172,7 @@ class _Task:
         self.waiter: _Task | None = None  # who needs the result
         self.run: TrainingRun | None = None  # what it has handed in
         self.warnings: warnings.catch_warnings[Any] | None = None  # the filters as it left them
-        self.is_done = self.is_cancelled = self.is_dispatching = False
+        self.is_done = self.is_cancelled = self.is_dispatching = self.has_turn = False
         self.result: Any = None
         self.error: BaseException | None = None  # what the call raised
         self.failure: Exception | None = None  # what the training of the run raised
@@ -190,6 +192,7 @@ class _Task:
         """Let others go on, until resumed. Raises _Cancelled if nobody waits for the result any more."""
         self.warnings = warnings.catch_warnings()
         self.warnings.__enter__()
+        self.has_turn = False
         self.back.release()
         self.turn.acquire()
         if self.is_cancelled:
@@ -209,6 +212,7 @@ class _Task:
         except BaseException as error:
             self.error = error
         self.conductor.end(self)
+        self.has_turn = False
         self.back.release()
 
     def _train(self, run: TrainingRun) -> None:
@@ -333,12 +337,14 @@ class _Conductor:
         with warnings.catch_warnings():
             if task.warnings is not None:
                 task.warnings.__exit__(None, None, None)
-            task.turn.release()
             interrupt: BaseException | None = None
-            while True:
+            is_given, task.has_turn = False, True
+            while task.has_turn:
                 try:
+                    if not is_given:
+                        is_given = True
+                        task.turn.release()
                     back.acquire()
-                    break
                 except BaseException as error:  # Ctrl-C: the turn must come back first
                     interrupt = error
             if interrupt is not None:
