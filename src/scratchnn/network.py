@@ -14,7 +14,7 @@ Every function works on one network or on a stack of them, because shapes may ha
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import pairwise, starmap
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -207,15 +207,16 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
         return left @ right if right.ndim == 2 else torch.stack([matmul(left, each) for each in right])
     n_rows, n_inner = left.shape[-2:]
     n_columns = right.shape[-1]
-    if left.ndim == right.ndim == 3 and 1 < len(left) < len(right):
+    n_left, n_right = left.shape[0], right.shape[0]  # len takes longer, which counts for small networks
+    is_stack = left.ndim == right.ndim == 3 and n_left == n_right
+    if left.ndim == right.ndim == 3 and 1 < n_left < n_right:
         return _matmul_sources(left, right, block)
     if n_inner == 1:
         return left * right
     if right.ndim == 3 and left.ndim == 2:
-        left = left.expand(len(right), n_rows, n_inner)  # shared by the models, not copied
-    is_stack = left.ndim == right.ndim == 3 and len(left) == len(right)
+        left, is_stack = left.expand(n_right, n_rows, n_inner), True  # shared by the models, not copied
     # A stack's products with vectors are not shared out, nor are small ones.
-    is_safe_vector = (is_stack and len(left) > 1) or (n_rows * n_inner <= 4096 and left.is_contiguous())
+    is_safe_vector = (is_stack and n_right > 1) or (n_rows * n_inner <= 4096 and left.is_contiguous())
     if n_inner <= block and ((n_columns > 1 and n_rows > 1) or (n_columns == 1 and is_safe_vector)):
         # bmm has less to find out than matmul, which counts for small networks.
         return torch.bmm(left, right) if is_stack else left @ right
@@ -408,7 +409,8 @@ def execute_epoch(
         n_samples: int | Tensor = 0
         sums: list[Tensor] = []
         seen: list[tuple[Tensor, Tensor, Tensor | None]] = []
-        for indeps, deps, weights, counts in starmap(Batch, batches):
+        for batch in batches:
+            indeps, deps, weights, counts = batch if len(batch) == 4 else Batch(*batch)
             logits = store_grads(coeffs, indeps, deps, weights, loss, counts)
             update(coeffs)
             n_samples = n_samples + (deps.shape[-2] if counts is None else counts)
