@@ -12,7 +12,7 @@ from ._tables import Array, Features, Table, count_block_rows, to_tensor
 from .network import OUTPUTS, Coeffs, Layers, calc_layers
 
 LEAST_FROM_ONE = float(np.finfo(np.float64).epsneg)  # from 1 to the next smaller number
-N_SMALL_ROWS = 500  # up to so many rows, dtype="auto" trains in the precision of X
+N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
 
 
 def resolve_device(device: str | torch.device) -> torch.device:

@@ -104,7 +104,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Where to compute: 'cpu', 'cuda', 'cuda:1', ...; 'auto' is CUDA where there is one. The fitted model is NumPy
         arrays and can be used on any machine.
     dtype : {'auto', 'float32', 'float64'}, default='auto'
-        Precision of training. 'auto' keeps that of X where it costs little (up to 500 rows) or matters ('lbfgs'), and
+        Precision of training. 'auto' keeps that of X where it costs little (up to 100 rows) or matters ('lbfgs'), and
         is float32 otherwise.
     scoring : str or callable, default='loss'
         What early stopping watches: 'loss' (minus the validation loss), or any scorer of scikit-learn.
