@@ -138,7 +138,8 @@ def flatten(result):
     if isinstance(result, list | tuple):
         return [value for part in result for value in flatten(part)]
     if hasattr(result, "cv_results_"):
-        scores = {name: value for name, value in result.cv_results_.items() if not name.startswith("param")}
+        # Ranks are left out, as equal scores that round differently have none that is the right one.
+        scores = {name: value for name, value in result.cv_results_.items() if not name.startswith(("param", "rank"))}
         return flatten(scores) + (flatten(result.best_estimator_.predict_proba(X)) if result.refit else [])
     if hasattr(result, "predict_proba"):
         return flatten(result.predict_proba(X))

@@ -227,7 +227,7 @@ def test_rows_to_predict_must_be_finite(iris, value, name, dtype):
 
 
 def test_rows_to_predict_may_have_a_sum_that_is_not_finite(iris):
-    classifier = ScratchNNClassifier((), max_iter=1, standardize=False).fit(iris[0], iris[1] > 0)
+    classifier = ScratchNNClassifier((), max_iter=1, standardize=False, dtype="float64").fit(iris[0], iris[1] > 0)
     X = np.full((3, 4), 1e308)
     np.testing.assert_allclose(classifier.decision_function(X), X @ classifier.coef_[0], rtol=1e-12)
 

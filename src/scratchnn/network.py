@@ -218,8 +218,7 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     # A stack's products with vectors are not shared out, nor are small ones.
     is_safe_vector = (is_stack and n_right > 1) or (n_rows * n_inner <= 4096 and left.is_contiguous())
     if n_inner <= block and ((n_columns > 1 and n_rows > 1) or (n_columns == 1 and is_safe_vector)):
-        # bmm has less to find out than matmul, which counts for small networks.
-        return torch.bmm(left, right) if is_stack else left @ right
+        return _multiply_stacks(left, right) if is_stack else left @ right
     if n_columns == 1 and n_inner <= block:
         return (left * right.mT).sum(-1, keepdim=True)
     if n_rows == 1:
@@ -233,6 +232,13 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
         end = max(1, n_blocks // 2) * block
         result = matmul(left[..., :end], right[..., :end, :], block)
     return result if end == n_inner else result.add_(matmul(left[..., end:], right[..., end:, :], block))
+
+
+def _multiply_stacks(left: Tensor, right: Tensor) -> Tensor:
+    # bmm has less to find out than matmul, which counts for small networks.
+    if right.shape[-1] < 16 <= right.shape[0]:  # BLAS is several times as fast with few rows as with few columns
+        return torch.bmm(right.mT, left.mT).mT
+    return torch.bmm(left, right)
 
 
 def _matmul_sources(left: Tensor, right: Tensor, block: int) -> Tensor:
@@ -425,7 +431,9 @@ def execute_epoch(
 def _sum_seen(seen: list[tuple[Tensor, Tensor, Tensor | None]], loss: Loss, output: str) -> Tensor:
     logits, deps, weights = zip(*seen, strict=True)
     joined_weights = None if weights[0] is None else torch.cat(weights, -1)
-    return sum_losses(torch.cat(logits, -2), torch.cat(deps, -2), joined_weights, loss, output)
+    # Along columns: losses work on those, see `apply_to_rows`.
+    joined_logits = torch.cat([each.mT for each in logits], -1).mT
+    return sum_losses(joined_logits, torch.cat(deps, -2), joined_weights, loss, output)
 
 
 def train_model(
