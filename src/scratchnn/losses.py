@@ -14,7 +14,7 @@ from .network import OUTPUTS, Loss, apply_to_rows, mean_absolute_error
 def _log_losses(logits: Tensor, deps: Tensor, output: str) -> Tensor:
     """Return ``-log(pred)`` of the true class, from logits: finite and exact where probabilities round to 0 or 1."""
     if output == "softmax":
-        return apply_to_rows(F.log_softmax, logits).mul_(deps).neg_()
+        return (apply_to_rows(F.log_softmax, logits) * deps).neg_()
     margins = torch.addcmul(logits, logits, deps, value=-2)  # the logit of the class that is not the true one
     return F.softplus(margins, threshold=40)
 

@@ -76,7 +76,7 @@ def apply_to_rows(function: Callable[..., Tensor], values: Tensor) -> Tensor:
     """Return ``function(values, dim=-1)``. PyTorch is several times slower along short rows than along columns."""
     if values.shape[-1] > 32:
         return function(values, dim=-1)
-    return function(values.mT.contiguous(), dim=-2).mT.contiguous()
+    return function(values.mT.contiguous(), dim=-2).mT
 
 
 OUTPUTS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -198,27 +198,35 @@ def init_coeffs(
 
 
 def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
-    """Return ``left @ right``, with bits that do not depend on how many threads BLAS uses.
+    """Return ``left @ right``, with bits that do not depend on how many threads BLAS uses, but in large stacks.
 
     BLAS shares out long sums and products with vectors among its threads, and the rounding changes with the shares.
     So a long sum goes block by block, and a vector goes without BLAS, unless the product is small.
+
+    A stack's ``left`` may also be that of one model, which all the others share, or there may be one for each so many
+    successive models.
     """
     if left.is_sparse:
         return left @ right if right.ndim == 2 else torch.stack([matmul(left, each) for each in right])
     n_rows, n_inner = left.shape[-2:]
-    n_columns = right.shape[-1]
-    n_left, n_right = left.shape[0], right.shape[0]  # len takes longer, which counts for small networks
-    is_stack = left.ndim == right.ndim == 3 and n_left == n_right
-    if left.ndim == right.ndim == 3 and 1 < n_left < n_right:
-        return _matmul_sources(left, right, block)
+    if right.ndim == 3 and right.shape[0] >= 16:
+        return _multiply_stacks(left, right)
     if n_inner == 1:
         return left * right
-    if right.ndim == 3 and left.ndim == 2:
-        left, is_stack = left.expand(n_right, n_rows, n_inner), True  # shared by the models, not copied
+    n_columns, n_models = right.shape[-1], right.shape[0]  # len takes longer, which counts for small networks
+    if right.ndim == 3:
+        left = left.expand(n_models, n_rows, n_inner) if left.ndim == 2 else left
+        if left.shape[0] < n_models:
+            left = left.repeat_interleave(n_models // left.shape[0], 0)
+    else:
+        # Copied, because BLAS rounds products with a transposed right side differently per number of threads.
+        right = right.contiguous()
+    is_stack = right.ndim == 3
     # A stack's products with vectors are not shared out, nor are small ones.
-    is_safe_vector = (is_stack and n_right > 1) or (n_rows * n_inner <= 4096 and left.is_contiguous())
+    is_safe_vector = (is_stack and n_models > 1) or (n_rows * n_inner <= 4096 and left.is_contiguous())
     if n_inner <= block and ((n_columns > 1 and n_rows > 1) or (n_columns == 1 and is_safe_vector)):
-        return _multiply_stacks(left, right) if is_stack else left @ right
+        # bmm has less to find out than matmul, which counts for small networks.
+        return torch.bmm(left, right) if is_stack else left @ right
     if n_columns == 1 and n_inner <= block:
         return (left * right.mT).sum(-1, keepdim=True)
     if n_rows == 1:
@@ -235,22 +243,22 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
 
 
 def _multiply_stacks(left: Tensor, right: Tensor) -> Tensor:
-    # bmm has less to find out than matmul, which counts for small networks.
-    if right.shape[-1] < 16 <= right.shape[0]:  # BLAS is several times as fast with few rows as with few columns
-        return torch.bmm(right.mT, left.mT).mT
-    return torch.bmm(left, right)
+    """Multiply many matrices. The values of a layer come out with the samples last in memory.
 
-
-def _matmul_sources(left: Tensor, right: Tensor, block: int) -> Tensor:
-    """Multiply each of ``left`` with its share of ``right``."""
-    result = right.new_empty(len(right), left.shape[-2], right.shape[-1])
-    share = len(right) // len(left)
-    for source, rights, part in zip(left, right.split(share), result.split(share), strict=True):
-        if source.shape[-1] <= block:
-            torch.bmm(source.expand(share, *source.shape), rights, out=part)
-        else:
-            part.copy_(matmul(source, rights, block))
-    return result
+    BLAS is several times as fast with few long rows as with long columns, and so is what follows. Models that share
+    their ``left`` are one wide product.
+    """
+    n_models, n_inner, n_columns = right.shape
+    if left.ndim == 2:
+        left = left.unsqueeze(0)
+    n_sources, n_rows = left.shape[:2]
+    if n_sources == n_models:
+        return (torch.bmm(right.mT, left.mT) if n_inner > 1 else right.mT * left.mT).mT
+    wide = right.unflatten(0, (n_sources, -1)).movedim(1, 2).flatten(2)
+    if n_rows < n_inner:
+        result: Tensor = torch.bmm(left, wide).unflatten(2, (-1, n_columns)).movedim(2, 1).flatten(0, 1)
+        return result
+    return torch.bmm(wide.mT, left.mT).view(n_models, n_columns, n_rows).mT
 
 
 def calc_layers(coeffs: Coeffs | Layers, indeps: Tensor) -> list[Tensor]:
@@ -358,8 +366,7 @@ def _backpropagate(coeffs: Coeffs, layers: list[Tensor], deltas: Tensor, share: 
         if bias_grad is not None:
             bias_grad.add_(deltas.sum(-2, keepdim=True), alpha=share)
         if layer > 0:
-            # Copied, because BLAS rounds products with a transposed right side differently per number of threads.
-            deltas = backward(matmul(deltas, coeffs.weights[layer].mT.contiguous()), inputs)
+            deltas = backward(matmul(deltas, coeffs.weights[layer].mT), inputs)
 
 
 def _add_product(grads: Tensor, inputs: Tensor, deltas: Tensor, share: float) -> None:

@@ -20,7 +20,7 @@ from .network import Batch, Coeffs, calc_loss, execute_epoch, get_grads, store_g
 from .solvers import SGD, SOLVERS, Adam, minimize_lbfgs
 
 N_GATHERED_BYTES = 2**20  # what minibatches are gathered at a time: it stays in the cache
-N_STACK_BYTES = {"cpu": 2**21, "cuda": 2**30}  # of a stack's values of one batch
+N_STACK_BYTES = {"cpu": 2**22, "cuda": 2**30}  # of a stack's values of one batch
 
 
 T = TypeVar("T")
