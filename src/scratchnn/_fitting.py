@@ -27,8 +27,10 @@ from ._validation import (
     check_weights,
     make_canonical,
     split_validation,
+    weigh_classes,
 )
 from .network import Coeffs, init_coeffs
+from .solvers import SCHEDULES
 from .training import Data, History, TrainingRun, train_run
 
 Scales = tuple[Array | None, Array | None]  # mean and scale of the columns, (n_features,) each, or None
@@ -107,6 +109,7 @@ def fit_network(
     """
     early_stopping = estimator.early_stopping and not incremental
     state = _get_state(estimator, goes_on)
+    table, validation = weigh_classes(estimator.class_weight, labels, table, validation)
     if early_stopping and validation is None:
         codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
         held_out = split_validation(replace(table, y=codes), estimator.validation_fraction, state.seed)
@@ -115,8 +118,11 @@ def fit_network(
     if estimator.standardize:
         known = (estimator.mean_, estimator.scale_) if goes_on and estimator.scale_ is not None else None
         scales = _find_scales(table, state, known, incremental)
+    params = {name: getattr(estimator, name) for name in CONSTRAINTS}
+    if incremental and params["learning_rate"] in SCHEDULES:  # nobody knows how many calls will come
+        params["learning_rate"] = "constant"
     run = _make_run(
-        {name: getattr(estimator, name) for name in CONSTRAINTS},
+        params,
         table,
         validation,
         labels,

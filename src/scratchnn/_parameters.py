@@ -11,6 +11,7 @@ from sklearn.metrics import get_scorer_names
 from ._sklearn import Interval, Options, StrOptions
 from .losses import LOSSES
 from .network import ACTIVATIONS
+from .solvers import SCHEDULES
 from .training import Settings
 
 CONSTRAINTS: dict[str, list[Any]] = {
@@ -19,7 +20,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "solver": [StrOptions({"adam", "sgd", "lbfgs"})],
     "alpha": [Interval(Real, 0, None, closed="left")],
     "batch_size": [StrOptions({"auto", "full"}), Interval(Integral, 1, None, closed="left")],
-    "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"})],
+    "learning_rate": [StrOptions({"constant", "invscaling", "adaptive", *SCHEDULES})],
     "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
     "power_t": [Interval(Real, 0, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
@@ -37,7 +38,9 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "epsilon": [Interval(Real, 0, None, closed="neither")],
     "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
     "max_fun": [Interval(Integral, 1, None, closed="left")],
-    "loss": [StrOptions(set(LOSSES))],
+    "loss": [StrOptions(set(LOSSES)), callable],
+    "dropout": [Interval(Real, 0, 1, closed="left")],
+    "class_weight": [dict, list, StrOptions({"balanced"}), None],
     "standardize": ["boolean"],
     "init": [StrOptions({"glorot_uniform", "he_uniform", "scratch"})],
     "hidden_bias": ["boolean"],
@@ -71,8 +74,12 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 def make_settings(params: dict[str, Any], n_samples: int, max_iter: int, early_stopping: bool) -> Settings:
     """Return how to train on ``n_samples`` rows, from the (valid) parameters of the estimator."""
-    batch_size = params["batch_size"]
-    solver = params["solver"]
+    batch_size, solver, schedule = params["batch_size"], params["solver"], params["learning_rate"]
+    if solver == "lbfgs" and params["dropout"]:
+        raise ValueError(
+            f"dropout must be 0 with solver='lbfgs', which needs the same loss at every step, got {params['dropout']}. "
+            "Use solver='adam', or alpha against overfitting."
+        )
     if not isinstance(batch_size, str) and batch_size > n_samples:
         warnings.warn(
             f"batch_size={batch_size} is larger than the {n_samples} training rows, which make one batch. Lower it, or "
@@ -83,7 +90,7 @@ def make_settings(params: dict[str, Any], n_samples: int, max_iter: int, early_s
     patience = np.inf if solver == "lbfgs" and not early_stopping else params["n_iter_no_change"]
     resolved: dict[str, Any] = {
         "batch_size": {"auto": min(200, n_samples), "full": n_samples}.get(batch_size) or min(batch_size, n_samples),
-        "learning_rate": params["learning_rate"] if solver == "sgd" else "constant",
+        "learning_rate": schedule if solver == "sgd" or (solver == "adam" and schedule in SCHEDULES) else "constant",
         "max_iter": max_iter,
         "early_stopping": early_stopping,
         "n_iter_no_change": patience,

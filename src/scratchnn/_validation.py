@@ -1,5 +1,6 @@
 """Checks of what users pass to `fit`, beyond those of scikit-learn, and the validation split."""
 
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from scipy import sparse
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from ._convert import Labels
@@ -80,6 +82,51 @@ def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
     if not checked.any():
         raise ValueError(f"{name} must have a positive value, got only zeros. {remedy}")
     return checked
+
+
+def weigh_classes(
+    class_weight: Any, labels: Labels, table: Table, validation: Table | None
+) -> tuple[Table, Table | None]:
+    """Return both tables with the weights of classes, as ``class_weight`` and the training table give them, in theirs.
+
+    With multilabel targets, the weights of a row's labels are multiplied.
+    """
+    if class_weight is None:
+        return table, validation
+    if labels.multilabel:
+        columns = list(table.y.T)
+        specs = [class_weight] * len(columns) if class_weight == "balanced" else class_weight
+        if not isinstance(specs, list) or len(specs) != len(columns):
+            raise ValueError(
+                f"class_weight must be 'balanced' or a list of {len(columns)} dicts, one for each label, got "
+                f"{class_weight!r}. Pass one such as [{{0: 1, 1: 5}}, ...]."
+            )
+    elif isinstance(class_weight, list):
+        raise ValueError(
+            f"class_weight must be a dict, 'balanced' or None for targets of one column, got {class_weight!r}. A "
+            "list is for multilabel targets."
+        )
+    else:
+        columns, specs = [table.y], [class_weight]
+    of_labels = []
+    for column, spec in zip(columns, specs, strict=True):
+        classes = np.unique(column) if labels.multilabel or spec == "balanced" else labels.classes
+        of_classes = compute_class_weight(spec, classes=classes, y=column, sample_weight=table.weights)
+        if not (np.isfinite(of_classes).all() and (of_classes >= 0).all()):
+            raise ValueError(
+                f"class_weight must have finite weights that are not negative, got {spec!r}. Use 0 to leave a class "
+                "out."
+            )
+        of_labels.append((classes, of_classes))
+
+    def weigh(rows: Table) -> Table:
+        weights = np.ones(len(rows)) if rows.weights is None else rows.weights
+        for column, (classes, of_classes) in zip(rows.y.T if labels.multilabel else [rows.y], of_labels, strict=True):
+            places = np.searchsorted(classes, column).clip(max=len(classes) - 1)
+            weights = weights * np.where(classes[places] == column, of_classes[places], 1.0)
+        return replace(rows, weights=weights)
+
+    return weigh(table), None if validation is None else weigh(validation)
 
 
 def make_canonical(X: Features) -> Features:

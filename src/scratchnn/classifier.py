@@ -42,7 +42,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     hidden_layer_sizes : int or array-like of int, default=(100,)
         Number of neurons in each hidden layer. ``()`` is logistic regression.
-    activation : {'relu', 'tanh', 'logistic', 'identity'}, default='relu'
+    activation : {'relu', 'tanh', 'logistic', 'identity', 'leaky_relu', 'gelu', 'silu'}, default='relu'
         Activation of the hidden layers.
     solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
         'adam' and 'sgd' go over minibatches; 'lbfgs' (scipy's) takes all rows at each step, and suits small tables.
@@ -51,9 +51,12 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         layer it is LogisticRegression's ``1 / C``.
     batch_size : int, 'auto' or 'full', default='auto'
         Rows per minibatch. 'auto' is ``min(200, n_samples)``, 'full' all rows.
-    learning_rate : {'constant', 'invscaling', 'adaptive'}, default='constant'
-        Schedule of solver 'sgd': 'invscaling' divides ``learning_rate_init`` by ``(t_ + 1) ** power_t`` after each
-        epoch, 'adaptive' divides the rate by 5 whenever ``n_iter_no_change`` epochs bring no improvement.
+    learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle'}, default='constant'
+        Schedule of the rate. With 'sgd' and 'adam', from step to step over the ``max_iter`` epochs of a call of `fit`:
+        'cosine' lets it fall to zero, 'one_cycle' rise for 30 % of the steps and then fall. `partial_fit`, which cannot
+        know how many calls will come, keeps ``learning_rate_init``. With 'sgd' only, as in MLPClassifier: 'invscaling'
+        divides ``learning_rate_init`` by ``(t_ + 1) ** power_t`` after each epoch, 'adaptive' divides the rate by 5
+        whenever ``n_iter_no_change`` epochs bring no improvement.
     learning_rate_init : float, default=0.001
         Learning rate at the start, of 'adam' and 'sgd'.
     power_t : float, default=0.5
@@ -90,9 +93,18 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Epochs without an improvement of ``tol`` after which training stops.
     max_fun : int, default=15000
         Most evaluations of the loss by 'lbfgs'.
-    loss : {'log_loss', 'mae', 'brier'}, default='log_loss'
+    loss : {'log_loss', 'mae', 'brier'} or callable, default='log_loss'
         What training minimizes, as a mean over rows: ``-log`` of the probability of the true class, its distance to
-        1, or that squared. Several labels are summed.
+        1, or that squared. Several labels are summed. A function of logits and targets (zeros and ones), tensors of
+        shape (n_samples, n_outputs), returns a tensor with a value for each sample or each output; autograd finds its
+        slopes.
+    dropout : float, default=0.0
+        Share of the values of the hidden layers that each step of training sets to zero, the others being divided by
+        ``1 - dropout``. Not for 'lbfgs'.
+    class_weight : dict, 'balanced', list of dict or None, default=None
+        Weight of each class, which multiplies the rows' ``sample_weight``, in training and in the validation loss and
+        score; classes that a dict leaves out have weight 1. 'balanced' gives all classes of the training data the same
+        total weight. For multilabel targets, a list with a dict for each label, whose weights are multiplied.
     standardize : bool, default=True
         Whether to centre and scale the columns inside, in the precision of X (sparse ones: to scale them). Raw columns
         then learn as well as scaled ones.
@@ -192,7 +204,9 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         epsilon: float = 1e-8,
         n_iter_no_change: float = 10,
         max_fun: int = 15000,
-        loss: str = "log_loss",
+        loss: Any = "log_loss",
+        dropout: float = 0.0,
+        class_weight: Any = None,
         standardize: bool = True,
         init: str = "glorot_uniform",
         hidden_bias: bool = True,
@@ -224,6 +238,8 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.n_iter_no_change = n_iter_no_change
         self.max_fun = max_fun
         self.loss = loss
+        self.dropout = dropout
+        self.class_weight = class_weight
         self.standardize = standardize
         self.init = init
         self.hidden_bias = hidden_bias
@@ -350,6 +366,12 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         AttributeError
             With ``early_stopping`` or solver 'lbfgs', which need all the data.
         """
+        if isinstance(self.class_weight, str):
+            raise ValueError(
+                f"class_weight must be a dict or None for partial_fit, which sees one part of the data at a time, got "
+                f"{self.class_weight!r}. Pass compute_class_weight('balanced', classes=..., y=...) of all targets as a "
+                "dict."
+            )
         goes_on = hasattr(self, "coefs_")
         check_partial_fit_first_call(self, classes)
         table, multilabel = validate_table(self, X, y, sample_weight, reset=not goes_on)

@@ -4,6 +4,8 @@ Shapes are those of ``network``: all are ``(*models, n_samples, n_outputs)``, an
 ``output`` says what turns logits into probabilities, "logistic" or "softmax". Targets must be 0 or 1.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -45,3 +47,33 @@ LOSSES = {
     "mae": mean_absolute_error,
     "brier": Loss(_squared_errors, _squared_error_slopes),
 }
+
+
+def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """Return the loss of a name, or one made of a function of logits and targets, with slopes by autograd."""
+    if isinstance(loss, str):
+        return LOSSES[loss]
+
+    def calc_slopes(logits: Tensor, deps: Tensor, output: str) -> Tensor:
+        with torch.inference_mode(False), torch.enable_grad():
+            leaf = logits.clone().requires_grad_()
+            (slopes,) = torch.autograd.grad(_call_on_each(loss, leaf, deps.clone()).sum(), leaf)
+        return slopes
+
+    return Loss(lambda logits, deps, output: _call_on_each(loss, logits, deps), calc_slopes)
+
+
+def _call_on_each(function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, deps: Tensor) -> Tensor:
+    """Call a function of matrices, (n_samples, n_outputs), on each model's."""
+    if logits.ndim == 3:
+        pairs = zip(logits, deps.expand_as(logits), strict=True)
+        return torch.stack([_call_on_each(function, *pair) for pair in pairs])
+    values = function(logits, deps)
+    if not isinstance(values, Tensor) or values.shape not in (logits.shape, logits.shape[:1]):
+        raise ValueError(
+            "loss, a function of logits and targets, must return a tensor with a value for each sample, "
+            f"({len(logits)},), or each output, {tuple(logits.shape)}, got "
+            f"{f'shape {tuple(values.shape)}' if isinstance(values, Tensor) else type(values).__name__}. Leave sums "
+            "and means to training: reduction='none'."
+        )
+    return values if values.ndim == 2 else values.unsqueeze(-1)

@@ -11,6 +11,7 @@ Every function works on one network or on a stack of them, because shapes may ha
 - ``deps``, the targets, and whatever is computed per sample, ``(*models, n_samples, n_outputs)``.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -18,19 +19,22 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
 class Batch(NamedTuple):
     """Samples, with weights ``(*models, n_samples)`` if they have any.
 
-    Where models have different numbers of samples, ``(*models,)``, rows of weight 0 fill up the shorter ones.
+    Where models have different numbers of samples, ``counts``, ``(*models,)``, rows of weight 0 fill up the shorter
+    ones. ``masks`` are factors of the hidden layers' values, ``(*models, n_samples, width)`` each: dropout.
     """
 
     indeps: Tensor
     deps: Tensor
     weights: Tensor | None = None
     counts: Tensor | None = None
+    masks: list[Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,10 @@ class Loss:
 
 
 class Activation(NamedTuple):
-    """What a hidden layer applies to its sums, and the chain rule back through it, written with its result.
+    """What a hidden layer applies to its sums, and the chain rule back through it.
 
-    Both change their first argument in place, and return it.
+    ``forward`` takes the sums, and may overwrite them. ``backward`` takes the gradient with respect to the result,
+    which it may overwrite, and what ``forward`` left of the sums.
     """
 
     forward: Callable[[Tensor], Tensor]
@@ -64,11 +69,24 @@ def _backward_relu(grads: Tensor, hidden: Tensor) -> Tensor:
     return grads
 
 
+def _backward_gelu(grads: Tensor, sums: Tensor) -> Tensor:
+    density = torch.exp(-sums * sums / 2) / math.sqrt(2 * math.pi)
+    return grads.mul_(torch.special.ndtr(sums) + sums * density)
+
+
+def _backward_silu(grads: Tensor, sums: Tensor) -> Tensor:
+    gates = torch.sigmoid(sums)
+    return grads.mul_(gates * (1 + sums * (1 - gates)))
+
+
 ACTIVATIONS = {
     "relu": Activation(torch.relu_, _backward_relu),
     "tanh": Activation(torch.tanh_, lambda grads, hidden: grads.mul_(1 - hidden * hidden)),
     "logistic": Activation(torch.sigmoid_, lambda grads, hidden: grads.mul_(hidden).mul_(1 - hidden)),
     "identity": Activation(lambda sums: sums, lambda grads, hidden: grads),
+    "leaky_relu": Activation(F.leaky_relu_, lambda grads, hidden: torch.where(hidden > 0, grads, 0.01 * grads)),
+    "gelu": Activation(F.gelu, _backward_gelu),
+    "silu": Activation(F.silu, _backward_silu),
 }
 
 
@@ -263,15 +281,25 @@ def _multiply_stacks(left: Tensor, right: Tensor) -> Tensor:
 
 def calc_layers(coeffs: Coeffs | Layers, indeps: Tensor) -> list[Tensor]:
     """Forward pass: the values of every layer, ``(*models, n_samples, width)``, from the inputs to the logits."""
-    layers, values = [indeps], indeps
-    for weight, bias in zip(coeffs.weights, coeffs.biases, strict=True):
-        if values is not indeps:
-            ACTIVATIONS[coeffs.activation].forward(values)
-        values = matmul(values, weight)
+    return _calc_layers(coeffs, indeps, None)[0]
+
+
+def _calc_layers(
+    coeffs: Coeffs | Layers, indeps: Tensor, masks: list[Tensor] | None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the values of every layer, and for the way back what the activations left of the hidden layers' sums."""
+    layers, kept = [indeps], []
+    for layer, (weight, bias) in enumerate(zip(coeffs.weights, coeffs.biases, strict=True)):
+        values = matmul(layers[-1], weight)
         if bias is not None:
             values.add_(bias)
+        if layer < len(coeffs.weights) - 1:
+            kept.append(values)
+            values = ACTIVATIONS[coeffs.activation].forward(values)
+            if masks is not None:
+                values = values * masks[layer]
         layers.append(values)
-    return layers
+    return layers, kept
 
 
 def calc_preds(coeffs: Coeffs, indeps: Tensor) -> Tensor:
@@ -324,7 +352,7 @@ def calc_loss(
         sum_losses(
             _check_logits(calc_layers(coeffs, block)[-1], block_deps), block_deps, block_weights, loss, coeffs.output
         )
-        for block, block_deps, block_weights, _ in _row_blocks(indeps, deps, weights)
+        for block, block_deps, block_weights, _, _ in _row_blocks(indeps, deps, weights)
     ]
     return reduce(torch.add, sums) / (deps.shape[-2] if counts is None else counts)
 
@@ -336,23 +364,34 @@ def store_grads(
     weights: Tensor | None = None,
     loss: Loss = mean_absolute_error,
     counts: Tensor | None = None,
+    masks: list[Tensor] | None = None,
 ) -> Tensor:
-    """Add the gradient of `calc_loss` to each coefficient's ``grad``, in place. Return the logits."""
+    """Add the gradient of `calc_loss` to each coefficient's ``grad``, in place. Return the logits.
+
+    ``masks``, if there are any, multiply the values of the hidden layers, see `Batch`.
+    """
     logits = []
     if counts is not None and weights is not None:
         weights = weights * (deps.shape[-2] / counts).unsqueeze(-1)
     share = 1 / deps.shape[-2]  # of a sample: the gradient is that of a mean
-    for block, block_deps, block_weights, _ in _row_blocks(indeps, deps, weights):
-        *layers, block_logits = calc_layers(coeffs, block)
+    for block, block_deps, block_weights, _, block_masks in _row_blocks(indeps, deps, weights, masks):
+        (*layers, block_logits), kept = _calc_layers(coeffs, block, block_masks)
         deltas = loss.slopes(_check_logits(block_logits, block_deps), block_deps, coeffs.output)
         if block_weights is not None:
             deltas = deltas * block_weights.unsqueeze(-1)
-        _backpropagate(coeffs, layers, deltas, share)
+        _backpropagate(coeffs, layers, kept, block_masks, deltas, share)
         logits.append(block_logits)
     return logits[0] if len(logits) == 1 else torch.cat(logits, -2)
 
 
-def _backpropagate(coeffs: Coeffs, layers: list[Tensor], deltas: Tensor, share: float) -> None:
+def _backpropagate(
+    coeffs: Coeffs,
+    layers: list[Tensor],
+    kept: list[Tensor],
+    masks: list[Tensor] | None,
+    deltas: Tensor,
+    share: float,
+) -> None:
     """Follow the chain rule from the logits back to the inputs, in place.
 
     With ``deltas``, the gradient at a layer's sums ``inputs @ weight + bias``, the gradient of the weight is
@@ -366,7 +405,10 @@ def _backpropagate(coeffs: Coeffs, layers: list[Tensor], deltas: Tensor, share: 
         if bias_grad is not None:
             bias_grad.add_(deltas.sum(-2, keepdim=True), alpha=share)
         if layer > 0:
-            deltas = backward(matmul(deltas, coeffs.weights[layer].mT), inputs)
+            deltas = matmul(deltas, coeffs.weights[layer].mT)
+            if masks is not None:
+                deltas.mul_(masks[layer - 1])
+            deltas = backward(deltas, kept[layer - 1])
 
 
 def _add_product(grads: Tensor, inputs: Tensor, deltas: Tensor, share: float) -> None:
@@ -379,11 +421,13 @@ def _add_product(grads: Tensor, inputs: Tensor, deltas: Tensor, share: float) ->
             _add_product(model_grads, inputs, model_deltas, share)
 
 
-def _row_blocks(indeps: Tensor, deps: Tensor, weights: Tensor | None, size: int = 8192) -> Iterable[Batch]:
+def _row_blocks(
+    indeps: Tensor, deps: Tensor, weights: Tensor | None, masks: list[Tensor] | None = None, size: int = 8192
+) -> Iterable[Batch]:
     """Return the samples in blocks, so that the memory at work does not grow with their number."""
     n_samples = deps.shape[-2]
     if n_samples <= size:
-        return [Batch(indeps, deps, weights)]
+        return [Batch(indeps, deps, weights, None, masks)]
     starts = range(0, n_samples, size)
     narrow = torch.narrow_copy if indeps.is_sparse else torch.narrow
     axis = indeps.ndim - 2
@@ -392,6 +436,8 @@ def _row_blocks(indeps: Tensor, deps: Tensor, weights: Tensor | None, size: int 
             narrow(indeps, axis, start, min(size, n_samples - start)),
             deps[..., start : start + size, :],
             None if weights is None else weights[..., start : start + size],
+            None,
+            None if masks is None else [mask[..., start : start + size, :] for mask in masks],
         )
         for start in starts
     )
@@ -423,8 +469,8 @@ def execute_epoch(
         sums: list[Tensor] = []
         seen: list[tuple[Tensor, Tensor, Tensor | None]] = []
         for batch in batches:
-            indeps, deps, weights, counts = batch if len(batch) == 4 else Batch(*batch)
-            logits = store_grads(coeffs, indeps, deps, weights, loss, counts)
+            indeps, deps, weights, counts, masks = batch if len(batch) == 5 else Batch(*batch)
+            logits = store_grads(coeffs, indeps, deps, weights, loss, counts, masks)
             update(coeffs)
             n_samples = n_samples + (deps.shape[-2] if counts is None else counts)
             # The losses of eight batches cost little more than those of one.

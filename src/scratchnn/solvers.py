@@ -22,8 +22,11 @@ class Solver(Protocol):
 
     state: dict[str, Tensor]
 
-    def calc_rates(self, rates: list[float], n_updates: list[int], n_steps: int) -> Sequence[Tensor]:
-        """Return each model's rate, (models, 1), at each of the next steps. ``n_updates`` counts its steps so far."""
+    def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
+        """Return what `update` takes at each of the next steps, (models, 1), for learning rates (n_steps, models).
+
+        ``n_updates`` counts each model's steps so far.
+        """
 
     def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
         """Change ``flat`` in place, by one step. ``grads`` is overwritten."""
@@ -37,9 +40,9 @@ class SGD:
     def __init__(self, state: dict[str, Tensor], momentum: Tensor, nesterov: bool) -> None:
         self.state, self.momentum, self.nesterov = state, momentum, nesterov
 
-    def calc_rates(self, rates: list[float], n_updates: list[int], n_steps: int) -> Sequence[Tensor]:
-        """Return the rates as they are, at every step."""
-        return [self.momentum.new_tensor(rates).unsqueeze(-1)] * n_steps
+    def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
+        """Return the rates as they are."""
+        return self.momentum.new_tensor(rates).unsqueeze(-1).unbind()
 
     def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
         """Change ``flat`` in place: ``velocity = momentum * velocity - rate * grad`` is added to it."""
@@ -61,9 +64,9 @@ class Adam:
         self.betas = np.array([beta_1.flatten().tolist(), beta_2.flatten().tolist()])
         self.share_1, self.share_2 = 1 - beta_1, 1 - beta_2  # of a new gradient in the running means
 
-    def calc_rates(self, rates: list[float], n_updates: list[int], n_steps: int) -> Sequence[Tensor]:
+    def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
         """Return the rates with the bias correction of each step, worked out in double precision."""
-        steps = np.arange(1, n_steps + 1)[:, np.newaxis] + n_updates
+        steps = np.arange(1, len(rates) + 1)[:, np.newaxis] + n_updates
         corrections = (1 - self.betas[1] ** steps) ** 0.5 / (1 - self.betas[0] ** steps)
         return self.epsilon.new_tensor(rates * corrections).unsqueeze(-1).unbind()
 
@@ -106,6 +109,20 @@ def _find_blas() -> ThreadpoolController:
 
 
 _one_blas_thread = _OneBlasThread()
+
+
+def _one_cycle(progress: np.ndarray) -> np.ndarray:
+    """Rise along a cosine from 1/25 to 1 over the first 30 %, then fall to 1e-4 / 25 (Smith & Topin, 2018)."""
+    rising = 1 / 25 + (1 - 1 / 25) * (1 - np.cos(np.pi * progress / 0.3)) / 2
+    falling = 1e-4 / 25 + (1 - 1e-4 / 25) * (1 + np.cos(np.pi * (progress - 0.3) / 0.7)) / 2
+    return np.where(progress < 0.3, rising, falling)
+
+
+# What multiplies the learning rate, by the share of the steps of a fit that are done.
+SCHEDULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "cosine": lambda progress: (1 + np.cos(np.pi * progress)) / 2,
+    "one_cycle": _one_cycle,
+}
 SOLVERS: dict[str, type[SGD] | type[Adam]] = {"sgd": SGD, "adam": Adam}
 
 

@@ -12,12 +12,13 @@ from functools import cached_property
 from itertools import chain, repeat
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .losses import LOSSES
+from .losses import get_loss
 from .network import Batch, Coeffs, calc_loss, execute_epoch, get_grads, store_grads, sum_losses
-from .solvers import SGD, SOLVERS, Adam, minimize_lbfgs
+from .solvers import SCHEDULES, SGD, SOLVERS, Adam, minimize_lbfgs
 
 N_GATHERED_BYTES = 2**20  # what minibatches are gathered at a time: it stays in the cache
 N_STACK_BYTES = {"cpu": 2**22, "cuda": 2**30}  # of a stack's values of one batch
@@ -34,12 +35,13 @@ class DivergenceError(ValueError):
 class Settings:
     """How to train: the estimator's parameters of the same names, validated and resolved to plain values."""
 
-    loss: str
+    loss: str | Callable[[Tensor, Tensor], Tensor]
     solver: str
     alpha: float
     batch_size: int
     learning_rate: str
     learning_rate_init: float
+    dropout: float
     power_t: float
     max_iter: int
     shuffle: bool
@@ -106,9 +108,13 @@ class TrainingRun:
     history: History = field(default_factory=History)
     best_flat: Tensor | None = None  # with early stopping, the coefficients of the best validation score
     n_epochs: int = 0  # of this call
+    n_updates_before: int = field(init=False)  # this call
     interrupted: bool = False
     warning: str | None = None  # why the run ended short of its own rule
     error: DivergenceError | None = None
+
+    def __post_init__(self) -> None:
+        self.n_updates_before = self.history.n_updates
 
     def draw_order(self) -> Tensor | None:
         """Draw the order in which an epoch takes the samples, (n_samples,), or None for the order they have."""
@@ -116,6 +122,15 @@ class TrainingRun:
         if not self.settings.shuffle or self.settings.batch_size >= n_samples:
             return None
         return torch.randperm(n_samples, generator=self.generator, device="cpu").to(self.data.deps.device)
+
+    def calc_rate_factors(self, n_updates: int, n_steps: int) -> np.ndarray:
+        """Return what the schedule makes of the learning rate at each step after ``n_updates``, (n_steps,)."""
+        calc_factors = SCHEDULES.get(self.settings.learning_rate)
+        if calc_factors is None:  # 'invscaling' and 'adaptive' change the rate after an epoch
+            return np.ones(n_steps)
+        n_total = self.settings.max_iter * math.ceil(len(self.data.deps) / self.settings.batch_size)
+        done = n_updates - self.n_updates_before + np.arange(n_steps)
+        return calc_factors(np.minimum(done / n_total, 1))
 
     def end_epoch(self, loss: float, validation_loss: float | None, flat: Tensor) -> bool:
         """Take note of an epoch that arrived at ``flat``, in place, and return whether it was the last."""
@@ -290,7 +305,7 @@ def _get_kind(run: TrainingRun) -> object:
     settings, coeffs, validation = run.settings, run.coeffs, run.validation
     n_steps = math.ceil(len(run.data.deps) / settings.batch_size)
     return (
-        (settings.loss, settings.solver, settings.nesterovs_momentum, settings.shuffle),
+        (settings.loss, settings.solver, settings.nesterovs_momentum, settings.shuffle, settings.dropout > 0),
         (n_steps, settings.batch_size if n_steps > 1 else None),
         (coeffs.sizes, coeffs.activation, coeffs.output, coeffs.n_biases, coeffs.flat.dtype, coeffs.flat.device),
         (run.data.indeps.shape[1], None if validation is None else validation.indeps.shape[1]),
@@ -326,6 +341,7 @@ class _Stack:
         settings = [run.settings for run in runs]
         self.sources = _find_sources(runs)
         self.share = len(runs) // len(self.sources)  # models that each serves
+        self.loss = get_loss(settings[0].loss)
         self.plain_coeffs = replace(runs[0].coeffs, flat=torch.stack([run.coeffs.flat for run in runs]))
         self.coeffs = _meet(self.plain_coeffs, runs[0].data)
         self.penalties = self._column([run.settings.alpha / run.data.weight_mean for run in runs])
@@ -335,6 +351,7 @@ class _Stack:
         n_weights = self.plain_coeffs.n_weights
         self.weights, self.weight_grads = self.coeffs.flat[:, :n_weights], self.grads[:, :n_weights]
         self.squares = torch.zeros_like(self.coeffs.flat[:, 0])  # of the weights, summed over an epoch's steps
+        self.keep_rates = 1 - self._column([each.dropout for each in settings]).unsqueeze(-1)
         self.rates: list[float] = []
         self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
         n_samples = self._column([len(run.data.deps) for run in runs])
@@ -378,7 +395,7 @@ class _Stack:
         if rates != self.rates:
             self.rates, self.step_rates = rates, []
         try:
-            losses = execute_epoch(self.coeffs, self._draw_batches(), self._update, LOSSES[self.runs[0].settings.loss])
+            losses = execute_epoch(self.coeffs, self._draw_batches(), self._update, self.loss)
         finally:
             for history in histories:
                 history.n_updates += self.n_steps
@@ -396,7 +413,7 @@ class _Stack:
         numbers = [len(data.deps) for data in datas]
         n_samples, size = max(numbers), max(run.settings.batch_size for run in self.sources)
         if size >= n_samples:
-            yield self._set_batch_size(self.training_batch)
+            yield self._prepare(self.training_batch)
             return
         n_rows = size
         if isinstance(datas[0].indeps, Tensor):
@@ -410,9 +427,9 @@ class _Stack:
                 datas, [rows if order is None else order[rows] for order in orders], share=self.share
             )
             for batch in [gathered] if n_rows == size else _split_batch(gathered, size):
-                yield self._set_batch_size(batch)
+                yield self._prepare(batch)
         if end < n_samples:
-            yield self._set_batch_size(_fill_up(datas, orders, end, share=self.share))
+            yield self._prepare(_fill_up(datas, orders, end, share=self.share))
 
     @cached_property
     def training_batch(self) -> Batch:
@@ -424,14 +441,29 @@ class _Stack:
         """All validation samples as one batch."""
         return _stack_whole([run.validation for run in self.runs if run.validation is not None])
 
-    def _set_batch_size(self, batch: Batch) -> Batch:
-        """Return a batch, before which the penalty on each of its samples is worked out."""
+    def _prepare(self, batch: Batch) -> Batch:
+        """Return a batch with what dropout leaves of its step, and work out the penalty on each of its samples."""
         if batch.counts is not None:
             self.n_batch, self.decays = None, self.penalties / batch.counts.unsqueeze(-1)
         elif batch.deps.shape[-2] != self.n_batch:
             self.n_batch = batch.deps.shape[-2]
             self.decays = self.penalties / self.n_batch
-        return batch
+        return batch if self.runs[0].settings.dropout == 0 else batch._replace(masks=self._draw_masks(batch))
+
+    def _draw_masks(self, batch: Batch) -> list[Tensor]:
+        """Draw dropout's factors for each hidden layer, (models, n_rows, width): 0, or 1 / (1 - rate)."""
+        n_rows = batch.deps.shape[-2]
+        n_own = [n_rows] * len(self.sources)
+        if batch.counts is not None:
+            n_own = [int(count) for count in batch.counts[:: self.share].tolist()]
+        masks = []
+        for width in self.coeffs.sizes[1:-1]:
+            draws = torch.ones(len(self.sources), n_rows, width, dtype=torch.float32, device="cpu")
+            for draw, run, n in zip(draws, self.sources, n_own, strict=True):
+                draw[:n].uniform_(generator=run.generator)
+            draws = draws.to(self.keep_rates.device).repeat_interleave(self.share, 0)
+            masks.append((draws < self.keep_rates).to(self.keep_rates.dtype).div_(self.keep_rates))
+        return masks
 
     def _update(self, coeffs: Coeffs) -> None:
         """Add the gradient of the L2 penalty, and let the solver change the coefficients, in place."""
@@ -440,7 +472,8 @@ class _Stack:
             self.weight_grads.addcmul_(self.weights, self.decays)
         if not self.step_rates:
             n_updates = [run.history.n_updates + self.n_steps for run in self.runs]
-            self.step_rates = list(self.solver.calc_rates(self.rates, n_updates, 128))[::-1]
+            factors = [run.calc_rate_factors(n, 128) for run, n in zip(self.runs, n_updates, strict=True)]
+            self.step_rates = list(self.solver.calc_rates(np.stack(factors, -1) * self.rates, n_updates))[::-1]
         self.solver.update(coeffs.flat, self.grads, self.step_rates.pop())
         self.grads.zero_()
         self.n_steps += 1
@@ -449,9 +482,8 @@ class _Stack:
         if self.runs[0].validation is None:
             return [None] * len(self.runs)
         coeffs = _meet(self.plain_coeffs, self.runs[0].validation)
-        indeps, deps, weights, counts = self.validation_batch
-        loss = LOSSES[self.runs[0].settings.loss]
-        losses: list[float] = calc_loss(coeffs, indeps, deps, weights, loss, counts).tolist()
+        indeps, deps, weights, counts, _ = self.validation_batch
+        losses: list[float] = calc_loss(coeffs, indeps, deps, weights, self.loss, counts).tolist()
         return losses
 
     def _store(self) -> None:
@@ -549,14 +581,14 @@ def _take(source: Tensor | Rows, rows: slice | Tensor) -> Tensor:
 
 
 def _split_batch(batch: Batch, size: int) -> Iterator[Batch]:
-    indeps, deps, weights, _ = batch
+    indeps, deps, weights, _, _ = batch
     sizes = _count_sizes(deps.shape[-2], size)
     weight_parts = repeat(None) if weights is None else weights.split_with_sizes(sizes, -1)
     return map(Batch, indeps.split_with_sizes(sizes, -2), deps.split_with_sizes(sizes, -2), weight_parts)
 
 
 def _train_lbfgs(run: TrainingRun) -> None:
-    coeffs, data, loss = run.coeffs, run.data, LOSSES[run.settings.loss]
+    coeffs, data, loss = run.coeffs, run.data, get_loss(run.settings.loss)
     indeps = _take(data.indeps, slice(None))
     penalty = run.settings.alpha / (run.data.weight_mean * len(data.deps))
 
