@@ -20,6 +20,7 @@ from sklearn.preprocessing import scale
 from scratchnn import ScratchNNClassifier
 from scratchnn._tables import Table
 from scratchnn._validation import _hash_rows, split_validation
+from scratchnn.network import matmul
 from scratchnn.training import TrainingRun
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -373,14 +374,14 @@ def ambient():
 def blas_rounds_by_threads():
     """Whether this processor's BLAS rounds even short sums differently when more threads share them out."""
     n_threads = torch.get_num_threads()
-    generator = torch.Generator().manual_seed(0)
     products = []
     try:
         for n in (n_threads, 1, 3):
             torch.set_num_threads(n)
-            generator.manual_seed(0)
-            left, right = (torch.randn(*shape, generator=generator).double() for shape in [(2, 31, 256), (2, 256, 100)])
-            products.append((left @ right, left.float() @ right.float()))
+            generator = torch.Generator().manual_seed(0)
+            left = torch.randn(569, 31, generator=generator, dtype=torch.float64)
+            right = torch.randn(569, 100, generator=generator, dtype=torch.float64)
+            products.append((matmul(left.mT, right), matmul(left.float().mT, right.float())))
     finally:
         torch.set_num_threads(n_threads)
     return not all(torch.equal(a, b) for pair in products for a, b in zip(pair, products[0], strict=True))

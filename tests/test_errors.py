@@ -35,6 +35,8 @@ BAD_PARAMETERS = {
     "n_iter_no_change": [0, -1, 2.5],
     "max_fun": [0, 1.5],
     "loss": ["hinge", None],
+    "dropout": [-0.1, 1.0, "half"],
+    "class_weight": ["even", {0: -1.0}, {0: np.nan}, [{0: 1}], 2.0],
     "standardize": ["yes", None],
     "init": ["zeros"],
     "hidden_bias": ["no"],

@@ -290,6 +290,10 @@ def test_same_results_as_without_fusion(use):
     check_same(USES[use])
 
 
+def squared_logits(logits, deps):
+    return (logits - 2 * deps + 1).square().sum(-1)
+
+
 GRIDS = {
     "widths": {"hidden_layer_sizes": [(), 5, (3, 4), 5]},
     "solvers": {"solver": ["adam", "sgd", "lbfgs"]},
@@ -306,6 +310,11 @@ GRIDS = {
         "max_iter": [20],
     },
     "minibatches": {"batch_size": [9, 20, "full"], "shuffle": [False, True]},
+    "activations": {"activation": ["leaky_relu", "gelu", "silu"], "hidden_layer_sizes": [(4, 3)]},
+    "dropout": {"dropout": [0.0, 0.2, 0.5], "hidden_layer_sizes": [(6,), (6, 4)], "random_state": [0, 1]},
+    "schedules": {"learning_rate": ["cosine", "one_cycle", "constant"], "solver": ["adam", "sgd"], "max_iter": [4, 7]},
+    "class weights": {"class_weight": [None, "balanced", {0: 2.0}, {0: 0.5, 1: 3.0}]},
+    "loss of one's own": {"loss": [squared_logits, "log_loss"], "solver": ["adam", "lbfgs"]},
     "losses": {"loss": ["log_loss", "mae", "brier"], "activation": ["relu", "tanh"]},
     "starts": {"random_state": [0, 1, 2], "init": ["glorot_uniform", "scratch"], "hidden_bias": [False, True]},
     "early stopping": {

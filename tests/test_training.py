@@ -17,6 +17,7 @@ SETTINGS = Settings(
     batch_size=32,
     learning_rate="constant",
     learning_rate_init=0.01,
+    dropout=0.0,
     power_t=0.5,
     max_iter=6,
     shuffle=True,

@@ -229,8 +229,6 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     n_rows, n_inner = left.shape[-2:]
     if right.ndim == 3 and right.shape[0] >= 16:
         return _multiply_stacks(left, right)
-    if n_inner == 1:
-        return left * right
     n_columns, n_models = right.shape[-1], right.shape[0]  # len takes longer, which counts for small networks
     if right.ndim == 3:
         left = left.expand(n_models, n_rows, n_inner) if left.ndim == 2 else left
@@ -239,6 +237,8 @@ def matmul(left: Tensor, right: Tensor, block: int = 256) -> Tensor:
     else:
         # Copied, because BLAS rounds products with a transposed right side differently per number of threads.
         right = right.contiguous()
+    if n_inner == 1:
+        return left * right
     is_stack = right.ndim == 3
     # A stack's products with vectors are not shared out, nor are small ones.
     is_safe_vector = (is_stack and n_models > 1) or (n_rows * n_inner <= 4096 and left.is_contiguous())
