@@ -368,7 +368,7 @@ def store_grads(
 ) -> Tensor:
     """Add the gradient of `calc_loss` to each coefficient's ``grad``, in place. Return the logits.
 
-    ``masks``, if there are any, multiply the values of the hidden layers, see `Batch`.
+    ``masks``, if there are any, multiply the values of the hidden layers, as in a ``Batch``.
     """
     logits = []
     if counts is not None and weights is not None:
