@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
+from ._callbacks import Reporter, has_callbacks
 from ._convert import Labels, Rows, arrays_to_coeffs, coeffs_to_arrays, resolve_device, resolve_dtype
 from ._parameters import CONSTRAINTS, make_settings
 from ._tables import Array, Features, Moments, Table, to_tensor
@@ -102,10 +104,12 @@ def fit_network(
     *,
     goes_on: bool,
     incremental: bool = False,
+    reported: dict[str, Any] | None = None,
 ) -> None:
     """Train a network on a table, and set the estimator's fitted attributes in place.
 
     ``goes_on`` says whether to start from the attributes as they are, ``incremental`` whether this is `partial_fit`.
+    ``reported`` are the X, y and metadata that callbacks get to see.
     """
     early_stopping = estimator.early_stopping and not incremental
     state = _get_state(estimator, goes_on)
@@ -133,6 +137,16 @@ def fit_network(
         max_iter=1 if incremental else estimator.max_iter,
         early_stopping=early_stopping,
     )
+    reporter = None
+    if reported is not None and has_callbacks(estimator):
+
+        def describe(coeffs: Coeffs) -> dict[str, Any]:
+            described = SimpleNamespace()
+            _store_coeffs(described, coeffs, labels, scales)
+            return vars(described)
+
+        reporter = Reporter(estimator, run.settings.max_iter, reported, describe)
+        run.on_epoch = reporter.end_epoch
     train_run(run)
     if run.error is not None:
         raise run.error
@@ -140,7 +154,11 @@ def fit_network(
         warnings.warn("Training interrupted by user. The model so far is kept.", stacklevel=4)
     elif run.warning is not None and not incremental:
         warnings.warn(run.warning, ConvergenceWarning, stacklevel=4)
-    _store_run(estimator, run, labels, scales)
+    best = run.coeffs if run.best_flat is None else replace(run.coeffs, flat=run.best_flat)
+    _store_coeffs(estimator, best, labels, scales)
+    _store_history(estimator, run)
+    if reporter is not None:
+        reporter.end(best)
     estimator._state = None
     if estimator.warm_start or incremental:
         _keep_state(run, state)
@@ -188,9 +206,7 @@ def _store_coeffs(estimator: Any, coeffs: Coeffs, labels: Labels, scales: Scales
     estimator.coefs_, estimator.intercepts_ = coeffs_to_arrays(coeffs)
 
 
-def _store_run(estimator: Any, run: TrainingRun, labels: Labels, scales: Scales) -> None:
-    best = run.coeffs if run.best_flat is None else replace(run.coeffs, flat=run.best_flat)
-    _store_coeffs(estimator, best, labels, scales)
+def _store_history(estimator: Any, run: TrainingRun) -> None:
     history = run.history
     estimator.n_iter_ = run.n_epochs
     estimator.t_ = history.n_samples_seen

@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from . import _parameters
+from ._callbacks import CallbackSupportMixin, with_callbacks
 from ._convert import Labels, calc_logits, calc_probabilities, resolve_device
 from ._fitting import fit_network, validate_features, validate_table, validate_validation_table
 from ._sklearn import available_unless, check_partial_fit_first_call, fit_context
@@ -32,7 +33,7 @@ def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
     return None
 
 
-class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A neural network written by hand on PyTorch tensors, as a scikit-learn classifier.
 
     A drop-in replacement for LogisticRegression and MLPClassifier: MLPClassifier's parameters keep their names and
@@ -275,6 +276,7 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         return cls(**(_parameters.RECIPES[name] | changes))
 
+    @with_callbacks  # type: ignore[untyped-decorator]
     @fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def fit(
         self,
@@ -329,7 +331,8 @@ class ScratchNNClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         validation = None
         if X_val is not None or y_val is not None or sample_weight_val is not None:
             validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels)
-        fit_network(self, table, validation, labels, goes_on=goes_on)
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        fit_network(self, table, validation, labels, goes_on=goes_on, reported={"X": X, "y": y, "metadata": metadata})
         return self
 
     @available_unless(_forbid_partial_fit)

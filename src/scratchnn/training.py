@@ -104,6 +104,8 @@ class TrainingRun:
     generator: torch.Generator
     validation: Data | None = None
     calc_score: Callable[[Coeffs], float] | None = None  # None: minus the validation loss
+    # Takes the number of epochs and what gives their coefficients, and returns whether to stop.
+    on_epoch: Callable[[int, Callable[[], Coeffs]], bool] | None = None
     solver_state: dict[str, Tensor] = field(default_factory=dict)
     history: History = field(default_factory=History)
     best_flat: Tensor | None = None  # with early stopping, the coefficients of the best validation score
@@ -111,7 +113,7 @@ class TrainingRun:
     n_updates_before: int = field(init=False)  # this call
     interrupted: bool = False
     warning: str | None = None  # why the run ended short of its own rule
-    error: DivergenceError | None = None
+    error: Exception | None = None  # its own: divergence, or what a scorer or callback raised
 
     def __post_init__(self) -> None:
         self.n_updates_before = self.history.n_updates
@@ -134,6 +136,13 @@ class TrainingRun:
 
     def end_epoch(self, loss: float, validation_loss: float | None, flat: Tensor) -> bool:
         """Take note of an epoch that arrived at ``flat``, in place, and return whether it was the last."""
+        try:
+            return self._end_epoch(loss, validation_loss, flat)
+        except Exception as error:
+            self.error = error
+            return True
+
+    def _end_epoch(self, loss: float, validation_loss: float | None, flat: Tensor) -> bool:
         self.n_epochs += 1
         self.history.losses.append(loss)
         if self.settings.verbose:
@@ -150,7 +159,12 @@ class TrainingRun:
             self.history.rate = self.settings.learning_rate_init / (
                 (self.history.n_samples_seen + 1) ** self.settings.power_t
             )
+        if self.on_epoch is not None and self.on_epoch(self.n_epochs, lambda: self._copy_coeffs(flat)):
+            return True
         return self._is_out_of_patience() or self._is_out_of_epochs()
+
+    def _copy_coeffs(self, flat: Tensor) -> Coeffs:
+        return replace(self.coeffs, flat=flat.clone())
 
     def end(self) -> None:
         """Check the result, in place: the update after the last loss may have been the one too many."""
@@ -170,7 +184,7 @@ class TrainingRun:
         if self.calc_score is None or not math.isfinite(loss):  # scorers refuse predictions that are no numbers
             score = -loss
         else:
-            score = self.calc_score(replace(self.coeffs, flat=flat.clone()))
+            score = self.calc_score(self._copy_coeffs(flat))
         self.history.validation_losses.append(loss)
         self.history.validation_scores.append(score)
         self._print(f"Validation score: {score:f}")
