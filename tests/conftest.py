@@ -2,6 +2,10 @@
 
 import os
 
+os.environ["SCIPY_ARRAY_API"] = (
+    "1"  # before scipy is there: array API dispatch, and scikit-learn's checks of it, need it
+)
+
 import numpy as np
 import pytest
 import torch

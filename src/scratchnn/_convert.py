@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from ._tables import Array, Features, Table, count_block_rows, to_tensor
+from ._tables import Array, Features, Table, count_block_rows, get_device, to_tensor
 from .network import OUTPUTS, Coeffs, Layers, calc_layers
 
 LEAST_FROM_ONE = float(np.finfo(np.float64).epsneg)  # from 1 to the next smaller number
 N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
 
 
-def resolve_device(device: str | torch.device) -> torch.device:
-    """Return the device that the parameter means.
+def resolve_device(device: str | torch.device, X: Features = None) -> torch.device:
+    """Return the device that the parameter means: "auto" is that of X if it is a tensor.
 
     Raises
     ------
@@ -24,6 +24,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
         If it is none that PyTorch knows, or a CUDA device that is not there.
     """
     if isinstance(device, str) and device == "auto":
+        if isinstance(X, torch.Tensor):
+            return resolve_device(X.device)
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rule = "device must be 'auto', 'cpu', 'cuda', 'cuda:N' or a torch.device of these types"
     try:
@@ -45,7 +47,8 @@ def resolve_dtype(dtype: str, table: Table, solver: str) -> np.dtype[Any]:
     """Return the dtype to train in. "auto": that of X where it is float32, small, or for lbfgs; else float32."""
     if dtype != "auto":
         return np.dtype(dtype)
-    return table.X.dtype if len(table) <= N_SMALL_ROWS or solver == "lbfgs" else np.dtype(np.float32)
+    own = np.dtype(str(table.X.dtype).removeprefix("torch."))
+    return own if len(table) <= N_SMALL_ROWS or solver == "lbfgs" else np.dtype(np.float32)
 
 
 class Rows:
@@ -59,8 +62,9 @@ class Rows:
         self, table: Table, mean: Array | None, scale: Array | None, dtype: torch.dtype, device: torch.device
     ) -> None:
         self.table, self.dtype, self.device = table, dtype, device
-        self.factor = None if scale is None else torch.from_numpy(1 / scale)
-        self.shift = None if mean is None or scale is None else torch.from_numpy(-mean / scale)
+        source = get_device(table.X)
+        self.factor = None if scale is None else torch.from_numpy(1 / scale).to(source)
+        self.shift = None if mean is None or scale is None else torch.from_numpy(-mean / scale).to(source)
         self.shape = (len(table), table.X.shape[1])
 
     def take(self, samples: slice | torch.Tensor) -> torch.Tensor:
@@ -88,16 +92,18 @@ class Rows:
         """
         if sparse.issparse(self.table.X):
             return self
-        np_dtype = np.dtype(str(self.dtype).removeprefix("torch."))
+        dtype_name = str(self.dtype).removeprefix("torch.")
         is_mapped = _is_mapped(self.table.X)
-        is_ready = self.factor is None and self.table.rows is None and self.table.X.dtype == np_dtype
-        if is_ready and (self.table.X.flags.c_contiguous or not is_mapped):
+        is_ready = self.factor is None and self.table.rows is None and str(self.table.X.dtype).endswith(dtype_name)
+        if is_ready and (not is_mapped or self.table.X.flags.c_contiguous):
             return to_tensor(self.table.X).to(self.device)
         if is_mapped:
             return self
         n_samples, n_features = self.shape
-        # NumPy asks for large pages, which the system hands out several times faster.
-        result = torch.from_numpy(np.empty((n_samples, n_features + ones), np_dtype))
+        if isinstance(self.table.X, torch.Tensor):
+            result = torch.empty((n_samples, n_features + ones), dtype=self.dtype, device=self.table.X.device)
+        else:  # NumPy asks for large pages, which the system hands out several times faster
+            result = torch.from_numpy(np.empty((n_samples, n_features + ones), dtype_name))
         for samples, block in self.table.split():
             result[samples, :n_features] = self._convert(to_tensor(block))
             result[samples, n_features:] = 1
@@ -119,33 +125,32 @@ def _is_mapped(X: Array | None) -> bool:
     return False
 
 
-def calc_logits(layers: Layers, X: Features, mean: Array | None, scale: Array | None) -> Array:
-    """Return the logits of the rows of X, (n_samples, n_outputs), in float64, block by block."""
+def calc_logits(layers: Layers, X: Features, mean: Array | None, scale: Array | None) -> torch.Tensor:
+    """Return the logits of the rows of X, (n_samples, n_outputs), in float64 and where X is, block by block."""
     weight = layers.weights[-1]
-    logits = np.empty((X.shape[0], weight.shape[-1]))
-    rows = Rows(Table(X, logits), mean, scale, weight.dtype, weight.device)
+    logits = torch.empty(X.shape[0], weight.shape[-1], dtype=torch.float64, device=get_device(X))
+    rows = Rows(Table(X, np.empty(len(logits), bool)), mean, scale, weight.dtype, weight.device)
     # The first weight has a row for each column; sparse rows are made dense only where they are centred.
     size = count_block_rows(X, max(map(len, layers.weights[1 if mean is None else 0 :]), default=1))
     with torch.inference_mode(), torch.autocast(weight.device.type, enabled=False):
         for start in range(0, len(logits), size):
             samples = slice(start, start + size)
-            logits[samples] = calc_layers(layers, rows.take(samples))[-1].cpu().numpy()
+            logits[samples] = calc_layers(layers, rows.take(samples))[-1]
     return logits
 
 
-def calc_probabilities(logits: Array, output: str, log: bool = False) -> Array:
+def calc_probabilities(logits: torch.Tensor, output: str, log: bool = False) -> torch.Tensor:
     """Return probabilities, or their logarithms, (n_samples, n_classes or n_outputs).
 
     A single logistic output becomes two columns, each from its own logit, so that neither is rounded to 0 early.
     Probabilities are rounded into the open interval from 0 to 1, where sigmoid and softmax have all their values.
     """
-    tensor = torch.from_numpy(logits)
-    if output == "logistic" and tensor.shape[-1] == 1:
-        tensor = torch.cat([-tensor, tensor], dim=-1)
+    if output == "logistic" and logits.shape[-1] == 1:
+        logits = torch.cat([-logits, logits], dim=-1)
     if log:
         calc_logs = torch.nn.functional.logsigmoid if output == "logistic" else partial(torch.log_softmax, dim=-1)
-        return np.asarray(calc_logs(tensor))
-    return np.asarray(OUTPUTS[output](tensor).clamp_(torch.finfo(tensor.dtype).tiny, 1 - LEAST_FROM_ONE))
+        return calc_logs(logits)
+    return OUTPUTS[output](logits).clamp_(torch.finfo(logits.dtype).tiny, 1 - LEAST_FROM_ONE)
 
 
 def coeffs_to_arrays(coeffs: Coeffs) -> tuple[list[Array], list[Array]]:
@@ -202,9 +207,14 @@ class Labels:
         targets[np.arange(len(y)), codes] = 1
         return targets
 
-    def decode(self, logits: Array) -> Array:
-        """Return the likeliest labels, (n_samples,), or (n_samples, n_outputs) zeros and ones if multilabel."""
+    def decode(self, logits: torch.Tensor) -> Array | torch.Tensor:
+        """Return the likeliest labels, (n_samples,), or (n_samples, n_outputs) zeros and ones if multilabel.
+
+        They are a tensor where the logits are, or an array if the labels are no numbers.
+        """
         if self.multilabel:
-            return (logits > 0).astype(int)
-        codes = logits.argmax(axis=1) if self.n_outputs > 1 else (logits[:, 0] > 0).astype(int)
-        return np.asarray(self.classes[codes])
+            return (logits > 0).to(torch.int64)
+        codes = logits.argmax(1) if self.n_outputs > 1 else (logits[:, 0] > 0).to(torch.int64)
+        if logits.device.type == "cpu" or self.classes.dtype.kind not in "biuf":
+            return np.asarray(self.classes[codes.cpu().numpy()])
+        return to_tensor(self.classes).to(logits.device)[codes]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn import config_context, get_config
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
@@ -21,7 +22,8 @@ from sklearn.utils.validation import validate_data
 from ._callbacks import Reporter, has_callbacks
 from ._convert import Labels, Rows, arrays_to_coeffs, coeffs_to_arrays, resolve_device, resolve_dtype
 from ._parameters import CONSTRAINTS, make_settings
-from ._tables import Array, Features, Moments, Table, to_tensor
+from ._sklearn import ArrayPlace, check_same_namespace, find_place
+from ._tables import Array, Features, Moments, Table, to_host, to_tensor
 from ._validation import (
     check_hidden_layer_sizes,
     check_known,
@@ -54,18 +56,24 @@ class State:
 def validate_table(
     estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
 ) -> tuple[Table, bool]:
-    """Return the rows that have a positive weight, and whether the targets are multilabel."""
-    X, y = validate_data(
-        estimator, X, y, accept_sparse="csr", dtype=(np.float64, np.float32), multi_output=True, reset=reset
-    )
+    """Return the rows that have a positive weight, and whether the targets are multilabel.
+
+    Rows of another array library than NumPy stay where they are, as a tensor; targets and weights go to the host.
+    """
+    place = find_place(X)
+    if get_config()["array_api_dispatch"]:
+        y, sample_weight = (to_host(each) if hasattr(each, "__dlpack__") else each for each in (y, sample_weight))
+    dtypes = (np.float64, np.float32) if place is None else (place.namespace.float64, place.namespace.float32)
+    X, y = validate_data(estimator, X, y, accept_sparse="csr", dtype=dtypes, multi_output=True, reset=reset)
+    X = X if place is None else to_tensor(X)
     y, multilabel = check_targets(y)
     table = Table(make_canonical(X), y, check_weights(sample_weight, len(y), f"sample_weight{suffix}"))
     weights = table.weights
     return table if weights is None or weights.all() else table.take(weights > 0), multilabel
 
 
-def validate_features(estimator: Any, X: Any) -> Features:
-    """Return the rows to predict, as scikit-learn checks them.
+def validate_features(estimator: Any, X: Any, method: str) -> Features:
+    """Return the rows to predict with ``method``, as scikit-learn checks them.
 
     That takes longer than the prediction of a few rows, and there is nothing to find about an array of floats of the
     right shape, but whether they are finite. So are they, if their sum is.
@@ -77,10 +85,15 @@ def validate_features(estimator: Any, X: Any) -> Features:
         and X.shape[0] > 0
         and X.shape[1] == estimator.n_features_in_
         and not hasattr(estimator, "feature_names_in_")
+        and type(estimator.coefs_[0]) is np.ndarray
         and math.isfinite(to_tensor(X).sum())
     ):
         return X
-    return make_canonical(validate_data(estimator, X, accept_sparse="csr", dtype=(np.float64, np.float32), reset=False))
+    check_same_namespace(X, estimator, attribute="_first_coef", method=method)
+    place = find_place(X)
+    dtypes = (np.float64, np.float32) if place is None else (place.namespace.float64, place.namespace.float32)
+    X = validate_data(estimator, X, accept_sparse="csr", dtype=dtypes, reset=False)
+    return make_canonical(X) if place is None else to_tensor(X)
 
 
 def validate_validation_table(estimator: Any, X_val: Any, y_val: Any, sample_weight_val: Any, labels: Labels) -> Table:
@@ -104,12 +117,14 @@ def fit_network(
     *,
     goes_on: bool,
     incremental: bool = False,
+    place: ArrayPlace | None = None,
     reported: dict[str, Any] | None = None,
 ) -> None:
     """Train a network on a table, and set the estimator's fitted attributes in place.
 
     ``goes_on`` says whether to start from the attributes as they are, ``incremental`` whether this is `partial_fit`.
-    ``reported`` are the X, y and metadata that callbacks get to see.
+    ``place`` is where the arrays of the fitted model belong, if they are not to be NumPy's, and ``reported`` are the X,
+    y and metadata that callbacks get to see.
     """
     early_stopping = estimator.early_stopping and not incremental
     state = _get_state(estimator, goes_on)
@@ -120,7 +135,9 @@ def fit_network(
         table, validation = table.take(~held_out), table.take(held_out)
     scales: Scales = (None, None)
     if estimator.standardize:
-        known = (estimator.mean_, estimator.scale_) if goes_on and estimator.scale_ is not None else None
+        known = None
+        if goes_on and estimator.scale_ is not None:
+            known = (None if estimator.mean_ is None else to_host(estimator.mean_), to_host(estimator.scale_))
         scales = _find_scales(table, state, known, incremental)
     params = {name: getattr(estimator, name) for name in CONSTRAINTS}
     if incremental and params["learning_rate"] in SCHEDULES:  # nobody knows how many calls will come
@@ -132,7 +149,7 @@ def fit_network(
         labels,
         state,
         scales=scales,
-        arrays=(estimator.coefs_, estimator.intercepts_) if goes_on else None,
+        arrays=([*map(to_host, estimator.coefs_)], [*map(to_host, estimator.intercepts_)]) if goes_on else None,
         calc_score=_make_calc_score(estimator, validation, labels, scales),
         max_iter=1 if incremental else estimator.max_iter,
         early_stopping=early_stopping,
@@ -142,7 +159,7 @@ def fit_network(
 
         def describe(coeffs: Coeffs) -> dict[str, Any]:
             described = SimpleNamespace()
-            _store_coeffs(described, coeffs, labels, scales)
+            _store_coeffs(described, coeffs, labels, scales, place)
             return vars(described)
 
         reporter = Reporter(estimator, run.settings.max_iter, reported, describe)
@@ -155,7 +172,7 @@ def fit_network(
     elif run.warning is not None and not incremental:
         warnings.warn(run.warning, ConvergenceWarning, stacklevel=4)
     best = run.coeffs if run.best_flat is None else replace(run.coeffs, flat=run.best_flat)
-    _store_coeffs(estimator, best, labels, scales)
+    _store_coeffs(estimator, best, labels, scales, place)
     _store_history(estimator, run)
     if reporter is not None:
         reporter.end(best)
@@ -188,22 +205,34 @@ def _make_calc_score(
     judged = clone(estimator)
     judged.n_features_in_ = estimator.n_features_in_  # and no feature names: the rows are an array by now
     features = validation.get_features()
+    features = features if sparse.issparse(features) else to_host(features)
     weights = {} if validation.weights is None else {"sample_weight": validation.weights}
 
     def calc_score(coeffs: Coeffs) -> float:
         _store_coeffs(judged, coeffs, labels, scales)
-        return float(scorer(judged, features, validation.y, **weights))
+        with config_context(array_api_dispatch=False):
+            return float(scorer(judged, features, validation.y, **weights))
 
     return calc_score
 
 
-def _store_coeffs(estimator: Any, coeffs: Coeffs, labels: Labels, scales: Scales) -> None:
+def _store_coeffs(
+    estimator: Any, coeffs: Coeffs, labels: Labels, scales: Scales, place: ArrayPlace | None = None
+) -> None:
+    """Set the attributes that predictions need, as NumPy's arrays, or, but for the classes, those of a place."""
     estimator.classes_ = labels.classes
     estimator.out_activation_ = labels.output
     estimator.n_outputs_ = labels.n_outputs
     estimator.n_layers_ = len(coeffs.sizes)
     estimator.mean_, estimator.scale_ = scales
     estimator.coefs_, estimator.intercepts_ = coeffs_to_arrays(coeffs)
+    if place is not None:
+        for name in ("mean_", "scale_"):
+            value = getattr(estimator, name)
+            setattr(estimator, name, None if value is None else place.give(value))
+        estimator.coefs_, estimator.intercepts_ = (
+            [place.give(array) for array in arrays] for arrays in (estimator.coefs_, estimator.intercepts_)
+        )
 
 
 def _store_history(estimator: Any, run: TrainingRun) -> None:
@@ -263,7 +292,7 @@ def _make_run(
     ``params`` are the estimator's, ``scales`` the mean and scale of the columns, or None for each, and ``arrays`` the
     ``coefs_`` and ``intercepts_`` to start from, if not from newly drawn ones.
     """
-    device = resolve_device(params["device"])
+    device = resolve_device(params["device"], table.X)
     generator = torch.Generator("cpu").manual_seed(state.seed)
     if state.generator_state is not None:
         generator.set_state(torch.from_numpy(state.generator_state.copy()))

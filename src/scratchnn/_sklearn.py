@@ -3,20 +3,36 @@
 import functools
 import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
+from sklearn import get_config
 from sklearn.base import _fit_context as fit_context
+from sklearn.utils._array_api import get_namespace_and_device
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call as check_partial_fit_first_call
 
+try:
+    from sklearn.utils._array_api import check_same_namespace
+except ImportError:  # before 1.9
+
+    def check_same_namespace(X: Any, estimator: Any, *, attribute: str, method: str) -> None:
+        """Check nothing, as this scikit-learn does not."""
+
+
 __all__ = [
+    "ArrayPlace",
     "Interval",
     "Options",
     "StrOptions",
     "UnavailableError",
     "available_unless",
     "check_partial_fit_first_call",
+    "check_same_namespace",
+    "find_place",
     "fit_context",
+    "give_back",
 ]
 
 
@@ -47,3 +63,37 @@ class available_unless:
         if reason is not None:
             raise UnavailableError(reason)
         return types.MethodType(self.method, instance)
+
+
+class ArrayPlace(NamedTuple):
+    """An array library other than NumPy, by its namespace, and one of its devices."""
+
+    namespace: Any
+    device: Any
+
+    def give(self, values: torch.Tensor | np.ndarray) -> Any:
+        """Return a tensor or an array of NumPy as an array of this library, on this device."""
+        if self.namespace.__name__.endswith("torch"):
+            return torch.as_tensor(values, device=self.device)
+        values = values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+        return self.namespace.asarray(values, device=self.device)
+
+
+def find_place(X: Any) -> ArrayPlace | None:
+    """Return where X is if it follows the array API, and scikit-learn is to dispatch to it; None for NumPy's arrays."""
+    if not get_config()["array_api_dispatch"]:
+        return None
+    namespace, is_compliant, device = get_namespace_and_device(X)
+    return ArrayPlace(namespace, device) if is_compliant and "numpy" not in namespace.__name__ else None
+
+
+def give_back(values: torch.Tensor | np.ndarray, X: Any) -> np.ndarray:
+    """Return results in the library and on the device of X: NumPy's arrays, unless X is of another.
+
+    Labels that are no numbers are NumPy's in any case.
+    """
+    place = find_place(X)
+    if place is None or (isinstance(values, np.ndarray) and values.dtype.kind not in "biuf"):
+        return values.numpy() if isinstance(values, torch.Tensor) else values
+    given: np.ndarray = place.give(values)  # or another library's array, which has no common type
+    return given

@@ -1,4 +1,4 @@
-"""Tables of rows as scikit-learn has validated them, dense or sparse, and the mean and variance of their columns."""
+"""Tables of rows as scikit-learn has validated them: arrays, tensors or sparse; and what is known of their columns."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis
+from torch import Tensor
 
 Array = NDArray[Any]
-Features = Any  # (n_rows, n_features): an ndarray, or a CSR matrix or array of scipy
+Features = Any  # (n_rows, n_features): an ndarray, a tensor, or a CSR matrix or array of scipy
 
 
 @dataclass(eq=False)
@@ -36,7 +37,8 @@ class Table:
 
     def get_features(self, samples: slice | Array = slice(None)) -> Features:
         """Return the rows of X for the samples."""
-        return self.X[samples if self.rows is None else self.rows[samples]]
+        rows = samples if self.rows is None else self.rows[samples]
+        return self.X[torch.from_numpy(rows) if isinstance(self.X, Tensor) and isinstance(rows, np.ndarray) else rows]
 
     def split(self) -> Iterator[tuple[slice, Features]]:
         """Yield the samples in blocks, with their features, where a whole copy would be a waste."""
@@ -52,12 +54,24 @@ def count_block_rows(X: Features, width: int = 1) -> int:
     return min(8192, max(1, 2**18 // max(n_values, width)))
 
 
-def to_tensor(array: Array) -> torch.Tensor:
-    """Return the array as a tensor on the CPU, without a copy if it can be. It must not be written to."""
+def get_device(X: Features) -> torch.device:
+    """Return where the rows are."""
+    return X.device if isinstance(X, Tensor) else torch.device("cpu")
+
+
+def to_tensor(array: Any) -> Tensor:
+    """Return the array as a tensor where it is, without a copy if it can be. It must not be written to."""
+    if not isinstance(array, np.ndarray):
+        return array.detach() if isinstance(array, Tensor) else torch.utils.dlpack.from_dlpack(array)
     array = np.ascontiguousarray(array)
     if not array.flags.writeable and array.size:
         array = np.asarray(_Memory(array))  # PyTorch knows no read-only tensors and would warn
     return torch.from_numpy(array)
+
+
+def to_host(array: Any) -> Array:
+    """Return an array of any library as NumPy's, without a copy if it can be."""
+    return array if isinstance(array, np.ndarray) else to_tensor(array).cpu().numpy()
 
 
 class _Memory:
@@ -102,17 +116,17 @@ def _calc_moments(table: Table, n_samples: float) -> tuple[Array, Array]:
         mean, variance = mean_variance_axis(table.get_features().astype(np.float64), axis=0, weights=table.weights)
         return mean, variance
     mean = _sum_blocks(table, None) / n_samples
-    return mean.numpy(), (_sum_blocks(table, mean) / n_samples).numpy()
+    return mean.cpu().numpy(), (_sum_blocks(table, mean) / n_samples).cpu().numpy()
 
 
-def _sum_blocks(table: Table, mean: torch.Tensor | None) -> torch.Tensor:
+def _sum_blocks(table: Table, mean: Tensor | None) -> Tensor:
     """Return the sum of each column, or of its squared distances to a mean, (n_features,), weighted."""
-    total = torch.zeros(table.X.shape[1], dtype=torch.float64, device="cpu")
+    total = torch.zeros(table.X.shape[1], dtype=torch.float64, device=get_device(table.X))
     for samples, block in table.split():
         values = to_tensor(block)
         if mean is not None:
             values = (values - mean).square_()
         if table.weights is not None:
-            values = values * to_tensor(table.weights[samples]).unsqueeze(-1)
+            values = values * to_tensor(table.weights[samples]).to(total.device).unsqueeze(-1)
         total += values.sum(0, dtype=torch.float64)
     return total

@@ -5,6 +5,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import sparse
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, column_or_1d
@@ -181,6 +182,11 @@ def _hash_rows(table: Table) -> Array:
                 sparse.csr_array((_mix(block.data), block.indices, block.indptr), block.shape)
                 @ multipliers[:n_features]
             )
+        elif isinstance(block, torch.Tensor):  # the same numbers, where it is
+            bits = (block.double() + 0.0).view(torch.int64)
+            factors = torch.from_numpy(multipliers[:n_features].view(np.int64)).to(bits.device)
+            sums = ((bits ^ ((bits >> 32) & 0xFFFFFFFF)) * factors).sum(-1)
+            keys[samples] += sums.cpu().numpy().view(np.uint64)
         else:
             keys[samples] += _mix(block) @ multipliers[:n_features]
     return keys

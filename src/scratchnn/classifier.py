@@ -13,8 +13,8 @@ from . import _parameters
 from ._callbacks import CallbackSupportMixin, with_callbacks
 from ._convert import Labels, calc_logits, calc_probabilities, resolve_device
 from ._fitting import fit_network, validate_features, validate_table, validate_validation_table
-from ._sklearn import available_unless, check_partial_fit_first_call, fit_context
-from ._tables import Array, to_tensor
+from ._sklearn import available_unless, check_partial_fit_first_call, find_place, fit_context, give_back
+from ._tables import Array, to_host, to_tensor
 from ._validation import check_known, find_labels
 from .network import Layers
 
@@ -332,7 +332,15 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if X_val is not None or y_val is not None or sample_weight_val is not None:
             validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels)
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        fit_network(self, table, validation, labels, goes_on=goes_on, reported={"X": X, "y": y, "metadata": metadata})
+        fit_network(
+            self,
+            table,
+            validation,
+            labels,
+            goes_on=goes_on,
+            place=find_place(X),
+            reported={"X": X, "y": y, "metadata": metadata},
+        )
         return self
 
     @available_unless(_forbid_partial_fit)
@@ -380,7 +388,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         table, multilabel = validate_table(self, X, y, sample_weight, reset=not goes_on)
         labels = Labels(self.classes_, self._is_multilabel() if goes_on else multilabel)
         check_known(table.y, multilabel, labels, "y")
-        fit_network(self, table, None, labels, goes_on=goes_on, incremental=True)
+        fit_network(self, table, None, labels, goes_on=goes_on, incremental=True, place=find_place(X))
         return self
 
     @classmethod
@@ -395,17 +403,22 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _is_multilabel(self) -> bool:
         return bool(self.out_activation_ == "logistic" and self.n_outputs_ > 1)
 
-    def _calc_logits(self, X: ArrayLike) -> Array:
+    @property
+    def _first_coef(self) -> Any:
+        return self.coefs_[0]
+
+    def _calc_logits(self, X: ArrayLike, method: str) -> torch.Tensor:
         check_is_fitted(self)
-        features = validate_features(self, X)
-        device = resolve_device(self.device)
+        features = validate_features(self, X, method)
+        device = resolve_device(self.device, features)
         layers = Layers(
             [to_tensor(coef).to(device) for coef in self.coefs_],
             [to_tensor(intercept).to(device) for intercept in self.intercepts_],
             self.activation,
             self.out_activation_,
         )
-        return calc_logits(layers, features, self.mean_, self.scale_)
+        mean, scale = (None if each is None else to_host(each) for each in (self.mean_, self.scale_))
+        return calc_logits(layers, features, mean, scale)
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the logits: what sigmoid or softmax turn into probabilities.
@@ -420,8 +433,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
             For two classes, one value a row: positive where the second class is likelier.
         """
-        logits = self._calc_logits(X)
-        return logits[:, 0] if self.n_outputs_ == 1 else logits
+        logits = self._calc_logits(X, "decision_function")
+        return give_back(logits[:, 0] if self.n_outputs_ == 1 else logits, X)
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the likeliest labels.
@@ -436,8 +449,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
             Class labels, or zeros and ones for each of several labels.
         """
-        logits = self._calc_logits(X)
-        return Labels(self.classes_, self._is_multilabel()).decode(logits)
+        logits = self._calc_logits(X, "predict")
+        return give_back(Labels(self.classes_, self._is_multilabel()).decode(logits), X)
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the probability of each class.
@@ -452,7 +465,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes)
             Probabilities between 0 and 1, in the order of ``classes_``. Multilabel columns do not sum to one.
         """
-        return calc_probabilities(self._calc_logits(X), self.out_activation_)
+        return give_back(calc_probabilities(self._calc_logits(X, "predict_proba"), self.out_activation_), X)
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
         """Return the logarithm of the probability of each class: exact where `predict_proba` rounds to 0 or 1.
@@ -467,7 +480,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes)
             Log-probabilities, finite, in the order of ``classes_``.
         """
-        return calc_probabilities(self._calc_logits(X), self.out_activation_, log=True)
+        logits = self._calc_logits(X, "predict_log_proba")
+        return give_back(calc_probabilities(logits, self.out_activation_, log=True), X)
 
     @property
     def coef_(self) -> Array:
@@ -480,15 +494,18 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """Intercepts for the original columns, (1,) for two classes, else (n_outputs,)."""
         self._get_linear_weights("intercept_")
         intercept = self.intercepts_[0]
-        return np.asarray(intercept if self.mean_ is None else intercept - self.coef_ @ self.mean_)
+        shifted: Array = intercept if self.mean_ is None else intercept - self.coef_ @ self.mean_
+        return shifted
 
     def _get_linear_weights(self, name: str) -> Array:
         if len(getattr(self, "coefs_", ())) != 1:
             raise AttributeError(f"{name} is there only after fit, and without hidden layer (hidden_layer_sizes=()).")
-        return np.asarray(self.coefs_[0])
+        weights: Array = self.coefs_[0]
+        return weights
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         tags.input_tags.sparse = True
+        tags.array_api_support = True
         return tags
