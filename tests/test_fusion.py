@@ -509,9 +509,32 @@ def test_scoring_that_raises_during_training_fails_alone(grid, n_failed, batch_s
     with fused_fits() as report:
         fused = use()
     assert_equal_results(fused, use())
-    assert report.n_fits == 9 - n_failed
+    assert [stack.n_models for stack in report.stacks] == [9]
     with fused_fits(), pytest.raises(SpecialError, match="while scoring"):
         search(network(early_stopping=True), grid, error_score="raise").fit(X, y)
+
+
+def refuse_one_fold(logits, deps):
+    if deps[:, 0].sum() == 1:
+        raise SpecialError("in the loss")
+    return squared_logits(logits, deps)
+
+
+@pytest.mark.filterwarnings("ignore:One or more of the test scores")
+@within(60)
+def test_a_loss_that_raises_fails_alone():
+    first, others = np.flatnonzero(y == 0), np.flatnonzero(y > 0)
+    splits = [(np.r_[first[:n], others[: 30 - n]], others[-10:]) for n in (3, 1, 5)]
+    net = network(loss=refuse_one_fold, batch_size="full")
+
+    def use():
+        with pytest.warns(FitFailedWarning, match="2 fits failed"):
+            return GridSearchCV(net, {"alpha": [0.1, 1.0]}, cv=splits, refit=False).fit(X, y)
+
+    with fused_fits() as report:
+        fused = use()
+    assert_equal_results(fused, use())
+    assert [stack.alone for stack in report.stacks] == ["its stack failed"] * 4
 
 
 @within(60)

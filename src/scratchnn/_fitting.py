@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn import config_context, get_config
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import check_scoring
@@ -22,7 +22,7 @@ from sklearn.utils.validation import validate_data
 from ._callbacks import Reporter, has_callbacks
 from ._convert import Labels, Rows, arrays_to_coeffs, coeffs_to_arrays, resolve_device, resolve_dtype
 from ._parameters import CONSTRAINTS, make_settings
-from ._sklearn import ArrayPlace, check_same_namespace, find_place
+from ._sklearn import ArrayPlace, check_same_namespace, fetch, find_place
 from ._tables import Array, Features, Moments, Table, to_host, to_tensor
 from ._validation import (
     check_hidden_layer_sizes,
@@ -61,8 +61,7 @@ def validate_table(
     Rows of another array library than NumPy stay where they are, as a tensor; targets and weights go to the host.
     """
     place = find_place(X)
-    if get_config()["array_api_dispatch"]:
-        y, sample_weight = (to_host(each) if hasattr(each, "__dlpack__") else each for each in (y, sample_weight))
+    y, sample_weight = fetch(y), fetch(sample_weight)
     dtypes = (np.float64, np.float32) if place is None else (place.namespace.float64, place.namespace.float32)
     X, y = validate_data(estimator, X, y, accept_sparse="csr", dtype=dtypes, multi_output=True, reset=reset)
     X = X if place is None else to_tensor(X)

@@ -13,6 +13,8 @@ from sklearn.utils._array_api import get_namespace_and_device
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call as check_partial_fit_first_call
 
+from ._tables import to_host
+
 try:
     from sklearn.utils._array_api import check_same_namespace
 except ImportError:  # before 1.9
@@ -30,6 +32,7 @@ __all__ = [
     "available_unless",
     "check_partial_fit_first_call",
     "check_same_namespace",
+    "fetch",
     "find_place",
     "fit_context",
     "give_back",
@@ -75,8 +78,7 @@ class ArrayPlace(NamedTuple):
         """Return a tensor or an array of NumPy as an array of this library, on this device."""
         if self.namespace.__name__.endswith("torch"):
             return torch.as_tensor(values, device=self.device)
-        values = values.cpu().numpy() if isinstance(values, torch.Tensor) else values
-        return self.namespace.asarray(values, device=self.device)
+        return self.namespace.asarray(to_host(values), device=self.device)
 
 
 def find_place(X: Any) -> ArrayPlace | None:
@@ -85,6 +87,11 @@ def find_place(X: Any) -> ArrayPlace | None:
         return None
     namespace, is_compliant, device = get_namespace_and_device(X)
     return ArrayPlace(namespace, device) if is_compliant and "numpy" not in namespace.__name__ else None
+
+
+def fetch(values: Any) -> Any:
+    """Return an array that scikit-learn would dispatch on as NumPy's, and anything else as it is."""
+    return values if find_place(values) is None else to_host(values)
 
 
 def give_back(values: torch.Tensor | np.ndarray, X: Any) -> np.ndarray:

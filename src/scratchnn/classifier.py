@@ -13,7 +13,7 @@ from . import _parameters
 from ._callbacks import CallbackSupportMixin, with_callbacks
 from ._convert import Labels, calc_logits, calc_probabilities, resolve_device
 from ._fitting import fit_network, validate_features, validate_table, validate_validation_table
-from ._sklearn import available_unless, check_partial_fit_first_call, find_place, fit_context, give_back
+from ._sklearn import available_unless, check_partial_fit_first_call, fetch, find_place, fit_context, give_back
 from ._tables import Array, to_host, to_tensor
 from ._validation import check_known, find_labels
 from .network import Layers
@@ -384,7 +384,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "dict."
             )
         goes_on = hasattr(self, "coefs_")
-        check_partial_fit_first_call(self, classes)
+        check_partial_fit_first_call(self, fetch(classes))
         table, multilabel = validate_table(self, X, y, sample_weight, reset=not goes_on)
         labels = Labels(self.classes_, self._is_multilabel() if goes_on else multilabel)
         check_known(table.y, multilabel, labels, "y")

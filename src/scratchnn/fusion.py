@@ -48,7 +48,7 @@ class Stack:
 
 @dataclass
 class FusionReport:
-    """What the tasks of `fused_fits` trained, in the order of training, but for fits that raised."""
+    """What the tasks of `fused_fits` trained, in the order of training, fits that diverged included."""
 
     stacks: list[Stack] = field(default_factory=list)
 
