@@ -75,6 +75,25 @@ def test_moments_are_those_of_standard_scaler(form, dtype, splits, weighted):
     assert moments.calc_scale()[1] == 1
 
 
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("splits", [[], [10, 900]], ids=["at once", "in parts"])
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array, torch.tensor], ids=["array", "sparse", "tensor"])
+def test_columns_of_two_values_are_divided_by_their_distance(form, splits, weighted):
+    """However rare one of the values is, and whatever they are; any third value makes it another column."""
+    rng = np.random.default_rng(0)
+    two = (rng.random((1000, 3)) < [0.5, 0.1, 0.004]).astype(float)
+    third = two[:, 1].copy()
+    third[[0, 3]] = 0, 0.25
+    X = np.column_stack([two, two[:, 2] * 1e-3 + 5, -7e6 * two[:, 1], third, rng.normal(size=1000)])
+    weights = rng.uniform(0.1, 3, 1000) if weighted else None
+    moments = Moments()
+    for rows in np.split(np.arange(1000), splits):
+        part = None if weights is None else weights[rows]
+        moments.add(Table(form(X[rows]), np.zeros(len(rows)), part))
+    deviations = StandardScaler().fit(X, sample_weight=weights).scale_
+    np.testing.assert_allclose(moments.calc_scale(), [1, 1, 1, 1e-3, 7e6, *deviations[5:]], rtol=1e-8)
+
+
 # --- tensors
 
 

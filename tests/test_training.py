@@ -20,6 +20,7 @@ SETTINGS = Settings(
     dropout=0.0,
     power_t=0.5,
     max_iter=6,
+    ends_by_itself=False,
     shuffle=True,
     tol=0.0,
     momentum=0.9,

@@ -139,8 +139,10 @@ def fit_network(
             known = (None if estimator.mean_ is None else to_host(estimator.mean_), to_host(estimator.scale_))
         scales = _find_scales(table, state, known, incremental)
     params = {name: getattr(estimator, name) for name in CONSTRAINTS}
-    if incremental and params["learning_rate"] in SCHEDULES:  # nobody knows how many calls will come
-        params["learning_rate"] = "constant"
+    if incremental:
+        params["max_iter"] = 1
+        if params["learning_rate"] in SCHEDULES:  # nobody knows how many calls will come
+            params["learning_rate"] = "constant"
     run = _make_run(
         params,
         table,
@@ -150,7 +152,6 @@ def fit_network(
         scales=scales,
         arrays=([*map(to_host, estimator.coefs_)], [*map(to_host, estimator.intercepts_)]) if goes_on else None,
         calc_score=_make_calc_score(estimator, validation, labels, scales),
-        max_iter=1 if incremental else estimator.max_iter,
         early_stopping=early_stopping,
     )
     reporter = None
@@ -283,7 +284,6 @@ def _make_run(
     scales: Scales,
     arrays: tuple[list[Array], list[Array]] | None,
     calc_score: Callable[[Coeffs], float] | None,
-    max_iter: int,
     early_stopping: bool,
 ) -> TrainingRun:
     """Return the run that trains a network on a table.
@@ -306,7 +306,7 @@ def _make_run(
     if state.flat is not None:
         best_flat = coeffs.flat.clone() if early_stopping else None
         coeffs.flat.copy_(torch.from_numpy(state.flat))
-    settings = make_settings(params, len(table), max_iter, early_stopping)
+    settings = make_settings(params, len(table), early_stopping)
     if state.solver != params["solver"]:  # another solver's state is of no use
         state.solver, state.solver_state = params["solver"], {}
         state.history.n_updates, state.history.rate = 0, None

@@ -23,7 +23,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "learning_rate": [StrOptions({"constant", "invscaling", "adaptive", *SCHEDULES})],
     "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
     "power_t": [Interval(Real, 0, None, closed="left")],
-    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left"), None],
     "shuffle": ["boolean"],
     "random_state": ["random_state"],
     "tol": [Interval(Real, 0, None, closed="left")],
@@ -62,6 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "alpha": 0.0,
         "batch_size": "full",
         "shuffle": False,
+        "learning_rate": "constant",
         "learning_rate_init": 0.1,
         "max_iter": 30,
         "tol": 0.0,
@@ -72,7 +73,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def make_settings(params: dict[str, Any], n_samples: int, max_iter: int, early_stopping: bool) -> Settings:
+def make_settings(params: dict[str, Any], n_samples: int, early_stopping: bool) -> Settings:
     """Return how to train on ``n_samples`` rows, from the (valid) parameters of the estimator."""
     batch_size, solver, schedule = params["batch_size"], params["solver"], params["learning_rate"]
     if solver == "lbfgs" and params["dropout"]:
@@ -88,10 +89,15 @@ def make_settings(params: dict[str, Any], n_samples: int, max_iter: int, early_s
         )
     # L-BFGS stops by its gradient, not by patience, unless it watches a validation set.
     patience = np.inf if solver == "lbfgs" and not early_stopping else params["n_iter_no_change"]
+    if solver == "lbfgs" or (solver == "adam" and schedule not in SCHEDULES):
+        schedule = "constant"
+    batch_size = {"auto": min(max(32, n_samples // 10), 200), "full": n_samples}.get(batch_size, batch_size)
+    max_iter = params["max_iter"]
     resolved: dict[str, Any] = {
-        "batch_size": {"auto": min(200, n_samples), "full": n_samples}.get(batch_size) or min(batch_size, n_samples),
-        "learning_rate": schedule if solver == "sgd" or (solver == "adam" and schedule in SCHEDULES) else "constant",
-        "max_iter": max_iter,
+        "batch_size": min(batch_size, n_samples),
+        "learning_rate": schedule,
+        "max_iter": (50 if schedule in SCHEDULES else 200) if max_iter is None else max_iter,
+        "ends_by_itself": max_iter is None and schedule in SCHEDULES,
         "early_stopping": early_stopping,
         "n_iter_no_change": patience,
         "verbose": bool(params["verbose"]),

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.utils.sparsefuncs import mean_variance_axis
+from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 from torch import Tensor
 
 Array = NDArray[Any]
@@ -86,47 +86,64 @@ class _Memory:
 
 @dataclass(eq=False)
 class Moments:
-    """Mean and variance of the columns of all tables added so far, as StandardScaler's, in double precision."""
+    """Mean, variance and range of the columns of all tables added so far, in double precision."""
 
     n_samples: float = 0.0  # the sum of the weights, where there are any
     mean: Array | float = 0.0
     variance: Array | float = 0.0
+    low: Array | float = np.inf
+    high: Array | float = -np.inf
 
     def add(self, table: Table) -> None:
         """Add the samples of a table, in place (Chan, Golub & LeVeque, 1983)."""
         n_added = len(table) if table.weights is None else float(table.weights.sum())
-        mean, variance = _calc_moments(table, n_added)
+        mean, variance, low, high = _describe_columns(table, n_added)
         n_samples = self.n_samples + n_added
         share = n_added / n_samples
         distance = mean - self.mean
         self.mean = self.mean + distance * share
         self.variance = self.variance * (1 - share) + variance * share + distance**2 * share * (1 - share)
         self.n_samples = n_samples
+        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
     def calc_scale(self) -> Array:
-        """Return the standard deviations, (n_features,), and 1 for constant columns: those that vary by rounding."""
+        """Return what to divide the columns by, (n_features,): their standard deviations, but for two kinds.
+
+        Columns of two values, such as a one-hot encoder's, are divided by the distance of these: a deviation would make
+        the rarer value the larger, the rarer it is. Constant columns, those that vary by rounding, are divided by 1.
+        """
+        # The variance is the largest for this mean and range where all values are at an end (Bhatia & Davis, 2000).
+        largest = (self.high - self.mean) * (self.mean - self.low)
+        scale = np.where(self.variance >= largest * (1 - 1e-9), self.high - self.low, np.sqrt(self.variance))
         eps = np.finfo(float).eps
         rounding = self.n_samples * eps * self.variance + (self.n_samples * self.mean * eps) ** 2
-        return np.sqrt(np.where(self.variance <= rounding, 1.0, self.variance))
+        return np.where(self.variance <= rounding, 1.0, scale)
 
 
-def _calc_moments(table: Table, n_samples: float) -> tuple[Array, Array]:
-    """Return mean and variance of the columns, (n_features,) each: the variance in a second pass, which is exact."""
+def _describe_columns(table: Table, n_samples: float) -> list[Array]:
+    """Return mean, variance, least and largest value of the columns, (n_features,) each.
+
+    The variance is found in a second pass, which is exact.
+    """
     if sparse.issparse(table.X):
-        mean, variance = mean_variance_axis(table.get_features().astype(np.float64), axis=0, weights=table.weights)
-        return mean, variance
-    mean = _sum_blocks(table, None) / n_samples
-    return mean.cpu().numpy(), (_sum_blocks(table, mean) / n_samples).cpu().numpy()
-
-
-def _sum_blocks(table: Table, mean: Tensor | None) -> Tensor:
-    """Return the sum of each column, or of its squared distances to a mean, (n_features,), weighted."""
-    total = torch.zeros(table.X.shape[1], dtype=torch.float64, device=get_device(table.X))
+        X = table.get_features()
+        return [*mean_variance_axis(X.astype(np.float64), axis=0, weights=table.weights), *min_max_axis(X, axis=0)]
+    device = get_device(table.X)
+    total = torch.zeros(table.X.shape[1], dtype=torch.float64, device=device)
+    low, high = total + np.inf, total - np.inf
     for samples, block in table.split():
         values = to_tensor(block)
-        if mean is not None:
-            values = (values - mean).square_()
-        if table.weights is not None:
-            values = values * to_tensor(table.weights[samples]).to(total.device).unsqueeze(-1)
-        total += values.sum(0, dtype=torch.float64)
-    return total
+        lows, highs = torch.aminmax(values, dim=0)
+        low, high = torch.minimum(low, lows), torch.maximum(high, highs)
+        total += _weigh(values, table, samples).sum(0, dtype=torch.float64)
+    mean = total / n_samples
+    squares = torch.zeros_like(total)
+    for samples, block in table.split():
+        squares += _weigh((to_tensor(block) - mean).square_(), table, samples).sum(0)
+    return [column.cpu().numpy() for column in (mean, squares / n_samples, low, high)]
+
+
+def _weigh(values: Tensor, table: Table, samples: slice) -> Tensor:
+    if table.weights is None:
+        return values
+    return values * to_tensor(table.weights[samples]).to(values.device).unsqueeze(-1)

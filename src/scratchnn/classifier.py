@@ -41,29 +41,30 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    hidden_layer_sizes : int or array-like of int, default=(100,)
+    hidden_layer_sizes : int or array-like of int, default=(200,)
         Number of neurons in each hidden layer. ``()`` is logistic regression.
     activation : {'relu', 'tanh', 'logistic', 'identity', 'leaky_relu', 'gelu', 'silu'}, default='relu'
         Activation of the hidden layers.
     solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
         'adam' and 'sgd' go over minibatches; 'lbfgs' (scipy's) takes all rows at each step, and suits small tables.
-    alpha : float, default=0.0001
+    alpha : float, default=0.2
         Strength of the L2 penalty on the weights, divided by the number of samples (of a batch). Without hidden
         layer it is LogisticRegression's ``1 / C``.
     batch_size : int, 'auto' or 'full', default='auto'
-        Rows per minibatch. 'auto' is ``min(200, n_samples)``, 'full' all rows.
-    learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle'}, default='constant'
+        Rows per minibatch. 'auto' is a tenth of the rows, but not less than 32 nor more than 200; 'full' is all rows.
+    learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle'}, default='cosine'
         Schedule of the rate. With 'sgd' and 'adam', from step to step over the ``max_iter`` epochs of a call of `fit`:
         'cosine' lets it fall to zero, 'one_cycle' rise for 30 % of the steps and then fall. `partial_fit`, which cannot
         know how many calls will come, keeps ``learning_rate_init``. With 'sgd' only, as in MLPClassifier: 'invscaling'
         divides ``learning_rate_init`` by ``(t_ + 1) ** power_t`` after each epoch, 'adaptive' divides the rate by 5
         whenever ``n_iter_no_change`` epochs bring no improvement.
-    learning_rate_init : float, default=0.001
-        Learning rate at the start, of 'adam' and 'sgd'.
+    learning_rate_init : float, default=0.005
+        Learning rate of 'adam' and 'sgd': the largest that a schedule comes to.
     power_t : float, default=0.5
         Exponent of 'invscaling'.
-    max_iter : int, default=200
-        Most epochs of a fit ('lbfgs': iterations).
+    max_iter : int or None, default=None
+        Most epochs of a fit ('lbfgs': iterations). None is 50 where the schedule is 'cosine' or 'one_cycle', which ends
+        by itself, and 200 otherwise.
     shuffle : bool, default=True
         Whether to draw a new order of the rows for each epoch. A batch that holds all rows needs none.
     random_state : int, RandomState instance or None, default=None
@@ -131,7 +132,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     intercepts_ : list of ndarray of shape (fan_out,)
         Biases of each layer.
     mean_, scale_ : ndarray of shape (n_features,) or None
-        Mean and standard deviation of the columns, or None without ``standardize``. Sparse columns are not centred:
+        Mean and standard deviation of the columns, or None without ``standardize``. The scale of columns of two values,
+        such as a one-hot encoder's, is the distance of these. Sparse columns are not centred:
         ``mean_`` is None after a fit on them.
     coef_, intercept_ : ndarray of shape (1 or n_classes, n_features) and (1 or n_classes,)
         Without hidden layer only: as LogisticRegression has them, for the original columns.
@@ -181,16 +183,16 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        hidden_layer_sizes: Any = (100,),
+        hidden_layer_sizes: Any = (200,),
         activation: str = "relu",
         *,
         solver: str = "adam",
-        alpha: float = 0.0001,
+        alpha: float = 0.2,
         batch_size: int | str = "auto",
-        learning_rate: str = "constant",
-        learning_rate_init: float = 0.001,
+        learning_rate: str = "cosine",
+        learning_rate_init: float = 0.005,
         power_t: float = 0.5,
-        max_iter: int = 200,
+        max_iter: int | None = None,
         shuffle: bool = True,
         random_state: int | np.random.RandomState | None = None,
         tol: float = 1e-4,
@@ -316,7 +318,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Warns
         -----
         ConvergenceWarning
-            If ``max_iter`` ended the training before its own rule did.
+            If ``max_iter``, where it is set, ended the training before its own rule did.
         UserWarning
             If Ctrl-C ended it; the model so far is kept.
         """

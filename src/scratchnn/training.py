@@ -44,6 +44,7 @@ class Settings:
     dropout: float
     power_t: float
     max_iter: int
+    ends_by_itself: bool  # by its schedule: it is no sign of trouble to come to the last epoch
     shuffle: bool
     tol: float
     momentum: float
@@ -216,7 +217,8 @@ class TrainingRun:
     def _is_out_of_epochs(self) -> bool:
         if self.n_epochs < self.settings.max_iter:
             return False
-        if self.settings.tol > 0 or math.isfinite(self.settings.n_iter_no_change):
+        has_rule = self.settings.tol > 0 or math.isfinite(self.settings.n_iter_no_change)
+        if has_rule and not self.settings.ends_by_itself:
             self.warning = (
                 f"Maximum iterations (max_iter={self.settings.max_iter}) reached and the training has not converged "
                 "yet. Raise max_iter, or tol, or learning_rate_init."
