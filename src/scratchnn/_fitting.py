@@ -132,17 +132,24 @@ def fit_network(
         codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
         held_out = split_validation(replace(table, y=codes), estimator.validation_fraction, state.seed)
         table, validation = table.take(~held_out), table.take(held_out)
-    scales: Scales = (None, None)
-    if estimator.standardize:
-        known = None
-        if goes_on and estimator.scale_ is not None:
-            known = (None if estimator.mean_ is None else to_host(estimator.mean_), to_host(estimator.scale_))
-        scales = _find_scales(table, state, known, incremental)
     params = {name: getattr(estimator, name) for name in CONSTRAINTS}
     if incremental:
         params["max_iter"] = 1
         if params["learning_rate"] in SCHEDULES:  # nobody knows how many calls will come
             params["learning_rate"] = "constant"
+    # `fit` keeps the scales of an earlier call, and so does `partial_fit` after a `fit`, which saw all the data.
+    keeps_scales = goes_on and (not incremental or state.moments is None)
+    moments = Moments() if keeps_scales or state.moments is None else state.moments
+    if params["standardize"] or params["alpha"] == "auto":
+        moments.add(table)
+    if incremental and not keeps_scales:
+        state.moments = moments
+    scales: Scales = (None, None)
+    if params["standardize"]:
+        scales = _find_scales(estimator, table, moments, goes_on=goes_on, keeps=keeps_scales)
+    if params["alpha"] == "auto":
+        n_seen = len(table) + (state.history.n_samples_seen if incremental else 0)
+        params["alpha_per_row"] = moments.calc_row_length(scales[1]) / n_seen
     run = _make_run(
         params,
         table,
@@ -257,21 +264,18 @@ def _draw_seed(random_state: int | np.random.RandomState | None) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def _find_scales(table: Table, state: State, known: Scales | None, incremental: bool) -> Scales:
-    """Return the mean and scale of the columns, each (n_features,), keeping statistics in ``state`` in place.
+def _find_scales(estimator: Any, table: Table, moments: Moments, *, goes_on: bool, keeps: bool) -> Scales:
+    """Return the mean and scale of the columns, each (n_features,): those of the call before if it ``keeps`` them.
 
     Sparse columns are not to be centred, which would make them dense: their mean is None.
-
-    ``known`` are those of the call before. A call of `fit` keeps them; `partial_fit` goes on averaging, unless a plain
-    `fit`, which saw all the data, came first.
     """
-    if known is not None and (state.moments is None or not incremental):
-        return known
-    moments = Moments() if state.moments is None else state.moments
-    moments.add(table)
-    state.moments = moments if incremental else None
+    known: Scales | None = None
+    if goes_on and estimator.scale_ is not None:
+        known = (None if estimator.mean_ is None else to_host(estimator.mean_), to_host(estimator.scale_))
+        if keeps:
+            return known
     is_centred = not sparse.issparse(table.X) if known is None else known[0] is not None
-    return np.asarray(moments.mean) if is_centred else None, moments.calc_scale()
+    return np.asarray(moments.mean) if is_centred else None, moments.calc_scale(is_centred)
 
 
 def _make_run(

@@ -18,7 +18,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [StrOptions(set(ACTIVATIONS))],
     "solver": [StrOptions({"adam", "sgd", "lbfgs"})],
-    "alpha": [Interval(Real, 0, None, closed="left")],
+    "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
     "batch_size": [StrOptions({"auto", "full"}), Interval(Integral, 1, None, closed="left")],
     "learning_rate": [StrOptions({"constant", "invscaling", "adaptive", *SCHEDULES})],
     "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
@@ -74,7 +74,10 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def make_settings(params: dict[str, Any], n_samples: int, early_stopping: bool) -> Settings:
-    """Return how to train on ``n_samples`` rows, from the (valid) parameters of the estimator."""
+    """Return how to train on ``n_samples`` rows, from the (valid) parameters of the estimator.
+
+    Where ``alpha`` is "auto", they include ``alpha_per_row``.
+    """
     batch_size, solver, schedule = params["batch_size"], params["solver"], params["learning_rate"]
     if solver == "lbfgs" and params["dropout"]:
         raise ValueError(
@@ -92,11 +95,15 @@ def make_settings(params: dict[str, Any], n_samples: int, early_stopping: bool) 
     if solver == "lbfgs" or (solver == "adam" and schedule not in SCHEDULES):
         schedule = "constant"
     batch_size = {"auto": min(max(32, n_samples // 10), 200), "full": n_samples}.get(batch_size, batch_size)
-    max_iter = params["max_iter"]
+    batch_size = min(batch_size, n_samples)
+    alpha, max_iter = params["alpha"], params["max_iter"]
+    if alpha == "auto":
+        alpha = params["alpha_per_row"] * (n_samples if solver == "lbfgs" else batch_size)
     resolved: dict[str, Any] = {
-        "batch_size": min(batch_size, n_samples),
+        "alpha": alpha,
+        "batch_size": batch_size,
         "learning_rate": schedule,
-        "max_iter": (50 if schedule in SCHEDULES else 200) if max_iter is None else max_iter,
+        "max_iter": (30 if schedule in SCHEDULES else 200) if max_iter is None else max_iter,
         "ends_by_itself": max_iter is None and schedule in SCHEDULES,
         "early_stopping": early_stopping,
         "n_iter_no_change": patience,

@@ -106,18 +106,31 @@ class Moments:
         self.n_samples = n_samples
         self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
-    def calc_scale(self) -> Array:
-        """Return what to divide the columns by, (n_features,): their standard deviations, but for two kinds.
+    def calc_scale(self, is_centred: bool = True) -> Array:
+        """Return what to divide the columns by, (n_features,): their standard deviations, but for some.
 
         Columns of two values, such as a one-hot encoder's, are divided by the distance of these: a deviation would make
-        the rarer value the larger, the rarer it is. Constant columns, those that vary by rounding, are divided by 1.
+        the rarer value the larger, the rarer it is. So it is with columns that are not centred, sparse ones, in which
+        zeros are common: they are divided by their largest absolute value. Constant columns, those that vary by
+        rounding, are divided by 1.
         """
+        if not is_centred:
+            size = np.maximum(np.abs(self.low), np.abs(self.high))
+            return np.where(size > 0, size, 1.0)
         # The variance is the largest for this mean and range where all values are at an end (Bhatia & Davis, 2000).
         largest = (self.high - self.mean) * (self.mean - self.low)
         scale = np.where(self.variance >= largest * (1 - 1e-9), self.high - self.low, np.sqrt(self.variance))
         eps = np.finfo(float).eps
         rounding = self.n_samples * eps * self.variance + (self.n_samples * self.mean * eps) ** 2
         return np.where(self.variance <= rounding, 1.0, scale)
+
+    def calc_row_length(self, scale: Array | None) -> float:
+        """Return the root mean square length of the rows, centred and divided by ``scale``.
+
+        A column that varies by more than 1 counts as one that varies by 1.
+        """
+        variance = self.variance if scale is None else self.variance / scale**2
+        return float(np.sqrt(np.minimum(variance, 1.0).sum()))
 
 
 def _describe_columns(table: Table, n_samples: float) -> list[Array]:

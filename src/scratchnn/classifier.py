@@ -47,9 +47,11 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Activation of the hidden layers.
     solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
         'adam' and 'sgd' go over minibatches; 'lbfgs' (scipy's) takes all rows at each step, and suits small tables.
-    alpha : float, default=0.2
+    alpha : float or 'auto', default='auto'
         Strength of the L2 penalty on the weights, divided by the number of samples (of a batch). Without hidden
-        layer it is LogisticRegression's ``1 / C``.
+        layer, and with all rows in a batch, it is LogisticRegression's ``1 / C``. 'auto' is the root mean square length
+        of the rows, as they are after ``standardize`` (no column counts for more than 1: at most
+        ``sqrt(n_features)``), where a batch holds all rows, and else the share of it that a batch has of the rows.
     batch_size : int, 'auto' or 'full', default='auto'
         Rows per minibatch. 'auto' is a tenth of the rows, but not less than 32 nor more than 200; 'full' is all rows.
     learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle'}, default='cosine'
@@ -58,12 +60,12 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         know how many calls will come, keeps ``learning_rate_init``. With 'sgd' only, as in MLPClassifier: 'invscaling'
         divides ``learning_rate_init`` by ``(t_ + 1) ** power_t`` after each epoch, 'adaptive' divides the rate by 5
         whenever ``n_iter_no_change`` epochs bring no improvement.
-    learning_rate_init : float, default=0.005
+    learning_rate_init : float, default=0.01
         Learning rate of 'adam' and 'sgd': the largest that a schedule comes to.
     power_t : float, default=0.5
         Exponent of 'invscaling'.
     max_iter : int or None, default=None
-        Most epochs of a fit ('lbfgs': iterations). None is 50 where the schedule is 'cosine' or 'one_cycle', which ends
+        Most epochs of a fit ('lbfgs': iterations). None is 30 where the schedule is 'cosine' or 'one_cycle', which ends
         by itself, and 200 otherwise.
     shuffle : bool, default=True
         Whether to draw a new order of the rows for each epoch. A batch that holds all rows needs none.
@@ -133,8 +135,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Biases of each layer.
     mean_, scale_ : ndarray of shape (n_features,) or None
         Mean and standard deviation of the columns, or None without ``standardize``. The scale of columns of two values,
-        such as a one-hot encoder's, is the distance of these. Sparse columns are not centred:
-        ``mean_`` is None after a fit on them.
+        such as a one-hot encoder's, is the distance of these. Sparse columns are not centred: after a fit on them,
+        ``mean_`` is None, and ``scale_`` their largest absolute values.
     coef_, intercept_ : ndarray of shape (1 or n_classes, n_features) and (1 or n_classes,)
         Without hidden layer only: as LogisticRegression has them, for the original columns.
     loss_ : float
@@ -187,10 +189,10 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         activation: str = "relu",
         *,
         solver: str = "adam",
-        alpha: float = 0.2,
+        alpha: float | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: str = "cosine",
-        learning_rate_init: float = 0.005,
+        learning_rate_init: float = 0.01,
         power_t: float = 0.5,
         max_iter: int | None = None,
         shuffle: bool = True,
