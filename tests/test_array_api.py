@@ -84,8 +84,8 @@ def test_tensors_train_the_same_network(dispatch, device, params):
 @pytest.mark.parametrize("device", DEVICES)
 def test_training_goes_on_with_tensors(dispatch, device):
     rows, targets = torch.tensor(X, device=device), torch.tensor(y, device=device)
-    once = network(max_iter=4).fit(rows, targets)
-    twice = network(max_iter=2, warm_start=True).fit(rows, targets).fit(rows, targets)
+    once = network(max_iter=4, learning_rate="constant").fit(rows, targets)
+    twice = network(max_iter=2, learning_rate="constant", warm_start=True).fit(rows, targets).fit(rows, targets)
     torch.testing.assert_close(twice.predict_proba(rows), once.predict_proba(rows))
     parts, plain = network(), network()
     for part in (slice(150), slice(150, 300)):

@@ -22,8 +22,8 @@ SOLVERS = {"adam": {"tol": 0, "n_iter_no_change": np.inf}, "lbfgs": {"tol": 1e-9
 
 
 def network(solver="adam", **changes):
-    settings = {"hidden_layer_sizes": 5, "max_iter": 6, "random_state": 0, "solver": solver} | SOLVERS[solver]
-    return ScratchNNClassifier(**(settings | changes))
+    settings = {"hidden_layer_sizes": 5, "max_iter": 6, "learning_rate": "constant", "random_state": 0}
+    return ScratchNNClassifier(solver=solver, **(settings | SOLVERS[solver] | changes))
 
 
 class Recorder:

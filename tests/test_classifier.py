@@ -41,7 +41,9 @@ def assert_same_bits(first, second):
 def test_learns_every_kind_of_target(problems, kind, solver):
     X, y = problems[kind]
     rate = 0.05 if solver == "sgd" else 0.01
-    classifier = ScratchNNClassifier(solver=solver, learning_rate_init=rate, batch_size=20, random_state=0).fit(X, y)
+    classifier = ScratchNNClassifier(
+        solver=solver, learning_rate_init=rate, batch_size=20, alpha=1e-4, max_iter=200, random_state=0
+    ).fit(X, y)
     assert classifier.score(X, y) > 0.95
     predictions = classifier.predict(X)
     assert predictions.shape == y.shape
@@ -77,6 +79,7 @@ def test_training_agrees_with_mlp_classifier_step_by_step(problems, kind, solver
         "shuffle": False,
         "batch_size": 40,
         "alpha": 0.1,
+        "learning_rate": "constant",
         "learning_rate_init": 0.01,
         "max_iter": 4,
         "warm_start": True,
@@ -247,7 +250,7 @@ def test_weighted_minibatches_move_as_repeated_rows_do(cancer):
     X, y = scale(cancer[0][:560]), cancer[1][:560]
     weights = np.tile([1, 3, 4, 1], 140)
     classifier = ScratchNNClassifier(
-        (), solver="sgd", momentum=0, batch_size=20, max_iter=1, alpha=0, standardize=False
+        (), solver="sgd", momentum=0, batch_size=20, max_iter=1, alpha=0, standardize=False, learning_rate="constant"
     )
     classifier.set_params(learning_rate_init=1e-6, dtype="float64", random_state=0)
     repeated = clone(classifier).fit(X.repeat(weights, axis=0), y.repeat(weights))
@@ -484,7 +487,7 @@ def test_small_tables_keep_their_precision_and_large_ones_use_float32(cancer):
     ],
 )
 def test_warm_start_goes_on_bit_for_bit_through_a_file(cancer, tmp_path, params):
-    params = {"random_state": 0, "n_iter_no_change": 100} | params
+    params = {"random_state": 0, "n_iter_no_change": 100, "learning_rate": "constant"} | params
     half = ScratchNNClassifier(max_iter=10, warm_start=True, **params).fit(*cancer)
     if params["random_state"] is None:
         params["random_state"] = half._state.seed
@@ -507,7 +510,14 @@ def test_warm_start_reports_a_changed_architecture(iris):
 def test_partial_fit_equals_epochs_of_fit(iris):
     """In full batches; the scaler's running means see the same rows again and again."""
     X, y = iris
-    classifier = ScratchNNClassifier(batch_size="full", random_state=0, dtype="float64", n_iter_no_change=np.inf)
+    classifier = ScratchNNClassifier(
+        batch_size="full",
+        alpha=0.1,
+        learning_rate="constant",
+        random_state=0,
+        dtype="float64",
+        n_iter_no_change=np.inf,
+    )
     whole = clone(classifier).set_params(max_iter=10).fit(X, y)
     parts = clone(classifier)
     for _ in range(10):
@@ -605,7 +615,7 @@ def test_init_and_hidden_bias_are_what_they_say(iris):
     assert not none.intercepts_[1].any()
     assert none.intercepts_[2].any()
     glorot, he = (
-        ScratchNNClassifier(max_iter=1, learning_rate_init=1e-12, init=init).fit(X, y)
+        ScratchNNClassifier((100,), max_iter=1, learning_rate_init=1e-12, init=init).fit(X, y)
         for init in ["glorot_uniform", "he_uniform"]
     )
     assert 0.9 * (6 / 104) ** 0.5 < np.abs(glorot.coefs_[0]).max() <= (6 / 104) ** 0.5 + 1e-6

@@ -21,7 +21,17 @@ labels = np.stack([y > 0, X[:, 0] > 1], 1).astype(int)
 
 def network(**changes):
     return ScratchNNClassifier(
-        **({"hidden_layer_sizes": 8, "max_iter": 6, "tol": 0, "n_iter_no_change": np.inf, "random_state": 0} | changes)
+        **(
+            {
+                "hidden_layer_sizes": 8,
+                "max_iter": 6,
+                "learning_rate": "constant",
+                "tol": 0,
+                "n_iter_no_change": np.inf,
+                "random_state": 0,
+            }
+            | changes
+        )
     )
 
 
