@@ -94,8 +94,9 @@ def make_settings(params: dict[str, Any], n_samples: int, early_stopping: bool) 
     patience = np.inf if solver == "lbfgs" and not early_stopping else params["n_iter_no_change"]
     if solver == "lbfgs" or (solver == "adam" and schedule not in SCHEDULES):
         schedule = "constant"
-    batch_size = {"auto": min(max(32, n_samples // 10), 200), "full": n_samples}.get(batch_size, batch_size)
-    batch_size = min(batch_size, n_samples)
+    # In steps of 8, so that folds which differ by a row have batches of one size, and can train as a stack.
+    automatic = min(max(32, n_samples // 80 * 8), 200)
+    batch_size = min({"auto": automatic, "full": n_samples}.get(batch_size, batch_size), n_samples)
     alpha, max_iter = params["alpha"], params["max_iter"]
     if alpha == "auto":
         alpha = params["alpha_per_row"] * (n_samples if solver == "lbfgs" else batch_size)
@@ -103,7 +104,7 @@ def make_settings(params: dict[str, Any], n_samples: int, early_stopping: bool) 
         "alpha": alpha,
         "batch_size": batch_size,
         "learning_rate": schedule,
-        "max_iter": (30 if schedule in SCHEDULES else 200) if max_iter is None else max_iter,
+        "max_iter": (50 if schedule in SCHEDULES else 200) if max_iter is None else max_iter,
         "ends_by_itself": max_iter is None and schedule in SCHEDULES,
         "early_stopping": early_stopping,
         "n_iter_no_change": patience,

@@ -41,7 +41,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    hidden_layer_sizes : int or array-like of int, default=(200,)
+    hidden_layer_sizes : int or array-like of int, default=(400,)
         Number of neurons in each hidden layer. ``()`` is logistic regression.
     activation : {'relu', 'tanh', 'logistic', 'identity', 'leaky_relu', 'gelu', 'silu'}, default='relu'
         Activation of the hidden layers.
@@ -53,19 +53,19 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         of the rows, as they are after ``standardize`` (no column counts for more than 1: at most
         ``sqrt(n_features)``), where a batch holds all rows, and else the share of it that a batch has of the rows.
     batch_size : int, 'auto' or 'full', default='auto'
-        Rows per minibatch. 'auto' is a tenth of the rows, but not less than 32 nor more than 200; 'full' is all rows.
+        Rows per minibatch. 'auto' is about a tenth of the rows, but from 32 to 200; 'full' is all rows.
     learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle'}, default='cosine'
         Schedule of the rate. With 'sgd' and 'adam', from step to step over the ``max_iter`` epochs of a call of `fit`:
         'cosine' lets it fall to zero, 'one_cycle' rise for 30 % of the steps and then fall. `partial_fit`, which cannot
         know how many calls will come, keeps ``learning_rate_init``. With 'sgd' only, as in MLPClassifier: 'invscaling'
         divides ``learning_rate_init`` by ``(t_ + 1) ** power_t`` after each epoch, 'adaptive' divides the rate by 5
         whenever ``n_iter_no_change`` epochs bring no improvement.
-    learning_rate_init : float, default=0.01
+    learning_rate_init : float, default=0.005
         Learning rate of 'adam' and 'sgd': the largest that a schedule comes to.
     power_t : float, default=0.5
         Exponent of 'invscaling'.
     max_iter : int or None, default=None
-        Most epochs of a fit ('lbfgs': iterations). None is 30 where the schedule is 'cosine' or 'one_cycle', which ends
+        Most epochs of a fit ('lbfgs': iterations). None is 50 where the schedule is 'cosine' or 'one_cycle', which ends
         by itself, and 200 otherwise.
     shuffle : bool, default=True
         Whether to draw a new order of the rows for each epoch. A batch that holds all rows needs none.
@@ -112,7 +112,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     standardize : bool, default=True
         Whether to centre and scale the columns inside, in the precision of X (sparse ones: to scale them). Raw columns
         then learn as well as scaled ones.
-    init : {'glorot_uniform', 'he_uniform', 'scratch'}, default='glorot_uniform'
+    init : {'he_uniform', 'glorot_uniform', 'scratch'}, default='he_uniform'
         How coefficients are drawn, see `scratchnn.network.init_coeffs`. Without hidden layer the first two are zero.
     hidden_bias : bool, default=True
         Whether hidden layers have intercepts.
@@ -185,14 +185,14 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        hidden_layer_sizes: Any = (200,),
+        hidden_layer_sizes: Any = (400,),
         activation: str = "relu",
         *,
         solver: str = "adam",
         alpha: float | str = "auto",
         batch_size: int | str = "auto",
         learning_rate: str = "cosine",
-        learning_rate_init: float = 0.01,
+        learning_rate_init: float = 0.005,
         power_t: float = 0.5,
         max_iter: int | None = None,
         shuffle: bool = True,
@@ -213,7 +213,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         dropout: float = 0.0,
         class_weight: Any = None,
         standardize: bool = True,
-        init: str = "glorot_uniform",
+        init: str = "he_uniform",
         hidden_bias: bool = True,
         device: str | torch.device = "auto",
         dtype: str = "auto",

@@ -204,11 +204,10 @@ def init_coeffs(
             weight.sub_(0.3) if layer == last else weight.sub_(0.5).div_(fan_out)
             if layer == last and bias is not None:
                 bias.uniform_(generator=generator)
-        elif init == "he_uniform":
-            bound = (6 / fan_in) ** 0.5
-            weight.uniform_(-bound, bound, generator=generator)
         else:
-            bound = ((2 if activation == "logistic" else 6) / (fan_in + fan_out)) ** 0.5
+            bound = (6 / fan_in) ** 0.5
+            if init == "glorot_uniform":
+                bound = ((2 if activation == "logistic" else 6) / (fan_in + fan_out)) ** 0.5
             weight.uniform_(-bound, bound, generator=generator)
             if bias is not None:
                 bias.uniform_(-bound, bound, generator=generator)
