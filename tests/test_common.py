@@ -10,7 +10,7 @@ ESTIMATORS = [
     ScratchNNClassifier(hidden_layer_sizes=()),
     ScratchNNClassifier(hidden_layer_sizes=(20, 10), activation="tanh"),
     ScratchNNClassifier(solver="sgd"),
-    ScratchNNClassifier(solver="lbfgs", alpha=0.01),
+    ScratchNNClassifier(solver="lbfgs", alpha=1.0),
     ScratchNNClassifier(hidden_layer_sizes=(), solver="lbfgs", standardize=False),
     ScratchNNClassifier(early_stopping=True),
     ScratchNNClassifier(dtype="float64"),

@@ -15,6 +15,9 @@ with mock.patch("sklearn.neural_network.MLPClassifier", ScratchNNClassifier):
     except ImportError:
         pytest.skip("this scikit-learn comes without its tests", allow_module_level=True)
 
+# What they are not about; scikit-learn runs them without errors for warnings.
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
 LEFT_OUT = {
     "test_adaptive_learning_rate": "reads _optimizer",
     "test_learning_rate_warmstart": "reads _optimizer",

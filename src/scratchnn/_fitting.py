@@ -149,7 +149,9 @@ def fit_network(
         scales = _find_scales(estimator, table, moments, goes_on=goes_on, keeps=keeps_scales)
     if params["alpha"] == "auto":
         n_seen = len(table) + (state.history.n_samples_seen if incremental else 0)
-        params["alpha_per_row"] = moments.calc_row_length(scales[1]) / n_seen
+        # Weights below 1 on average are shares (AdaBoost's sum up to 1), and not so many rows fewer.
+        weight_mean = 1.0 if table.weights is None else min(1.0, float(table.weights.mean()))
+        params["alpha_per_row"] = moments.calc_row_length(scales[1]) * weight_mean / n_seen
     run = _make_run(
         params,
         table,
