@@ -33,7 +33,7 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0, strati
 classifiers = {
     "LogisticRegression": make_pipeline(StandardScaler(), LogisticRegression()),
     "MLPClassifier": make_pipeline(StandardScaler(), MLPClassifier(max_iter=1000, random_state=0)),
-    "ScratchNNClassifier": ScratchNNClassifier(max_iter=1000, random_state=0),
+    "ScratchNNClassifier": ScratchNNClassifier(random_state=0),
 }
 print(f"{'':20s}{'accuracy':>10s}{'log loss':>10s}{'seconds':>10s}")
 for name, classifier in classifiers.items():

@@ -22,6 +22,7 @@ from scratchnn import ScratchNNClassifier
 from scratchnn._sklearn import fit_context
 
 OURS = "ScratchNNClassifier"
+SAME = {"alpha": 1e-4, "learning_rate": "constant", "learning_rate_init": 0.001}  # where the defaults differ
 WORKLOADS = [  # rows, columns, hidden layers, batch size, epochs, rounds
     (1_000, 20, (20,), 200, 50, 15),
     (10_000, 20, (100,), 200, 10, 11),
@@ -41,7 +42,7 @@ def describe(n_rows, n_columns, hidden, batch_size=None, epochs=None):
 
 def make_fit(estimator, X, y, hidden, batch_size, epochs):
     settings = {"batch_size": batch_size, "max_iter": epochs, "tol": 0, "n_iter_no_change": 10_000, "random_state": 0}
-    return partial(estimator(hidden, **settings).fit, X, y)
+    return partial(estimator(hidden, **SAME, **settings).fit, X, y)
 
 
 def make_skorch_fit(X, y, hidden, batch_size, epochs):
@@ -109,7 +110,7 @@ def bench_lbfgs():
     X, y = make_data(10_000, 20)
     rows = []
     for hidden in [(100,), (20,), ()]:
-        settings = {"solver": "lbfgs", "max_iter": 50, "tol": 1e-9, "random_state": 0}
+        settings = {"solver": "lbfgs", "alpha": 1e-4, "max_iter": 50, "tol": 1e-9, "random_state": 0}
         seconds = time_rounds(
             {
                 PEER: partial(MLPClassifier(hidden, **settings).fit, X, y),
@@ -143,8 +144,8 @@ class Validated(ClassifierMixin, BaseEstimator):
 def bench_small():
     X, y = load_iris(return_X_y=True)
     calls = {
-        PEER: partial(MLPClassifier(max_iter=10).fit, X, y),
-        OURS: partial(ScratchNNClassifier(max_iter=10).fit, X, y),
+        PEER: partial(MLPClassifier((100,), batch_size=150, max_iter=10, **SAME).fit, X, y),
+        OURS: partial(ScratchNNClassifier((100,), batch_size=150, max_iter=10, **SAME).fit, X, y),
         "validation": partial(Validated().fit, X, y),
     }
     seconds = {name: np.median(taken) * 1e3 for name, taken in time_rounds(calls, 9, 20).items()}

@@ -39,7 +39,7 @@ def make_search(net, n_rates=20, n_jobs=None, rate="learning_rate_init"):
 
 def make_net(kind, hidden, epochs):
     settings = {"batch_size": 200, "max_iter": epochs, "tol": 0, "n_iter_no_change": 10_000, "random_state": 0}
-    return kind(hidden, alpha=1e-4, learning_rate="constant", **settings)
+    return kind(hidden, alpha=1e-4, learning_rate="constant", **settings)  # the defaults differ
 
 
 def fit_fused(search, X, y):
