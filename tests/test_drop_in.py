@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, make_classification
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -150,10 +151,12 @@ def test_weights_are_routed_through_a_search_to_training_and_scores(routing):
     pipeline = Pipeline([("scale", StandardScaler()), ("net", network())])
     pipeline.set_params(
         scale=StandardScaler().set_fit_request(sample_weight=False),
-        net=network().set_fit_request(sample_weight=True).set_score_request(sample_weight=True),
+        net=network().set_fit_request(sample_weight=True),
     )
-    search = GridSearchCV(pipeline, {"net__alpha": [0.1, 10.0]}, cv=3).fit(X, y, sample_weight=weights)
-    plain = GridSearchCV(pipeline, {"net__alpha": [0.1, 10.0]}, cv=3).fit(X, y)
+    scorer = make_scorer(accuracy_score).set_score_request(sample_weight=True)
+    search = GridSearchCV(pipeline, {"net__alpha": [0.1, 10.0]}, cv=3, scoring=scorer)
+    plain = clone(search).fit(X, y)
+    search.fit(X, y, sample_weight=weights)
     assert np.abs(search.cv_results_["mean_test_score"] - plain.cv_results_["mean_test_score"]).min() > 0.01
     expected = network(alpha=search.best_params_["net__alpha"]).fit(StandardScaler().fit_transform(X), y, weights)
     assert_same_bits(search.best_estimator_[-1], expected)

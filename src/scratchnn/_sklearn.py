@@ -17,13 +17,17 @@ from ._tables import to_host
 
 try:
     from sklearn.utils._array_api import check_same_namespace
-except ImportError:  # before 1.9
+
+    HAS_ARRAY_API = True
+except ImportError:  # before 1.9, whose checks of array API support are other ones
+    HAS_ARRAY_API = False
 
     def check_same_namespace(X: Any, estimator: Any, *, attribute: str, method: str) -> None:
         """Check nothing, as this scikit-learn does not."""
 
 
 __all__ = [
+    "HAS_ARRAY_API",
     "ArrayPlace",
     "Interval",
     "Options",
@@ -83,7 +87,7 @@ class ArrayPlace(NamedTuple):
 
 def find_place(X: Any) -> ArrayPlace | None:
     """Return where X is if it follows the array API, and scikit-learn is to dispatch to it; None for NumPy's arrays."""
-    if not get_config()["array_api_dispatch"]:
+    if not get_config()["array_api_dispatch"] or not hasattr(X, "__dlpack__"):
         return None
     namespace, is_compliant, device = get_namespace_and_device(X)
     return ArrayPlace(namespace, device) if is_compliant and "numpy" not in namespace.__name__ else None
