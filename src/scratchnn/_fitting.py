@@ -137,13 +137,7 @@ def fit_network(
         params["max_iter"] = 1
         if params["learning_rate"] in SCHEDULES:  # nobody knows how many calls will come
             params["learning_rate"] = "constant"
-    # `fit` keeps the scales of an earlier call, and so does `partial_fit` after a `fit`, which saw all the data.
-    keeps_scales = goes_on and (not incremental or state.moments is None)
-    moments = Moments() if keeps_scales or state.moments is None else state.moments
-    if params["standardize"] or params["alpha"] == "auto":
-        moments.add(table)
-    if incremental and not keeps_scales:
-        state.moments = moments
+    moments, keeps_scales = _find_moments(params, table, state, goes_on=goes_on, incremental=incremental)
     scales: Scales = (None, None)
     if params["standardize"]:
         scales = _find_scales(estimator, table, moments, goes_on=goes_on, keeps=keeps_scales)
@@ -264,6 +258,23 @@ def _draw_seed(random_state: int | np.random.RandomState | None) -> int:
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
     return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def _find_moments(
+    params: dict[str, Any], table: Table, state: State, *, goes_on: bool, incremental: bool
+) -> tuple[Moments, bool]:
+    """Return what is known of the columns, if anybody wants to know it, and whether the scales stay what they were.
+
+    So `fit` keeps those of an earlier call, and `partial_fit` those of a `fit`, which saw all the data. Else it goes on
+    from the moments of all calls, which it keeps in ``state``, in place.
+    """
+    keeps_scales = goes_on and (not incremental or state.moments is None)
+    moments = Moments() if keeps_scales or state.moments is None else state.moments
+    if params["standardize"] or params["alpha"] == "auto":
+        moments.add(table)
+    if incremental and not keeps_scales:
+        state.moments = moments
+    return moments, keeps_scales
 
 
 def _find_scales(estimator: Any, table: Table, moments: Moments, *, goes_on: bool, keeps: bool) -> Scales:
