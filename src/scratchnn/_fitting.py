@@ -62,13 +62,20 @@ def validate_table(
     """
     place = find_place(X)
     y, sample_weight = fetch(y), fetch(sample_weight)
-    dtypes = (np.float64, np.float32) if place is None else (place.namespace.float64, place.namespace.float32)
-    X, y = validate_data(estimator, X, y, accept_sparse="csr", dtype=dtypes, multi_output=True, reset=reset)
+    X, y = validate_data(
+        estimator, X, y, accept_sparse="csr", dtype=get_float_dtypes(place), multi_output=True, reset=reset
+    )
     X = X if place is None else to_tensor(X)
     y, multilabel = check_targets(y)
     table = Table(make_canonical(X), y, check_weights(sample_weight, len(y), f"sample_weight{suffix}"))
     weights = table.weights
     return table if weights is None or weights.all() else table.take(weights > 0), multilabel
+
+
+def get_float_dtypes(place: ArrayPlace | None) -> tuple[Any, Any]:
+    """Return the dtypes that X may keep, of NumPy or of the library that it is of."""
+    namespace: Any = np if place is None else place.namespace
+    return namespace.float64, namespace.float32
 
 
 def validate_features(estimator: Any, X: Any, method: str) -> Features:
@@ -90,8 +97,7 @@ def validate_features(estimator: Any, X: Any, method: str) -> Features:
         return X
     check_same_namespace(X, estimator, attribute="_first_coef", method=method)
     place = find_place(X)
-    dtypes = (np.float64, np.float32) if place is None else (place.namespace.float64, place.namespace.float32)
-    X = validate_data(estimator, X, accept_sparse="csr", dtype=dtypes, reset=False)
+    X = validate_data(estimator, X, accept_sparse="csr", dtype=get_float_dtypes(place), reset=False)
     return make_canonical(X) if place is None else to_tensor(X)
 
 
