@@ -1,10 +1,12 @@
 """One call of `fit` or `partial_fit`: from an estimator and rows to a `TrainingRun`, and to the fitted attributes."""
 
 import copy
+import hashlib
 import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +22,17 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
 from ._callbacks import Reporter, has_callbacks
-from ._convert import Labels, Rows, arrays_to_coeffs, coeffs_to_arrays, resolve_device, resolve_dtype
+from ._convert import (
+    Labels,
+    Rows,
+    coeffs_to_arrays,
+    move_columns,
+    read_coeffs,
+    read_scales,
+    resolve_device,
+    resolve_dtype,
+    tensors_to_coeffs,
+)
 from ._parameters import CONSTRAINTS, make_settings
 from ._sklearn import ArrayPlace, check_same_namespace, fetch, find_place
 from ._tables import Array, Features, Moments, Table, to_host, to_tensor
@@ -31,13 +43,33 @@ from ._validation import (
     check_weights,
     make_canonical,
     split_validation,
-    weigh_classes,
+    weigh_rows,
 )
 from .network import Coeffs, init_coeffs
 from .solvers import SCHEDULES
 from .training import Data, History, TrainingRun, train_run
 
-Scales = tuple[Array | None, Array | None]  # mean and scale of the columns, (n_features,) each, or None
+
+@dataclass(frozen=True)
+class Scales:
+    """How the network reads the columns of X. Arrays are (n_features,) each.
+
+    Columns that are zero in all rows of training, as the network reads them, need no weights to train: they have zeros.
+    Of a sparse table they are left out, ``columns`` are the others; of a dense one they stay, so that fits on other
+    rows of the table have the same shapes, and train in one stack.
+    """
+
+    mean: Array | None
+    scale: Array | None
+    is_read: Array | None = None  # of bool; None: all columns have weights
+    columns: Array | None = None  # (n_read,), where the others are left out
+
+    def make_rows(self, table: Table, like: torch.Tensor) -> Rows:
+        """Return the samples of a table as training reads them, as tensors ``like`` this one."""
+        scale = self.scale
+        if scale is not None and self.is_read is not None:
+            scale = np.where(self.is_read, scale, np.inf)  # what varies by rounding is zero, too
+        return Rows(table, self.mean, scale, like.dtype, like.device, self.columns)
 
 
 @dataclass(eq=False)
@@ -50,13 +82,15 @@ class State:
     solver_state: dict[str, Array] = field(default_factory=dict)
     generator_state: Array | None = None
     flat: Array | None = None  # the last coefficients, where early stopping went back to better ones
+    best_digest: bytes = b""  # of those, to see whether somebody has set others since
+    columns: Array | None = None  # that the buffers are for, see `Scales`; None: all
     moments: Moments | None = None  # of all rows that `partial_fit` has seen
 
 
 def validate_table(
     estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
 ) -> tuple[Table, bool]:
-    """Return the rows that have a positive weight, and whether the targets are multilabel.
+    """Return the rows, and whether the targets are multilabel.
 
     Rows of another array library than NumPy stay where they are, as a tensor; targets and weights go to the host.
     """
@@ -67,9 +101,7 @@ def validate_table(
     )
     X = X if place is None else to_tensor(X)
     y, multilabel = check_targets(y)
-    table = Table(make_canonical(X), y, check_weights(sample_weight, len(y), f"sample_weight{suffix}"))
-    weights = table.weights
-    return table if weights is None or weights.all() else table.take(weights > 0), multilabel
+    return Table(make_canonical(X), y, check_weights(sample_weight, len(y), f"sample_weight{suffix}")), multilabel
 
 
 def get_float_dtypes(place: ArrayPlace | None) -> tuple[Any, Any]:
@@ -133,7 +165,9 @@ def fit_network(
     """
     early_stopping = estimator.early_stopping and not incremental
     state = _get_state(estimator, goes_on)
-    table, validation = weigh_classes(estimator.class_weight, labels, table, validation)
+    table, validation = weigh_rows(estimator.class_weight, labels, table, validation, may_be_none=incremental)
+    if not len(table) and goes_on:
+        return  # there is nothing to learn
     if early_stopping and validation is None:
         codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
         held_out = split_validation(replace(table, y=codes), estimator.validation_fraction, state.seed)
@@ -143,15 +177,17 @@ def fit_network(
         params["max_iter"] = 1
         if params["learning_rate"] in SCHEDULES:  # nobody knows how many calls will come
             params["learning_rate"] = "constant"
-    moments, keeps_scales = _find_moments(params, table, state, goes_on=goes_on, incremental=incremental)
-    scales: Scales = (None, None)
-    if params["standardize"]:
-        scales = _find_scales(estimator, table, moments, goes_on=goes_on, keeps=keeps_scales)
-    if params["alpha"] == "auto":
+    device = resolve_device(params["device"], table.X)
+    known = read_coeffs(estimator, device) if goes_on else None
+    moments, keeps_scales = _find_moments(estimator, table, state, goes_on=goes_on, incremental=incremental)
+    scales = _find_scales(estimator, moments, keeps=keeps_scales)
+    if not incremental and (goes_on or params["init"] != "scratch"):  # the plain method draws weights for all columns
+        scales = _find_read_columns(table, moments, scales, state, known)
+    if params["alpha"] == "auto" and len(table):
         n_seen = len(table) + (state.history.n_samples_seen if incremental else 0)
         # Weights below 1 on average are shares (AdaBoost's sum up to 1), and not so many rows fewer.
         weight_mean = 1.0 if table.weights is None else min(1.0, float(table.weights.mean()))
-        params["alpha_per_row"] = moments.calc_row_length(scales[1]) * weight_mean / n_seen
+        params["alpha_per_row"] = moments.calc_row_length(scales.scale) * weight_mean / n_seen
     run = _make_run(
         params,
         table,
@@ -159,7 +195,8 @@ def fit_network(
         labels,
         state,
         scales=scales,
-        arrays=([*map(to_host, estimator.coefs_)], [*map(to_host, estimator.intercepts_)]) if goes_on else None,
+        known=known,
+        device=device,
         calc_score=_make_calc_score(estimator, validation, labels, scales),
         early_stopping=early_stopping,
     )
@@ -173,7 +210,8 @@ def fit_network(
 
         reporter = Reporter(estimator, run.settings.max_iter, reported, describe)
         run.on_epoch = reporter.end_epoch
-    train_run(run)
+    if len(table):
+        train_run(run)
     if run.error is not None:
         raise run.error
     if run.interrupted:
@@ -182,26 +220,29 @@ def fit_network(
         warnings.warn(run.warning, ConvergenceWarning, stacklevel=4)
     best = run.coeffs if run.best_flat is None else replace(run.coeffs, flat=run.best_flat)
     _store_coeffs(estimator, best, labels, scales, place)
-    _store_history(estimator, run)
+    _store_history(estimator, run, goes_on=goes_on)
     if reporter is not None:
         reporter.end(best)
     estimator._state = None
     if estimator.warm_start or incremental:
-        _keep_state(run, state)
+        _keep_state(run, state, scales.columns)
         estimator._state = state
 
 
 def _get_state(estimator: Any, goes_on: bool) -> State:
-    """Return a copy of what the last call left, or what the attributes tell of it, or a new state."""
-    state: State | None = getattr(estimator, "_state", None) if goes_on else None
-    if state is not None:
-        return copy.deepcopy(state)
-    history = History()
-    if goes_on:
-        history.losses = list(getattr(estimator, "loss_curve_", ()))
-        history.best_loss = min(history.losses, default=np.inf)
-        history.n_samples_seen = getattr(estimator, "t_", 0)
-    return State(_draw_seed(estimator.random_state), estimator.solver, history)
+    """Return a copy of what the last call left, or what the attributes tell of it, or a new state.
+
+    Its arrays are the last call's: they must not be written to.
+    """
+    if not goes_on:
+        return State(_draw_seed(estimator.random_state), estimator.solver, History())
+    state: State | None = getattr(estimator, "_state", None)
+    if state is None:
+        best_loss = min(getattr(estimator, "loss_curve_", ()), default=np.inf)
+        state = State(_draw_seed(estimator.random_state), estimator.solver, History(best_loss=best_loss))
+    history = state.history.copy_without_curves()
+    history.n_samples_seen = getattr(estimator, "t_", 0)
+    return replace(state, history=history, moments=copy.copy(state.moments))
 
 
 def _make_calc_score(
@@ -233,8 +274,8 @@ def _store_coeffs(
     estimator.out_activation_ = labels.output
     estimator.n_outputs_ = labels.n_outputs
     estimator.n_layers_ = len(coeffs.sizes)
-    estimator.mean_, estimator.scale_ = scales
-    estimator.coefs_, estimator.intercepts_ = coeffs_to_arrays(coeffs)
+    estimator.mean_, estimator.scale_ = scales.mean, scales.scale
+    estimator.coefs_, estimator.intercepts_ = coeffs_to_arrays(coeffs, scales.columns, estimator.n_features_in_)
     if place is not None:
         for name in ("mean_", "scale_"):
             value = getattr(estimator, name)
@@ -244,16 +285,24 @@ def _store_coeffs(
         )
 
 
-def _store_history(estimator: Any, run: TrainingRun) -> None:
+def _store_history(estimator: Any, run: TrainingRun, *, goes_on: bool) -> None:
     history = run.history
+    watched = run.validation is not None
+    curves = {
+        "loss_curve_": history.losses,
+        "validation_loss_curve_": history.validation_losses if watched else None,
+        "validation_scores_": history.validation_scores if watched else None,
+    }
+    for name, values in curves.items():
+        known = getattr(estimator, name, None) if goes_on else None
+        if known is None or values is None:
+            setattr(estimator, name, values)
+        else:
+            known += values  # in place: a copy would cost more from call to call
     estimator.n_iter_ = run.n_epochs
     estimator.t_ = history.n_samples_seen
-    estimator.loss_curve_ = history.losses
     estimator.loss_ = history.losses[-1] if history.losses else np.nan
     estimator.best_loss_ = None if run.settings.early_stopping else history.best_loss
-    watched = run.validation is not None
-    estimator.validation_loss_curve_ = history.validation_losses if watched else None
-    estimator.validation_scores_ = history.validation_scores if watched else None
     estimator.best_validation_score_ = history.best_score if watched else None
 
 
@@ -267,34 +316,64 @@ def _draw_seed(random_state: int | np.random.RandomState | None) -> int:
 
 
 def _find_moments(
-    params: dict[str, Any], table: Table, state: State, *, goes_on: bool, incremental: bool
+    estimator: Any, table: Table, state: State, *, goes_on: bool, incremental: bool
 ) -> tuple[Moments, bool]:
     """Return what is known of the columns, if anybody wants to know it, and whether the scales stay what they were.
 
-    So `fit` keeps those of an earlier call, and `partial_fit` those of a `fit`, which saw all the data. Else it goes on
-    from the moments of all calls, which it keeps in ``state``, in place.
+    So `fit` keeps those of an earlier call, and `partial_fit` those of a `fit`, which saw all the data, and those that
+    somebody has set. Else it goes on from the moments of all calls, which it keeps in ``state``, in place.
     """
-    keeps_scales = goes_on and (not incremental or state.moments is None)
+    keeps_scales = goes_on and (not incremental or state.moments is None or not _has_scales(estimator, state.moments))
     moments = Moments() if keeps_scales or state.moments is None else state.moments
-    if params["standardize"] or params["alpha"] == "auto":
+    if len(table) and (estimator.standardize or estimator.alpha == "auto" or not incremental):
         moments.add(table)
     if incremental and not keeps_scales:
         state.moments = moments
     return moments, keeps_scales
 
 
-def _find_scales(estimator: Any, table: Table, moments: Moments, *, goes_on: bool, keeps: bool) -> Scales:
-    """Return the mean and scale of the columns, each (n_features,): those of the call before if it ``keeps`` them.
+def _has_scales(estimator: Any, moments: Moments) -> bool:
+    """Return whether ``mean_`` and ``scale_`` are those of the moments, and not set since."""
+    if not estimator.standardize or moments.n_samples == 0:
+        return True
+    mean, scale = read_scales(estimator)
+    return _are_equal(mean, moments.calc_mean()) and _are_equal(scale, moments.calc_scale())
 
-    Sparse columns are not to be centred, which would make them dense: their mean is None.
-    """
-    known: Scales | None = None
-    if goes_on and estimator.scale_ is not None:
-        known = (None if estimator.mean_ is None else to_host(estimator.mean_), to_host(estimator.scale_))
-        if keeps:
-            return known
-    is_centred = not sparse.issparse(table.X) if known is None else known[0] is not None
-    return np.asarray(moments.mean) if is_centred else None, moments.calc_scale(is_centred)
+
+def _are_equal(first: Array | None, second: Array | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return np.array_equal(first, second)
+
+
+def _find_scales(estimator: Any, moments: Moments, *, keeps: bool) -> Scales:
+    """Return the mean and scale of the columns: those of the call before if it ``keeps`` them."""
+    if not estimator.standardize:
+        return Scales(None, None)
+    if keeps and estimator.scale_ is not None:
+        return Scales(*read_scales(estimator))
+    if moments.n_samples == 0:
+        return Scales(None, np.ones(estimator.n_features_in_))
+    return Scales(moments.calc_mean(), moments.calc_scale())
+
+
+def _find_read_columns(
+    table: Table,
+    moments: Moments,
+    scales: Scales,
+    state: State,
+    known: tuple[list[torch.Tensor], list[torch.Tensor]] | None,
+) -> Scales:
+    """Return the scales with the columns that have weights: those that vary, and those that had weights before."""
+    is_read = moments.find_varying(scales.scale is not None)
+    if known is not None:
+        is_read |= known[0][0].ne(0).any(1).cpu().numpy()
+        if state.solver_state or state.flat is not None:
+            is_read[slice(None) if state.columns is None else state.columns] = True
+    if is_read.all():
+        return scales
+    is_read[0] |= not is_read.any()  # a network has one input at least
+    return replace(scales, is_read=is_read, columns=np.flatnonzero(is_read) if sparse.issparse(table.X) else None)
 
 
 def _make_run(
@@ -305,34 +384,29 @@ def _make_run(
     state: State,
     *,
     scales: Scales,
-    arrays: tuple[list[Array], list[Array]] | None,
+    known: tuple[list[torch.Tensor], list[torch.Tensor]] | None,
+    device: torch.device,
     calc_score: Callable[[Coeffs], float] | None,
     early_stopping: bool,
 ) -> TrainingRun:
     """Return the run that trains a network on a table.
 
-    ``params`` are the estimator's, ``scales`` the mean and scale of the columns, or None for each, and ``arrays`` the
-    ``coefs_`` and ``intercepts_`` to start from, if not from newly drawn ones.
+    ``params`` are the estimator's, ``scales`` the mean and scale of the columns, and ``known`` the ``coefs_`` and
+    ``intercepts_`` to start from, if not from newly drawn ones.
     """
-    device = resolve_device(params["device"], table.X)
     generator = torch.Generator("cpu").manual_seed(state.seed)
     if state.generator_state is not None:
         generator.set_state(torch.from_numpy(state.generator_state.copy()))
     sizes = (table.X.shape[1], *check_hidden_layer_sizes(params["hidden_layer_sizes"]), labels.n_outputs)
-    if arrays is None:
-        dtype = resolve_dtype(params["dtype"], table, params["solver"])
-        coeffs = _draw_coeffs(params, sizes, labels.output, generator, dtype, device)
-    else:
-        dtype = arrays[0][0].dtype
-        coeffs = _restore_coeffs(params, sizes, labels.output, arrays, device)
     best_flat = None
-    if state.flat is not None:
-        best_flat = coeffs.flat.clone() if early_stopping else None
-        coeffs.flat.copy_(torch.from_numpy(state.flat))
+    if known is None:
+        dtype = getattr(torch, resolve_dtype(params["dtype"], table, params["solver"]).name)
+        coeffs = _draw_coeffs(params, sizes, labels.output, generator, scales)
+        coeffs = replace(coeffs, flat=coeffs.flat.to(device, dtype))
+    else:
+        coeffs = _restore_coeffs(params, sizes, labels.output, known, scales.columns)
+        best_flat = _resume(state, params["solver"], coeffs, scales.columns)
     settings = make_settings(params, len(table), early_stopping)
-    if state.solver != params["solver"]:  # another solver's state is of no use
-        state.solver, state.solver_state = params["solver"], {}
-        state.history.n_updates, state.history.rate = 0, None
     if state.history.rate is None:
         state.history.rate = settings.learning_rate_init
     return TrainingRun(
@@ -342,41 +416,67 @@ def _make_run(
         generator=generator,
         validation=None if validation is None else _make_data(validation, labels, scales, coeffs),
         calc_score=calc_score,
-        solver_state={name: torch.from_numpy(array).to(device) for name, array in state.solver_state.items()},
+        solver_state={name: torch.tensor(array).to(coeffs.flat) for name, array in state.solver_state.items()},
         history=state.history,
-        best_flat=best_flat,
+        best_flat=best_flat if early_stopping else None,
     )
 
 
-def _keep_state(run: TrainingRun, state: State) -> None:
+def _keep_state(run: TrainingRun, state: State, columns: Array | None) -> None:
     """Keep, in place, what a later call needs to go on from the run."""
     state.solver_state = {name: buffer.cpu().numpy() for name, buffer in run.solver_state.items()}
     state.generator_state = run.generator.get_state().numpy()
-    state.flat = None if run.best_flat is None else run.coeffs.flat.cpu().numpy()
+    state.columns = columns
+    state.flat = None
+    if run.best_flat is not None:
+        state.flat, state.best_digest = run.coeffs.flat.cpu().numpy(), _digest(run.best_flat)
+
+
+def _resume(state: State, solver: str, coeffs: Coeffs, columns: Array | None) -> torch.Tensor | None:
+    """Prepare the state and the coefficients for going on, in place. Return the best coefficients, if others are best.
+
+    What belongs to another network or solver is of no use, and neither are the last coefficients of early stopping if
+    somebody has set others since.
+    """
+    if state.columns is not None and not _are_equal(state.columns, columns):
+        everything = np.arange(coeffs.sizes[0]) if columns is None else columns
+        move = partial(move_columns, sizes=coeffs.sizes, old=state.columns, new=everything)
+        state.solver_state = {name: move(array) for name, array in state.solver_state.items()}
+        state.flat = None if state.flat is None else move(state.flat)
+    is_of_use = all(array.shape == coeffs.flat.shape for array in state.solver_state.values())
+    if state.solver != solver or not is_of_use:
+        state.solver, state.solver_state = solver, {}
+        state.history.n_updates, state.history.rate = 0, None
+    if state.flat is None or state.flat.shape != coeffs.flat.shape or _digest(coeffs.flat) != state.best_digest:
+        return None
+    best = coeffs.flat.clone()
+    coeffs.flat.copy_(torch.from_numpy(state.flat))
+    return best
+
+
+def _digest(flat: torch.Tensor) -> bytes:
+    return hashlib.blake2b(flat.cpu().numpy().data, digest_size=16).digest()
 
 
 def _make_data(table: Table, labels: Labels, scales: Scales, coeffs: Coeffs) -> Data:
     """Return the samples as the training of ``coeffs`` takes them, which are of their dtype and on their device."""
     flat = coeffs.flat
     is_first_biased = coeffs.biases[0] is not None
-    indeps = Rows(table, *scales, flat.dtype, flat.device).convert(ones=is_first_biased)
+    indeps = scales.make_rows(table, flat).convert(ones=is_first_biased)
     deps = to_tensor(labels.encode(table.y)).to(flat)
-    if table.weights is None:
+    if table.weights is None or not len(table):
         return Data(indeps, deps)
     weight_mean = float(table.weights.mean())
     return Data(indeps, deps, to_tensor(table.weights / weight_mean).to(flat), weight_mean)
 
 
 def _draw_coeffs(
-    params: dict[str, Any],
-    sizes: tuple[int, ...],
-    output: str,
-    generator: torch.Generator,
-    dtype: np.dtype[Any],
-    device: torch.device,
+    params: dict[str, Any], sizes: tuple[int, ...], output: str, generator: torch.Generator, scales: Scales
 ) -> Coeffs:
+    """Draw the coefficients of a network, with weights for the columns that it reads, and zeros for others it has."""
+    n_read = sizes[0] if scales.is_read is None else int(scales.is_read.sum())
     coeffs = init_coeffs(
-        sizes[0],
+        n_read,
         sizes[1:-1],
         sizes[-1],
         generator=generator,
@@ -385,22 +485,35 @@ def _draw_coeffs(
         output=output,
         hidden_bias=params["hidden_bias"],
     )
-    return replace(coeffs, flat=coeffs.flat.to(device, getattr(torch, dtype.name)))
+    if scales.is_read is None or scales.columns is not None:
+        return coeffs
+    flat = move_columns(coeffs.flat.numpy(), sizes, np.flatnonzero(scales.is_read), np.arange(sizes[0]))
+    return replace(coeffs, flat=torch.from_numpy(flat), sizes=sizes)
 
 
 def _restore_coeffs(
     params: dict[str, Any],
     sizes: tuple[int, ...],
     output: str,
-    arrays: tuple[list[Array], list[Array]],
-    device: torch.device,
+    known: tuple[list[torch.Tensor], list[torch.Tensor]],
+    columns: Array | None,
 ) -> Coeffs:
-    shapes = [coef.shape for coef in arrays[0]]
+    """Return a copy of the network of ``coefs_`` and ``intercepts_``, which reads ``columns``, or all."""
+    weights, biases = known
+    shapes = [tuple(weight.shape) for weight in weights]
     if shapes != list(pairwise(sizes)):
         raise ValueError(
             "hidden_layer_sizes must not change while training goes on (warm_start=True, or partial_fit), got "
             f"{sizes[1:-1]} where coefs_ has shapes {shapes}. Set it back, or fit with warm_start=False."
         )
-    return arrays_to_coeffs(
-        *arrays, activation=params["activation"], output=output, hidden_bias=params["hidden_bias"], device=device
+    if columns is not None:
+        weights = [weights[0][torch.from_numpy(columns).to(weights[0].device)], *weights[1:]]
+    coeffs = tensors_to_coeffs(
+        weights, biases, activation=params["activation"], output=output, hidden_bias=params["hidden_bias"]
     )
+    if not torch.isfinite(coeffs.flat).all():
+        raise ValueError(
+            "coefs_ and intercepts_ must be finite to go on from them, got NaN or infinity. Set them to finite "
+            "numbers, or fit anew."
+        )
+    return coeffs

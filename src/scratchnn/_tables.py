@@ -69,9 +69,14 @@ def to_tensor(array: Any) -> Tensor:
     return torch.from_numpy(array)
 
 
+def has_own_library(array: Any) -> bool:
+    """Return whether this is an array of another library than NumPy."""
+    return hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray)
+
+
 def to_host(array: Any) -> Array:
-    """Return an array of any library as NumPy's, without a copy if it can be."""
-    return array if isinstance(array, np.ndarray) else to_tensor(array).cpu().numpy()
+    """Return an array of any library, or nested lists, as NumPy's, without a copy if it can be."""
+    return to_tensor(array).cpu().numpy() if has_own_library(array) else np.asarray(array)
 
 
 class _Memory:
@@ -93,11 +98,14 @@ class Moments:
     variance: Array | float = 0.0
     low: Array | float = np.inf
     high: Array | float = -np.inf
+    is_centred: Array | bool = True  # which columns `calc_mean` centres; the first table decides
 
     def add(self, table: Table) -> None:
         """Add the samples of a table, in place (Chan, Golub & LeVeque, 1983)."""
         n_added = len(table) if table.weights is None else float(table.weights.sum())
         mean, variance, low, high = _describe_columns(table, n_added)
+        if self.n_samples == 0:
+            self.is_centred = _find_centred(table, n_added)
         n_samples = self.n_samples + n_added
         share = n_added / n_samples
         distance = mean - self.mean
@@ -106,23 +114,38 @@ class Moments:
         self.n_samples = n_samples
         self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
-    def calc_scale(self, is_centred: bool = True) -> Array:
-        """Return what to divide the columns by, (n_features,): their standard deviations, but for some.
+    def calc_mean(self) -> Array | None:
+        """Return what to subtract from the columns, (n_features,): 0 where they are not centred; None if none is."""
+        if not np.any(self.is_centred):
+            return None
+        # The mean of a constant column is exact, so that centring leaves exact zeros of it.
+        return np.where(self.is_centred, np.where(self.low == self.high, self.low, self.mean), 0.0)
 
-        Columns of two values, such as a one-hot encoder's, are divided by the distance of these: a deviation would make
-        the rarer value the larger, the rarer it is. So it is with columns that are not centred, sparse ones, in which
-        zeros are common: they are divided by their largest absolute value. Constant columns, those that vary by
-        rounding, are divided by 1.
+    def calc_scale(self) -> Array:
+        """Return what to divide the columns by, (n_features,): their standard deviations, with three exceptions.
+
+        - Columns of two values, such as a one-hot encoder's, are divided by the distance of these: a deviation would
+          make the rarer value the larger, the rarer it is.
+        - Columns that are not centred, in which zeros are common, are divided by their largest absolute value.
+        - Columns that do not vary are divided by 1.
         """
-        if not is_centred:
-            size = np.maximum(np.abs(self.low), np.abs(self.high))
-            return np.where(size > 0, size, 1.0)
         # The variance is the largest for this mean and range where all values are at an end (Bhatia & Davis, 2000).
         largest = (self.high - self.mean) * (self.mean - self.low)
         scale = np.where(self.variance >= largest * (1 - 1e-9), self.high - self.low, np.sqrt(self.variance))
+        return np.where(self.find_varying(), np.where(self.is_centred, scale, self._calc_size()), 1.0)
+
+    def find_varying(self, is_scaled: bool = True) -> Array:
+        """Return which columns are more than zeros to the network, (n_features,) of bool.
+
+        It reads columns centred and scaled, or as they are. Of a centred column, a variance that is due to rounding
+        does not count.
+        """
+        size = self._calc_size()
+        if not is_scaled:
+            return size > 0
         eps = np.finfo(float).eps
         rounding = self.n_samples * eps * self.variance + (self.n_samples * self.mean * eps) ** 2
-        return np.where(self.variance <= rounding, 1.0, scale)
+        return np.where(self.is_centred, self.variance > rounding, size > 0)
 
     def calc_row_length(self, scale: Array | None) -> float:
         """Return the root mean square length of the rows, centred and divided by ``scale``.
@@ -131,6 +154,24 @@ class Moments:
         """
         variance = self.variance if scale is None else self.variance / scale**2
         return float(np.sqrt(np.minimum(variance, 1.0).sum()))
+
+    def _calc_size(self) -> Array:
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+
+def _find_centred(table: Table, n_samples: float) -> Array:
+    """Return which columns to centre, (n_features,) of bool: those of a sparse table only where zeros are the minority.
+
+    Centring fills a column. Where zeros are common, as in one-hot columns and counts of words, that costs memory, and
+    the values are not far from zero compared with how they vary, so that it brings nothing.
+    """
+    n_features = table.X.shape[1]
+    if not sparse.issparse(table.X):
+        return np.ones(n_features, bool)
+    X = table.get_features()
+    weights = np.ones(len(table)) if table.weights is None else table.weights
+    entry_weights = np.repeat(weights, np.diff(X.indptr)) * (X.data != 0)
+    return np.bincount(X.indices, entry_weights, minlength=n_features) > n_samples / 2
 
 
 def _describe_columns(table: Table, n_samples: float) -> list[Array]:

@@ -1,5 +1,6 @@
 """Checks of what users pass to `fit`, beyond those of scikit-learn, and the validation split."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from numbers import Real
 from typing import Any
@@ -14,6 +15,8 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 
 from ._convert import Labels
 from ._tables import Array, Features, Table
+
+WEIGHT_REMEDY = "Use 0 for the rows or classes to leave out, and a positive number for the others."
 
 
 def check_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
@@ -77,23 +80,40 @@ def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
         raise ValueError(
             f"{name} must have shape ({n_samples},), one weight a row, got {checked.shape}. Pass one each."
         )
-    remedy = "Use 0 for the rows to leave out, and a positive number for the others."
     if (checked < 0).any():
-        raise ValueError(f"{name} must not have negative values, got {checked.min():g}. {remedy}")
-    if not checked.any():
-        raise ValueError(f"{name} must have a positive value, got only zeros. {remedy}")
+        raise ValueError(f"{name} must not have negative values, got {checked.min():g}. {WEIGHT_REMEDY}")
     return checked
 
 
-def weigh_classes(
-    class_weight: Any, labels: Labels, table: Table, validation: Table | None
+def weigh_rows(
+    class_weight: Any, labels: Labels, table: Table, validation: Table | None, *, may_be_none: bool
 ) -> tuple[Table, Table | None]:
-    """Return both tables with the weights of classes, as ``class_weight`` and the training table give them, in theirs.
+    """Return the rows of positive weight of both tables, once the weights of classes are in their weights.
+
+    Raises ValueError if none is left, except of the training table where there ``may_be_none``.
+    """
+    table = _leave_out_rows(table, "sample_weight", may_be_none)
+    validation = None if validation is None else _leave_out_rows(validation, "sample_weight_val")
+    if class_weight is None or not len(table):
+        return table, validation
+    weigh = _make_class_weights(class_weight, labels, table)
+    table = _leave_out_rows(weigh(table), "class_weight", may_be_none)
+    return table, None if validation is None else _leave_out_rows(weigh(validation), "class_weight")
+
+
+def _leave_out_rows(table: Table, name: str, may_be_all: bool = False) -> Table:
+    if table.weights is None or table.weights.all():
+        return table
+    if not (may_be_all or table.weights.any()):
+        raise ValueError(f"{name} must have a positive value, got only zeros. {WEIGHT_REMEDY}")
+    return table.take(table.weights > 0)
+
+
+def _make_class_weights(class_weight: Any, labels: Labels, table: Table) -> Callable[[Table], Table]:
+    """Return what multiplies a table's weights by those of classes, as ``class_weight`` and a table of training say.
 
     With multilabel targets, the weights of a row's labels are multiplied.
     """
-    if class_weight is None:
-        return table, validation
     if labels.multilabel:
         columns = list(table.y.T)
         specs = [class_weight] * len(columns) if class_weight == "balanced" else class_weight
@@ -127,7 +147,7 @@ def weigh_classes(
             weights = weights * np.where(classes[places] == column, of_classes[places], 1.0)
         return replace(rows, weights=weights)
 
-    return weigh(table), None if validation is None else weigh(validation)
+    return weigh
 
 
 def make_canonical(X: Features) -> Features:

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from . import _parameters
 from ._callbacks import CallbackSupportMixin, with_callbacks
-from ._convert import Labels, calc_logits, calc_probabilities, resolve_device
+from ._convert import Labels, calc_logits, calc_probabilities, read_coeffs, read_scales, resolve_device
 from ._fitting import fit_network, validate_features, validate_table, validate_validation_table
 from ._sklearn import (
     HAS_ARRAY_API,
@@ -22,7 +22,7 @@ from ._sklearn import (
     fit_context,
     give_back,
 )
-from ._tables import Array, to_host, to_tensor
+from ._tables import Array
 from ._validation import check_known, find_labels
 from .network import Layers
 
@@ -423,14 +423,9 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         features = validate_features(self, X, method)
         device = resolve_device(self.device, features)
-        layers = Layers(
-            [to_tensor(coef).to(device) for coef in self.coefs_],
-            [to_tensor(intercept).to(device) for intercept in self.intercepts_],
-            self.activation,
-            self.out_activation_,
-        )
-        mean, scale = (None if each is None else to_host(each) for each in (self.mean_, self.scale_))
-        return calc_logits(layers, features, mean, scale)
+        weights, biases = read_coeffs(self, device)
+        layers = Layers(weights, list(biases), self.activation, self.out_activation_)
+        return calc_logits(layers, features, *read_scales(self))
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the logits: what sigmoid or softmax turn into probabilities.

@@ -14,7 +14,7 @@ Every function works on one network or on a stack of them, because shapes may ha
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from functools import reduce
+from functools import cached_property, reduce
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -130,19 +130,25 @@ class Coeffs:
     n_biases: int = 1  # layers that have a bias, counted from the last
 
     def __post_init__(self) -> None:
+        self.n_weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(self.sizes))
+        self.weights, self.biases = self._split(self.flat)
+
+    @cached_property
+    def grads(self) -> tuple[list[Tensor], list[Tensor | None]]:
+        """The gradients of weights and biases: views of that of the buffer, which is made when they are first used."""
+        weight_grads, bias_grads = self._split(get_grads(self.flat))
+        for value, grad in zip([*self.weights, *self.biases], [*weight_grads, *bias_grads], strict=True):
+            if value is not None:
+                value.grad = grad
+        return weight_grads, bias_grads
+
+    def _split(self, flat: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
         fans = list(pairwise(self.sizes))
-        without_bias = len(fans) - self.n_biases
-        shapes = fans[::-1] + [(1, width) for _, width in fans[without_bias:]]
-        self.n_weights = sum(fan_in * fan_out for fan_in, fan_out in fans)
-        if self.flat.grad is None:
-            self.flat.grad = torch.zeros_like(self.flat)
-        views, grads = _split(self.flat, shapes), _split(self.flat.grad, shapes)
-        for view, grad in zip(views, grads, strict=True):
-            view.grad = grad
-        self.weights = views[: len(fans)][::-1]
-        self.biases: list[Tensor | None] = [*[None] * without_bias, *views[len(fans) :]]
-        self.weight_grads = grads[: len(fans)][::-1]
-        self.bias_grads = [None] * without_bias + grads[len(fans) :]
+        n_layers, n_biased = len(fans), self.n_biases
+        shapes = fans[::-1] + [(1, width) for _, width in fans[n_layers - n_biased :]]
+        parts = flat.detach().split_with_sizes([rows * columns for rows, columns in shapes], dim=-1)
+        views = [part.view(*part.shape[:-1], *shape).detach() for part, shape in zip(parts, shapes, strict=True)]
+        return views[:n_layers][::-1], [*[None] * (n_layers - n_biased), *views[n_layers:]]
 
     def with_ones(self) -> "Coeffs":
         """Return the network, on the same buffer, for inputs with a column of ones at the end: it meets the first bias.
@@ -153,19 +159,16 @@ class Coeffs:
 
     def requires_grad_(self) -> "Coeffs":
         """Let autograd follow the coefficients, in place: ``calc_loss(...).backward()`` then stores the gradients."""
+        _ = self.grads  # where autograd is to add
         for view in [*self.weights, *(bias for bias in self.biases if bias is not None)]:
             view.requires_grad_()
         return self
 
 
-def _split(flat: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
-    parts = flat.detach().split_with_sizes([rows * columns for rows, columns in shapes], dim=-1)
-    return [part.view(*part.shape[:-1], *shape).detach() for part, shape in zip(parts, shapes, strict=True)]
-
-
 def get_grads(values: Tensor) -> Tensor:
-    """Return the gradients stored for a tensor of `Coeffs`: its ``grad``, which is always there."""
-    assert values.grad is not None
+    """Return the gradients stored for a tensor: zeros, where there are none yet."""
+    if values.grad is None:
+        values.grad = torch.zeros_like(values)
     return values.grad
 
 
@@ -398,9 +401,10 @@ def _backpropagate(
     ``deltas @ weight.T``, which goes through the activation to become the deltas of the layer below.
     """
     backward = ACTIVATIONS[coeffs.activation].backward
+    weight_grads, bias_grads = coeffs.grads
     for layer in range(len(layers) - 1, -1, -1):
-        inputs, bias_grad = layers[layer], coeffs.bias_grads[layer]
-        _add_product(coeffs.weight_grads[layer], inputs, deltas, share)
+        inputs, bias_grad = layers[layer], bias_grads[layer]
+        _add_product(weight_grads[layer], inputs, deltas, share)
         if bias_grad is not None:
             bias_grad.add_(deltas.sum(-2, keepdim=True), alpha=share)
         if layer > 0:

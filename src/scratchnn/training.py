@@ -82,7 +82,7 @@ class Data:
 
 @dataclass(eq=False)
 class History:
-    """What is known of a model's training, over all its calls."""
+    """What is known of a model's training: the curves of one call, and the rest of all its calls."""
 
     losses: list[float] = field(default_factory=list)
     validation_losses: list[float] = field(default_factory=list)
@@ -93,6 +93,10 @@ class History:
     n_samples_seen: int = 0
     n_updates: int = 0
     rate: float | None = None  # None: not begun
+
+    def copy_without_curves(self) -> "History":
+        """Return a copy for another call, whose curves begin anew: copying all of them would cost more and more."""
+        return replace(self, losses=[], validation_losses=[], validation_scores=[])
 
 
 @dataclass(eq=False)
@@ -358,7 +362,7 @@ class _Stack:
         self.sources = _find_sources(runs)
         self.share = len(runs) // len(self.sources)  # models that each serves
         self.loss = get_loss(settings[0].loss)
-        self.plain_coeffs = replace(runs[0].coeffs, flat=torch.stack([run.coeffs.flat for run in runs]))
+        self.plain_coeffs = replace(runs[0].coeffs, flat=_stack_buffers([run.coeffs.flat for run in runs]))
         self.coeffs = _meet(self.plain_coeffs, runs[0].data)
         self.penalties = self._column([run.settings.alpha / run.data.weight_mean for run in runs])
         self.is_penalized = any(run.settings.alpha for run in runs)
@@ -376,7 +380,12 @@ class _Stack:
         self.decays = self.penalties
         solver_class = SOLVERS[settings[0].solver]
         state = {
-            name: torch.stack([run.solver_state.get(name, torch.zeros_like(run.coeffs.flat)) for run in runs])
+            name: _stack_buffers(
+                [
+                    run.solver_state[name] if name in run.solver_state else torch.zeros_like(run.coeffs.flat)
+                    for run in runs
+                ]
+            )
             for name in solver_class.buffers
         }
         self.solver: SGD | Adam
@@ -507,9 +516,16 @@ class _Stack:
             source = self.sources[model // self.share]
             if run is not source:
                 run.generator.set_state(source.generator.get_state())
-            run.coeffs.flat.copy_(self.coeffs.flat[model])
-            run.solver_state = {name: buffer[model].clone() for name, buffer in self.solver.state.items()}
+            run.solver_state = {name: buffer[model] for name, buffer in self.solver.state.items()}
+            if len(self.runs) > 1:  # the memory of one is its own, see `_stack_buffers`
+                run.coeffs.flat.copy_(self.coeffs.flat[model])
+                run.solver_state = {name: buffer.clone() for name, buffer in run.solver_state.items()}
             run.end()
+
+
+def _stack_buffers(buffers: list[Tensor]) -> Tensor:
+    """Return the buffers stacked; one alone, which may be large, is not copied."""
+    return buffers[0].unsqueeze(0) if len(buffers) == 1 else torch.stack(buffers)
 
 
 def _meet(coeffs: Coeffs, data: Data) -> Coeffs:
