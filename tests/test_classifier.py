@@ -414,12 +414,45 @@ def test_number_of_threads_changes_no_bit(cancer, ambient, n_threads, params):
     ],
     ids=["default dtype", "default device", "deterministic", "seeds"],
 )
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
 @pytest.mark.parametrize("params", SETTINGS)
-def test_ambient_settings_change_no_bit(cancer, ambient, setting, params):
+def test_ambient_settings_change_no_bit(cancer, ambient, setting, form, params):
     classifier = ScratchNNClassifier(random_state=0, max_iter=5, **params)
-    expected = clone(classifier).fit(*cancer)
+    X, y = form(cancer[0]), cancer[1]
+    expected = clone(classifier).fit(X, y)
+    probabilities = expected.predict_proba(X)
     setting()
-    assert_same_bits(clone(classifier).fit(*cancer), expected)
+    fitted = clone(classifier).fit(X, y)
+    assert_same_bits(fitted, expected)
+    np.testing.assert_array_equal(fitted.predict_proba(X), probabilities)
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"dropout": 0.5},
+        {"early_stopping": True, "scoring": "accuracy"},
+        {"warm_start": True},
+        {"loss": lambda logits, deps: (logits - deps) ** 2},
+        {"standardize": False, "class_weight": "balanced"},
+    ],
+    ids=["dropout", "scoring", "warm start", "loss", "raw"],
+)
+def test_default_device_changes_no_bit(problems, ambient, form, params):
+    results = []
+    for device in [None, "meta"]:
+        torch.set_default_device(device)
+        for X, y in problems.values():
+            if "class_weight" in params and y.ndim == 2:
+                continue
+            classifier = ScratchNNClassifier((5,), random_state=0, max_iter=3, **params).fit(form(X), y)
+            results.append(classifier.fit(form(X), y).predict_proba(form(X) * 1e38))
+            if not classifier.early_stopping and classifier.class_weight is None:
+                results.append(classifier.partial_fit(form(X), y).decision_function(form(X)))
+    half = len(results) // 2
+    for with_default, without in zip(results[half:], results[:half], strict=True):
+        np.testing.assert_array_equal(with_default, without)
 
 
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, lambda: torch.autocast("cpu")])

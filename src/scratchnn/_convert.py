@@ -188,7 +188,7 @@ def calc_logits(layers: Layers, X: Features, mean: Array | None, scale: Array | 
             samples = slice(start, start + size)
             block = calc_layers(layers, rows.take(samples))[-1]
             logits[samples] = block
-            if not math.isfinite(block.sum()):
+            if not math.isfinite(block.sum()) and not torch.isfinite(block).all():  # all may be, and their sum not
                 overflown = start + (~torch.isfinite(block).all(-1)).nonzero()[:, 0]
                 wide_rows = Rows(table, mean, scale, torch.float64, weight.device)
                 logits[overflown.to(logits.device)] = _calc_logits_in_double(layers, wide_rows, overflown).to(logits)
@@ -199,8 +199,10 @@ def _calc_logits_in_double(layers: Layers, rows: Rows, samples: torch.Tensor) ->
     """Return the logits of samples, in float64, with inputs cut off where sums of their products would overflow."""
     inputs = rows.take(samples)
     if inputs.is_sparse:
-        indices, values = inputs.indices(), _cut_off(inputs.values())
-        inputs = torch.sparse_coo_tensor(indices, values, inputs.shape, is_coalesced=True, check_invariants=False)
+        values = _cut_off(inputs.values())
+        inputs = torch.sparse_coo_tensor(
+            inputs.indices(), values, inputs.shape, device=values.device, is_coalesced=True, check_invariants=False
+        )
     else:
         inputs = _cut_off(inputs)
     wide = replace(layers, weights=_to_double(layers.weights), biases=_to_double(layers.biases))

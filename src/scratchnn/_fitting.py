@@ -183,10 +183,10 @@ def fit_network(
     scales = _find_scales(estimator, moments, keeps=keeps_scales)
     if not incremental and (goes_on or params["init"] != "scratch"):  # the plain method draws weights for all columns
         scales = _find_read_columns(table, moments, scales, state, known)
-    if params["alpha"] == "auto" and len(table):
-        n_seen = len(table) + (state.history.n_samples_seen if incremental else 0)
+    if params["alpha"] == "auto":
+        n_seen = max(1, len(table) + (state.history.n_samples_seen if incremental else 0))
         # Weights below 1 on average are shares (AdaBoost's sum up to 1), and not so many rows fewer.
-        weight_mean = 1.0 if table.weights is None else min(1.0, float(table.weights.mean()))
+        weight_mean = 1.0 if table.weights is None else min(1.0, float(table.weights.sum()) / max(1, len(table)))
         params["alpha_per_row"] = moments.calc_row_length(scales.scale) * weight_mean / n_seen
     run = _make_run(
         params,
@@ -372,8 +372,12 @@ def _find_read_columns(
             is_read[slice(None) if state.columns is None else state.columns] = True
     if is_read.all():
         return scales
-    is_read[0] |= not is_read.any()  # a network has one input at least
-    return replace(scales, is_read=is_read, columns=np.flatnonzero(is_read) if sparse.issparse(table.X) else None)
+    return replace(scales, is_read=is_read, columns=_list_columns(is_read) if sparse.issparse(table.X) else None)
+
+
+def _list_columns(is_read: Array) -> Array:
+    """Return the numbers of the columns that a network reads: one at least, as a network has an input."""
+    return np.flatnonzero(is_read) if is_read.any() else np.array([0])
 
 
 def _make_run(
@@ -416,7 +420,9 @@ def _make_run(
         generator=generator,
         validation=None if validation is None else _make_data(validation, labels, scales, coeffs),
         calc_score=calc_score,
-        solver_state={name: torch.tensor(array).to(coeffs.flat) for name, array in state.solver_state.items()},
+        solver_state={
+            name: torch.from_numpy(array).to(coeffs.flat, copy=True) for name, array in state.solver_state.items()
+        },
         history=state.history,
         best_flat=best_flat if early_stopping else None,
     )
@@ -474,9 +480,9 @@ def _draw_coeffs(
     params: dict[str, Any], sizes: tuple[int, ...], output: str, generator: torch.Generator, scales: Scales
 ) -> Coeffs:
     """Draw the coefficients of a network, with weights for the columns that it reads, and zeros for others it has."""
-    n_read = sizes[0] if scales.is_read is None else int(scales.is_read.sum())
+    columns = np.arange(sizes[0]) if scales.is_read is None else _list_columns(scales.is_read)
     coeffs = init_coeffs(
-        n_read,
+        len(columns),
         sizes[1:-1],
         sizes[-1],
         generator=generator,
@@ -485,9 +491,11 @@ def _draw_coeffs(
         output=output,
         hidden_bias=params["hidden_bias"],
     )
+    if scales.is_read is not None and not scales.is_read.any():
+        coeffs.weights[0].zero_()
     if scales.is_read is None or scales.columns is not None:
         return coeffs
-    flat = move_columns(coeffs.flat.numpy(), sizes, np.flatnonzero(scales.is_read), np.arange(sizes[0]))
+    flat = move_columns(coeffs.flat.numpy(), sizes, columns, np.arange(sizes[0]))
     return replace(coeffs, flat=torch.from_numpy(flat), sizes=sizes)
 
 

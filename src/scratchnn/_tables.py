@@ -98,25 +98,37 @@ class Moments:
     variance: Array | float = 0.0
     low: Array | float = np.inf
     high: Array | float = -np.inf
-    is_centred: Array | bool = True  # which columns `calc_mean` centres; the first table decides
+    filled: Array | float = 1.0  # part of the samples that are not zero; 1 if the first table was dense
+    counts_zeros: bool = False  # whether it was sparse
 
     def add(self, table: Table) -> None:
         """Add the samples of a table, in place (Chan, Golub & LeVeque, 1983)."""
         n_added = len(table) if table.weights is None else float(table.weights.sum())
         mean, variance, low, high = _describe_columns(table, n_added)
         if self.n_samples == 0:
-            self.is_centred = _find_centred(table, n_added)
+            self.counts_zeros = sparse.issparse(table.X)
+        filled = _count_filled(table) / n_added if self.counts_zeros else 1.0
         n_samples = self.n_samples + n_added
         share = n_added / n_samples
         distance = mean - self.mean
         self.mean = self.mean + distance * share
         self.variance = self.variance * (1 - share) + variance * share + distance**2 * share * (1 - share)
+        self.filled = self.filled * (1 - share) + filled * share
         self.n_samples = n_samples
         self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
+    @property
+    def is_centred(self) -> Array:
+        """Which columns to centre, (n_features,) of bool: those of a sparse table only where zeros are the minority.
+
+        Centring fills a column. Where zeros are common, as in one-hot columns and counts of words, that costs memory,
+        and the values are not far from zero compared with how they vary, so that it brings nothing.
+        """
+        return np.broadcast_to(np.asarray(self.filled) > 0.5, np.shape(self.low))
+
     def calc_mean(self) -> Array | None:
         """Return what to subtract from the columns, (n_features,): 0 where they are not centred; None if none is."""
-        if not np.any(self.is_centred):
+        if not self.is_centred.any():
             return None
         # The mean of a constant column is exact, so that centring leaves exact zeros of it.
         return np.where(self.is_centred, np.where(self.low == self.high, self.low, self.mean), 0.0)
@@ -159,19 +171,17 @@ class Moments:
         return np.maximum(np.abs(self.low), np.abs(self.high))
 
 
-def _find_centred(table: Table, n_samples: float) -> Array:
-    """Return which columns to centre, (n_features,) of bool: those of a sparse table only where zeros are the minority.
-
-    Centring fills a column. Where zeros are common, as in one-hot columns and counts of words, that costs memory, and
-    the values are not far from zero compared with how they vary, so that it brings nothing.
-    """
-    n_features = table.X.shape[1]
-    if not sparse.issparse(table.X):
-        return np.ones(n_features, bool)
-    X = table.get_features()
+def _count_filled(table: Table) -> Array:
+    """Return the weight of the samples that are not zero, for each column, (n_features,)."""
     weights = np.ones(len(table)) if table.weights is None else table.weights
-    entry_weights = np.repeat(weights, np.diff(X.indptr)) * (X.data != 0)
-    return np.bincount(X.indices, entry_weights, minlength=n_features) > n_samples / 2
+    total = np.zeros(table.X.shape[1])
+    for samples, block in table.split():
+        if sparse.issparse(block):
+            entry_weights = np.repeat(weights[samples], np.diff(block.indptr)) * (block.data != 0)
+            total += np.bincount(block.indices, entry_weights, minlength=len(total))
+        else:
+            total += weights[samples] @ (to_host(block) != 0)
+    return total
 
 
 def _describe_columns(table: Table, n_samples: float) -> list[Array]:
