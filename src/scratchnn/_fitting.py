@@ -64,6 +64,11 @@ class Scales:
     is_read: Array | None = None  # of bool; None: all columns have weights
     columns: Array | None = None  # (n_read,), where the others are left out
 
+    @property
+    def n_features(self) -> int:
+        """The number of columns of X, where some are not read."""
+        return 0 if self.is_read is None else len(self.is_read)
+
     def make_rows(self, table: Table, like: torch.Tensor) -> Rows:
         """Return the samples of a table as training reads them, as tensors ``like`` this one."""
         scale = self.scale
@@ -275,7 +280,7 @@ def _store_coeffs(
     estimator.n_outputs_ = labels.n_outputs
     estimator.n_layers_ = len(coeffs.sizes)
     estimator.mean_, estimator.scale_ = scales.mean, scales.scale
-    estimator.coefs_, estimator.intercepts_ = coeffs_to_arrays(coeffs, scales.columns, estimator.n_features_in_)
+    estimator.coefs_, estimator.intercepts_ = coeffs_to_arrays(coeffs, scales.columns, scales.n_features)
     if place is not None:
         for name in ("mean_", "scale_"):
             value = getattr(estimator, name)
