@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from ._tables import Array, Features, Table, count_block_rows, get_device, to_tensor
+from ._tables import Array, Features, Table, count_block_rows, count_values, get_device, to_tensor
 from .network import OUTPUTS, Coeffs, Layers, calc_layers
 
 LEAST_FROM_ONE = float(np.finfo(np.float64).epsneg)  # from 1 to the next smaller number
@@ -66,6 +66,7 @@ class Rows:
         self.factor = None if scale is None else torch.from_numpy(1 / scale).to(source)
         self.shift = None if mean is None or scale is None else torch.from_numpy(-mean / scale).to(source)
         self.shape = (len(table), table.X.shape[1])
+        self.n_values = count_values(table.X) * len(table) // max(1, table.X.shape[0])
 
     def take(self, samples: slice | torch.Tensor) -> torch.Tensor:
         """Return samples, (n_taken, n_features), sparse in COO format if so."""
