@@ -49,7 +49,7 @@ class use_threads:
         How many threads large work may use in this context, and in those inside it. None is as many as are found.
     """
 
-    __slots__ = ("_number", "found", "mkl_found", "most", "n_operations", "outer")
+    __slots__ = ("found", "mkl_found", "most", "n_operations", "number", "outer")
 
     def __init__(self, n_operations: float, most: int | None = None) -> None:
         self.n_operations, self.most = n_operations, most
@@ -59,7 +59,8 @@ class use_threads:
         self.found = self.mkl_found = torch.get_num_threads()  # before setting: the first call in a thread resets it
         if self.most is None:
             self.most = self.found if self.outer is None else self.outer.most
-        self._number = self.most if self.most is not None and self.n_operations >= LEAST_PARALLEL_WORK else 1
+        is_large = self.n_operations >= LEAST_PARALLEL_WORK and not _is_forked
+        self.number = self.most if is_large and self.most is not None else 1
         if self.number != self.found:
             self.mkl_found = _set_number(self.number, self.number)
         _local.block = self
@@ -70,11 +71,6 @@ class use_threads:
             return
         if self.outer is None or not _is_forked:  # the child's code in an outer context needs one thread, too
             _set_number(self.found, self.mkl_found)
-
-    @property
-    def number(self) -> int:
-        """The number of threads inside."""
-        return 1 if _is_forked else self._number
 
 
 def find_most_threads() -> int:
@@ -162,8 +158,11 @@ def call_after_fork(function: Callable[[], None]) -> None:
 def _note_fork() -> None:
     global _is_forked
     _is_forked = True
-    if getattr(_local, "block", None) is not None:
+    block: use_threads | None = getattr(_local, "block", None)
+    if block is not None:
         _set_number(1, 1)
+    while block is not None:
+        block.number, block = 1, block.outer
 
 
 call_after_fork(_note_fork)
