@@ -11,7 +11,17 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from ._tables import Array, Features, Table, count_block_rows, get_device, has_own_library, to_host, to_tensor
+from ._tables import (
+    Array,
+    Features,
+    Table,
+    count_block_rows,
+    count_values,
+    get_device,
+    has_own_library,
+    to_host,
+    to_tensor,
+)
 from .network import OUTPUTS, Coeffs, Layers, calc_layers
 
 LARGEST_INPUT = 1e100  # of a scaled column: products with coefficients and sums of them stay finite in float64
@@ -87,6 +97,7 @@ class Rows:
         is_sparse = sparse.issparse(table.X)
         self.centred = np.empty(0, int) if mean is None or not is_sparse else np.flatnonzero(mean)
         self.is_sparse = is_sparse and 2 * len(self.centred) <= self.shape[1]
+        self.n_values = count_values(table.X) * len(table) // max(1, table.X.shape[0])
 
     def take(self, samples: slice | torch.Tensor) -> torch.Tensor:
         """Return samples, (n_taken, n_features), sparse in COO format if so."""

@@ -54,6 +54,16 @@ def count_block_rows(X: Features, width: int = 1) -> int:
     return min(8192, max(1, 2**18 // max(n_values, width)))
 
 
+def count_values(X: Any) -> int:
+    """Return how many values X holds: its entries if it is sparse, and 0 if it has no two known lengths, as a list."""
+    if sparse.issparse(X):
+        return int(X.nnz)
+    shape: Any = getattr(X, "shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 2 or not all(isinstance(length, int) for length in shape):
+        return 0
+    return int(shape[0] * shape[1])
+
+
 def get_device(X: Features) -> torch.device:
     """Return where the rows are."""
     return X.device if isinstance(X, Tensor) else torch.device("cpu")

@@ -22,7 +22,8 @@ from ._sklearn import (
     fit_context,
     give_back,
 )
-from ._tables import Array
+from ._tables import Array, count_values
+from ._threads import VALUE_WORK, count_work, use_threads
 from ._validation import check_known, find_labels
 from .network import Layers
 
@@ -332,27 +333,28 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         UserWarning
             If Ctrl-C ended it; the model so far is kept.
         """
-        goes_on = self.warm_start and hasattr(self, "coefs_")
-        table, multilabel = validate_table(self, X, y, sample_weight, reset=not goes_on)
-        labels = find_labels(table.y, multilabel)
-        if goes_on and not np.array_equal(labels.classes, self.classes_):
-            raise ValueError(
-                "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
-                f"Previously got {self.classes_}, `y` has {labels.classes}. Use partial_fit, or warm_start=False."
+        with self._use_threads(X):
+            goes_on = self.warm_start and hasattr(self, "coefs_")
+            table, multilabel = validate_table(self, X, y, sample_weight, reset=not goes_on)
+            labels = find_labels(table.y, multilabel)
+            if goes_on and not np.array_equal(labels.classes, self.classes_):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+                    f"Previously got {self.classes_}, `y` has {labels.classes}. Use partial_fit, or warm_start=False."
+                )
+            validation = None
+            if X_val is not None or y_val is not None or sample_weight_val is not None:
+                validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels)
+            metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+            fit_network(
+                self,
+                table,
+                validation,
+                labels,
+                goes_on=goes_on,
+                place=find_place(X),
+                reported={"X": X, "y": y, "metadata": metadata},
             )
-        validation = None
-        if X_val is not None or y_val is not None or sample_weight_val is not None:
-            validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels)
-        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-        fit_network(
-            self,
-            table,
-            validation,
-            labels,
-            goes_on=goes_on,
-            place=find_place(X),
-            reported={"X": X, "y": y, "metadata": metadata},
-        )
         return self
 
     @available_unless(_forbid_partial_fit)
@@ -395,12 +397,13 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 f"{self.class_weight!r}. Pass compute_class_weight('balanced', classes=..., y=...) of all targets as a "
                 "dict."
             )
-        goes_on = hasattr(self, "coefs_")
-        check_partial_fit_first_call(self, fetch(classes))
-        table, multilabel = validate_table(self, X, y, sample_weight, reset=not goes_on)
-        labels = Labels(self.classes_, self._is_multilabel() if goes_on else multilabel)
-        check_known(table.y, multilabel, labels, "y")
-        fit_network(self, table, None, labels, goes_on=goes_on, incremental=True, place=find_place(X))
+        with self._use_threads(X):
+            goes_on = hasattr(self, "coefs_")
+            check_partial_fit_first_call(self, fetch(classes))
+            table, multilabel = validate_table(self, X, y, sample_weight, reset=not goes_on)
+            labels = Labels(self.classes_, self._is_multilabel() if goes_on else multilabel)
+            check_known(table.y, multilabel, labels, "y")
+            fit_network(self, table, None, labels, goes_on=goes_on, incremental=True, place=find_place(X))
         return self
 
     @classmethod
@@ -418,6 +421,15 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     @property
     def _first_coef(self) -> Any:
         return self.coefs_[0]
+
+    def _use_threads(self, X: Any, predicts: bool = False) -> use_threads:
+        """Return the context for a call: all but training reads the table, and predicting multiplies, too."""
+        n_values = count_values(X)
+        if not (predicts and n_values and hasattr(self, "coefs_")):
+            return use_threads(VALUE_WORK * n_values)
+        widths = (width for coef in self.coefs_ for width in np.shape(coef)[-1:])  # checked later: they may be lists
+        sizes = (self.n_features_in_, *widths)
+        return use_threads(count_work(n_values, X.shape[0], sizes))
 
     def _calc_logits(self, X: ArrayLike, method: str) -> torch.Tensor:
         check_is_fitted(self)
@@ -440,8 +452,9 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
             For two classes, one value a row: positive where the second class is likelier.
         """
-        logits = self._calc_logits(X, "decision_function")
-        return give_back(logits[:, 0] if self.n_outputs_ == 1 else logits, X)
+        with self._use_threads(X, predicts=True):
+            logits = self._calc_logits(X, "decision_function")
+            return give_back(logits[:, 0] if self.n_outputs_ == 1 else logits, X)
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the likeliest labels.
@@ -456,8 +469,9 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
             Class labels, or zeros and ones for each of several labels.
         """
-        logits = self._calc_logits(X, "predict")
-        return give_back(Labels(self.classes_, self._is_multilabel()).decode(logits), X)
+        with self._use_threads(X, predicts=True):
+            logits = self._calc_logits(X, "predict")
+            return give_back(Labels(self.classes_, self._is_multilabel()).decode(logits), X)
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the probability of each class.
@@ -472,7 +486,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes)
             Probabilities between 0 and 1, in the order of ``classes_``. Multilabel columns do not sum to one.
         """
-        return give_back(calc_probabilities(self._calc_logits(X, "predict_proba"), self.out_activation_), X)
+        with self._use_threads(X, predicts=True):
+            return give_back(calc_probabilities(self._calc_logits(X, "predict_proba"), self.out_activation_), X)
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
         """Return the logarithm of the probability of each class: exact where `predict_proba` rounds to 0 or 1.
@@ -487,8 +502,9 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ndarray of shape (n_samples, n_classes)
             Log-probabilities, finite, in the order of ``classes_``.
         """
-        logits = self._calc_logits(X, "predict_log_proba")
-        return give_back(calc_probabilities(logits, self.out_activation_, log=True), X)
+        with self._use_threads(X, predicts=True):
+            logits = self._calc_logits(X, "predict_log_proba")
+            return give_back(calc_probabilities(logits, self.out_activation_, log=True), X)
 
     @property
     def coef_(self) -> Array:

@@ -20,6 +20,7 @@ import joblib
 import torch
 from joblib.parallel import ParallelBackendBase
 
+from ._threads import SharedContext, find_most_threads, use_threads
 from .training import Data, TrainingRun, explain_alone, make_stacks, train, trainer
 
 MAX_TASKS = 256  # that are under way at the same time
@@ -95,10 +96,10 @@ def fused_fits(
 
     Notes
     -----
-    The ``n_jobs`` of what runs inside is not used: tasks take turns, and training uses PyTorch's threads. Times that
-    scikit-learn measures, such as ``mean_fit_time``, count the wait for the others. What is fitted in no task of
-    joblib, such as the final ``refit`` of a search, trains as ever, and is not in the report. ``joblib.Parallel``
-    cannot return a generator inside.
+    The ``n_jobs`` of what runs inside is not used: tasks take turns, and large steps of training use PyTorch's threads.
+    Times that scikit-learn measures, such as ``mean_fit_time``, count the wait for the others. What is fitted in no
+    task of joblib, such as the final ``refit`` of a search, trains as ever, and is not in the report.
+    ``joblib.Parallel`` cannot return a generator inside.
 
     Examples
     --------
@@ -119,43 +120,19 @@ def fused_fits(
         raise ValueError(f"n_jobs must go with a backend, got {n_jobs} and backend=None. Use backend='loky'.")
     report = FusionReport()
     conductor = _Conductor(report, bool(verbose))
-    _ambience.open()
     chosen: ParallelBackendBase = FusedBackend(conductor)
     if backend is not None:
         chosen = DealingBackend(backend, -1 if n_jobs is None else n_jobs, report)
-    try:
-        with joblib.parallel_config(backend=chosen):
-            yield report
-    finally:
-        conductor.close()
-        _ambience.close()
+    with _warning_filters:
+        try:
+            with joblib.parallel_config(backend=chosen):
+                yield report
+        finally:
+            conductor.close()
 
 
-class _Ambience:
-    """Settings of the process that tasks change in turn: the last block to end restores what the first one found."""
-
-    def __init__(self) -> None:
-        self.lock, self.n_open = threading.Lock(), 0
-        self.n_threads = 1
-        self.warnings: warnings.catch_warnings[None] = warnings.catch_warnings()
-
-    def open(self) -> None:
-        with self.lock:
-            self.n_open += 1
-            if self.n_open == 1:
-                self.n_threads = torch.get_num_threads()
-                self.warnings = warnings.catch_warnings()
-                self.warnings.__enter__()
-
-    def close(self) -> None:
-        with self.lock:
-            self.n_open -= 1
-            torch.set_num_threads(self.n_threads)
-            if self.n_open == 0:
-                self.warnings.__exit__(None, None, None)
-
-
-_ambience = _Ambience()
+# Tasks change the filters in turn: the last block to end restores what the first one found.
+_warning_filters = SharedContext(warnings.catch_warnings)
 
 
 class _Cancelled(BaseException):
@@ -167,6 +144,7 @@ class _Task:
 
     def __init__(self, conductor: "_Conductor", call: Callable[[], Any], callback: Callable[[Any], Any], depth: int):
         self.conductor, self.call, self.callback, self.depth = conductor, call, callback, depth
+        self.pid = os.getpid()
         self.turn = _make_closed_lock()
         self.back = _make_closed_lock()  # replaced by that of who resumes it
         self.waiter: _Task | None = None  # who needs the result
@@ -202,13 +180,13 @@ class _Task:
         self.turn.acquire()
         _current.task = self
         trainer.set(self._train)
-        torch.set_num_threads(1)  # see _Conductor._resume
         try:
-            if self.is_cancelled:
-                raise _Cancelled
-            self.result = self.call()
-            self.is_dispatching = True
-            self.callback(self.result)  # which may submit the next task
+            with use_threads(0, most=1):  # pools of threads for every task would slow down everybody's
+                if self.is_cancelled:
+                    raise _Cancelled
+                self.result = self.call()
+                self.is_dispatching = True
+                self.callback(self.result)  # which may submit the next task
         except BaseException as error:
             self.error = error
         self.conductor.end(self)
@@ -217,6 +195,9 @@ class _Task:
 
     def _train(self, run: TrainingRun) -> None:
         """Train the run in place, with those of other tasks if it can be."""
+        if self.pid != os.getpid():  # forked from the task: nobody is there to train it
+            train([run])
+            return
         if self.is_dispatching:
             self.conductor.train([run], "fitted while joblib's tasks were being made")
             return
@@ -239,6 +220,9 @@ class _Conductor:
 
     def __init__(self, report: FusionReport, verbose: bool) -> None:
         self.report, self.verbose = report, verbose
+        self.pid = os.getpid()
+        outer: _Task | None = getattr(_current, "task", None)
+        self.n_threads: int = find_most_threads() if outer is None else outer.conductor.n_threads  # for training
         self.unstarted: deque[_Task] = deque()
         self.started: dict[_Task, None] = {}  # in order
         self.ready: deque[_Task] = deque()
@@ -248,21 +232,19 @@ class _Conductor:
 
     def submit(self, task: _Task) -> None:
         """Take note of a new task. Those of inner calls come first, so that outer ones can end."""
+        self._forget_lost()
         position = next((k for k, other in enumerate(self.unstarted) if other.depth < task.depth), len(self.unstarted))
         self.unstarted.insert(position, task)
 
     def wait_for(self, task: _Task) -> None:
         """Let others go on until the task has ended."""
+        self._forget_lost()
         mine = self._get_own_task()
         while mine is not None and not task.is_done:
             task.waiter = mine
             mine.pass_turn()
-        try:
-            while not task.is_done:
-                self._advance()
-        finally:
-            if mine is None:
-                torch.set_num_threads(_ambience.n_threads)
+        while not task.is_done:
+            self._advance()
 
     def hand_in(self, task: _Task, run: TrainingRun) -> None:
         """Put a run among those to train next. Data that another run has are not kept twice."""
@@ -276,8 +258,8 @@ class _Conductor:
     def train(self, runs: Sequence[TrainingRun], alone: str | None = None) -> None:
         """Train runs as one stack, in place, and report it."""
         start = time.perf_counter()
-        torch.set_num_threads(_ambience.n_threads)
-        train(runs)
+        with use_threads(0, most=self.n_threads):
+            train(runs)
         stack = Stack(len(runs), time.perf_counter() - start, runs[0].coeffs.sizes, len(runs[0].data.deps), alone)
         self.report.stacks.append(stack)
         if self.verbose:
@@ -292,6 +274,8 @@ class _Conductor:
 
     def cancel(self, tasks: Sequence[_Task]) -> None:
         """End the tasks: those that wait raise, those that have not started never do."""
+        self._forget_lost()
+        tasks = [task for task in tasks if task.pid == self.pid]
         for task in tasks:
             if not task.is_done:
                 task.is_cancelled = True
@@ -311,7 +295,13 @@ class _Conductor:
 
     def _get_own_task(self) -> _Task | None:
         task: _Task | None = getattr(_current, "task", None)
-        return task if task is not None and task.conductor is self else None
+        return task if task is not None and task.conductor is self and task.pid == self.pid else None
+
+    def _forget_lost(self) -> None:
+        """Forget, in a forked process, the tasks that were under way: their threads are not there."""
+        if self.pid != os.getpid():
+            self.pid = os.getpid()
+            self.started, self.ready, self.waiting, self.datas, self.n_bytes = {}, deque(), [], {}, 0
 
     def _advance(self) -> None:
         has_room = len(self.started) < MAX_TASKS and 5 * self.n_bytes < _count_memory() / 4
@@ -328,11 +318,7 @@ class _Conductor:
             raise RuntimeError("no task of fused_fits can go on: this is a bug in scratchnn, please report it")
 
     def _resume(self, task: _Task) -> None:
-        """Give a task the turn until it passes it back. Each has warning filters of its own meanwhile.
-
-        And one thread of PyTorch's: pools of threads for every task would slow down everybody's.
-        """
-        torch.set_num_threads(1)
+        """Give a task the turn until it passes it back. Each has warning filters of its own meanwhile."""
         back = task.back = _make_closed_lock()
         with warnings.catch_warnings():
             if task.warnings is not None:
@@ -565,19 +551,18 @@ def _run_share(calls: list[Callable[[], Any]]) -> tuple[list[tuple[bool, Any]], 
     """Run calls in this process, fused. Return whether each succeeded, with its result or its error."""
     conductor = _Conductor(FusionReport(), verbose=False)
     tasks = [_Task(conductor, call, lambda result: None, depth=0) for call in calls]
-    _ambience.open()
     for task in tasks:
         conductor.submit(task)
     outcomes: list[tuple[bool, Any]] = []
-    try:
-        for task in tasks:
-            try:
-                outcomes.append((True, task.get()))
-            except Exception as error:
-                outcomes.append((False, error))
-                break
-    finally:
-        conductor.close()
-        _ambience.close()
+    with _warning_filters:
+        try:
+            for task in tasks:
+                try:
+                    outcomes.append((True, task.get()))
+                except Exception as error:
+                    outcomes.append((False, error))
+                    break
+        finally:
+            conductor.close()
     skipped = (False, RuntimeError("another task of this share failed first"))
     return outcomes + [skipped] * (len(tasks) - len(outcomes)), conductor.report.stacks

@@ -4,9 +4,7 @@ Buffers are flat, ``(models, n_coeffs)``, and each model's own settings are colu
 those of scikit-learn's MLPClassifier, so that its settings keep their meaning.
 """
 
-import threading
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from functools import cache
 from typing import ClassVar, Protocol
 
@@ -15,6 +13,8 @@ import scipy.optimize
 import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
+
+from ._threads import SharedContext
 
 
 class Solver(Protocol):
@@ -78,37 +78,14 @@ class Adam:
         flat.addcdiv_(mean, divisors, value=-1)
 
 
-class _OneBlasThread:
-    """A context for scipy's optimizers: NumPy's and scipy's BLAS get one thread, as short vectors need no more.
-
-    With more, they would fight with PyTorch's for the cores, which takes several times as long. Contexts of several
-    threads may overlap: the last to end restores the setting.
-    """
-
-    def __init__(self) -> None:
-        self.lock, self.n_inside = threading.Lock(), 0
-        self.limits: ExitStack | None = None
-
-    def __enter__(self) -> None:
-        with self.lock:
-            if self.n_inside == 0:
-                self.limits = ExitStack()
-                self.limits.enter_context(_find_blas().limit(limits=1))
-            self.n_inside += 1
-
-    def __exit__(self, *error: object) -> None:
-        with self.lock:
-            self.n_inside -= 1
-            if self.n_inside == 0 and self.limits is not None:
-                self.limits.close()
-
-
 @cache
 def _find_blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
-_one_blas_thread = _OneBlasThread()
+# For scipy's optimizers: NumPy's and scipy's BLAS get one thread, as short vectors need no more. With more, they would
+# fight with PyTorch's for the cores, which takes several times as long.
+_one_blas_thread = SharedContext(lambda: _find_blas().limit(limits=1))
 
 
 def _one_cycle(progress: np.ndarray) -> np.ndarray:

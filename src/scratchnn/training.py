@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._threads import VALUE_WORK, count_work, use_threads
 from .losses import get_loss
 from .network import Batch, Coeffs, calc_loss, execute_epoch, get_grads, store_grads, sum_losses
 from .solvers import SCHEDULES, SGD, SOLVERS, Adam, minimize_lbfgs
@@ -62,6 +63,7 @@ class Rows(Protocol):
     """Samples that become a tensor only when they are taken."""
 
     shape: tuple[int, int]
+    n_values: int  # entries, if they are sparse
 
     def take(self, samples: slice | Tensor) -> Tensor:
         """Return samples, (n_taken, n_features), which may be sparse."""
@@ -78,6 +80,12 @@ class Data:
     deps: Tensor
     weights: Tensor | None = None
     weight_mean: float = 1.0
+
+    def count_work(self, n_rows: int, coeffs: Coeffs) -> int:
+        """Return the multiply-adds of a forward pass over so many of the samples."""
+        indeps = self.indeps
+        n_values = indeps.numel() if isinstance(indeps, Tensor) else indeps.n_values
+        return count_work(n_values * n_rows // len(self.deps), n_rows, coeffs.sizes)
 
 
 @dataclass(eq=False)
@@ -122,6 +130,13 @@ class TrainingRun:
 
     def __post_init__(self) -> None:
         self.n_updates_before = self.history.n_updates
+
+    def count_work(self) -> int:
+        """Return the multiply-adds of a step: a pass forward, backward in twice the time, and the update."""
+        n_rows = len(self.data.deps)
+        if self.settings.solver != "lbfgs":
+            n_rows = min(n_rows, self.settings.batch_size)
+        return 3 * self.data.count_work(n_rows, self.coeffs) + VALUE_WORK * self.coeffs.flat.numel()
 
     def draw_order(self) -> Tensor | None:
         """Draw the order in which an epoch takes the samples, (n_samples,), or None for the order they have."""
@@ -262,8 +277,13 @@ def train(runs: Sequence[TrainingRun]) -> None:
 
     They must be of one shape: the same sizes of layers and data, and equal `Settings` but for numbers other than
     ``batch_size``. An interrupt (Ctrl-C) ends them all with what they have; an error of one is in its ``error``.
+    A model's own step decides how many threads PyTorch uses, so that it trains in a stack as it does alone.
     """
-    with torch.inference_mode(), torch.autocast(runs[0].coeffs.flat.device.type, enabled=False):
+    with (
+        use_threads(runs[0].count_work()),
+        torch.inference_mode(),
+        torch.autocast(runs[0].coeffs.flat.device.type, enabled=False),
+    ):
         if runs[0].settings.solver == "lbfgs":
             for run in runs:
                 _train_lbfgs(run)
@@ -506,9 +526,11 @@ class _Stack:
     def _calc_validation_losses(self) -> list[float] | list[None]:
         if self.runs[0].validation is None:
             return [None] * len(self.runs)
-        coeffs = _meet(self.plain_coeffs, self.runs[0].validation)
+        validation = self.runs[0].validation
+        coeffs = _meet(self.plain_coeffs, validation)
         indeps, deps, weights, counts, _ = self.validation_batch
-        losses: list[float] = calc_loss(coeffs, indeps, deps, weights, self.loss, counts).tolist()
+        with use_threads(validation.count_work(len(validation.deps), self.runs[0].coeffs)):
+            losses: list[float] = calc_loss(coeffs, indeps, deps, weights, self.loss, counts).tolist()
         return losses
 
     def _store(self) -> None:
@@ -641,13 +663,14 @@ def _train_lbfgs(run: TrainingRun) -> None:
         validation = run.validation
         validation_loss = None
         if validation is not None:
-            validation_loss = calc_loss(
-                _meet(replace(coeffs, flat=flat), validation),
-                _take(validation.indeps, slice(None)),
-                validation.deps,
-                validation.weights,
-                loss,
-            ).item()
+            with use_threads(validation.count_work(len(validation.deps), coeffs)):
+                validation_loss = calc_loss(
+                    _meet(replace(coeffs, flat=flat), validation),
+                    _take(validation.indeps, slice(None)),
+                    validation.deps,
+                    validation.weights,
+                    loss,
+                ).item()
         if run.end_epoch(value, validation_loss, flat):
             raise StopIteration
 

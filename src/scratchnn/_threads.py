@@ -1,0 +1,168 @@
+"""How many threads PyTorch's operations use: one for small work, and one in a forked process.
+
+At the end of an operation, PyTorch's OpenMP threads wait for one another, spinning. If another process has the core of
+one of them, that takes as long as the system's time slice, some milliseconds. And they do not survive a fork: in the
+child, an operation for several threads waits for ever.
+"""
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from itertools import pairwise
+from typing import Any, TypeAlias
+
+import torch
+
+# Multiply-adds, which take one core about as long as a time slice. A second core can save half of that at most; waiting
+# for a core that is taken can lose as much in each of the step's operations.
+LEAST_PARALLEL_WORK = 2**25
+VALUE_WORK = 32  # multiply-adds in the time that the passes over one value in memory take
+
+Setter: TypeAlias = Callable[[int, int], int]
+
+_local = threading.local()  # .block: the innermost `use_threads` that this thread is inside
+_is_forked = False
+
+
+def count_work(n_values: int, n_rows: int, sizes: tuple[int, ...]) -> int:
+    """Return the multiply-adds of a forward pass over rows that hold ``n_values``, in layers of these sizes."""
+    return n_values * (sizes[1] + VALUE_WORK) + n_rows * sum(before * after for before, after in pairwise(sizes[1:]))
+
+
+class use_threads:
+    """A context whose PyTorch operations use one thread, or, from ``LEAST_PARALLEL_WORK`` on, all that there may be.
+
+    Those are as many as the thread had set when its outermost context began. The setting is the calling thread's own:
+    OpenMP's and MKL's functions set it, since ``torch.set_num_threads`` would also change the default of threads that
+    use PyTorch for the first time meanwhile, and for good. Where these functions are not to be found (on Windows),
+    ``torch.set_num_threads`` serves all the same, and such threads keep the number of this context.
+
+    A number that is set inside, by a callback for example, stays.
+
+    Parameters
+    ----------
+    n_operations : float
+        The work of a step, or of the call, in multiply-adds.
+    most : int, default=None
+        How many threads large work may use in this context, and in those inside it. None is as many as are found.
+    """
+
+    __slots__ = ("found", "mkl_found", "most", "n_operations", "number", "outer")
+
+    def __init__(self, n_operations: float, most: int | None = None) -> None:
+        self.n_operations, self.most = n_operations, most
+
+    def __enter__(self) -> None:
+        self.outer: use_threads | None = getattr(_local, "block", None)
+        self.found = self.mkl_found = torch.get_num_threads()  # before setting: the first call in a thread resets it
+        if self.most is None:
+            self.most = self.found if self.outer is None else self.outer.most
+        is_large = self.n_operations >= LEAST_PARALLEL_WORK and not _is_forked
+        self.number = self.most if is_large and self.most is not None else 1
+        if self.number != self.found:
+            self.mkl_found = _set_number(self.number, self.number)
+        _local.block = self
+
+    def __exit__(self, *error: object) -> None:
+        _local.block = self.outer
+        if self.number == self.found or torch.get_num_threads() != self.number:
+            return
+        if self.outer is None or not _is_forked:  # the child's code in an outer context needs one thread, too
+            _set_number(self.found, self.mkl_found)
+
+
+def find_most_threads() -> int:
+    """Return how many threads large work may use here."""
+    block: use_threads | None = getattr(_local, "block", None)
+    return torch.get_num_threads() if block is None or block.most is None else block.most
+
+
+def _set_for_all(number: int, mkl_number: int) -> int:
+    torch.set_num_threads(number)
+    return number
+
+
+def _find_setter() -> Setter:
+    """Return what sets the calling thread's numbers, of OpenMP and of MKL, and returns what MKL's was (0: OpenMP's).
+
+    The functions are those of the libraries that PyTorch is linked to, or `_set_for_all` if PyTorch uses others.
+    """
+    library = ctypes.PyDLL(torch._C.__file__)
+    set_openmp = getattr(library, "omp_set_num_threads", None)
+    set_mkl = getattr(library, "MKL_Set_Num_Threads_Local", None)
+    if set_openmp is None or (set_mkl is None and torch.backends.mkl.is_available()):
+        return _set_for_all
+    set_openmp.restype = None
+    found = torch.get_num_threads()
+    set_openmp(found + 1)
+    has_effect = torch.get_num_threads() == found + 1
+    set_openmp(found)
+    if not has_effect:
+        return _set_for_all
+
+    def set_own(number: int, mkl_number: int) -> int:
+        set_openmp(number)
+        return mkl_number if set_mkl is None else int(set_mkl(mkl_number))
+
+    return set_own
+
+
+_set_number = _find_setter()
+
+
+class SharedContext:
+    """A context that changes the process, which several threads may be inside: the last to leave restores it.
+
+    A forked process has only the thread that forked: the others leave.
+    """
+
+    def __init__(self, make: Callable[[], AbstractContextManager[Any, Any]]) -> None:
+        self.make = make
+        self.lock = threading.Lock()
+        self.inside: list[int] = []  # a thread's identifier for each time that it entered
+        self.context: AbstractContextManager[Any, Any] | None = None
+        call_after_fork(self._forget_others)
+
+    def __enter__(self) -> None:
+        with self.lock:
+            if not self.inside:
+                self.context = self.make()
+                self.context.__enter__()
+            self.inside.append(threading.get_ident())
+
+    def __exit__(self, *error: object) -> None:
+        with self.lock:
+            own = threading.get_ident()
+            self.inside.remove(own if own in self.inside else self.inside[-1])
+            self._restore()
+
+    def _restore(self) -> None:
+        if not self.inside and self.context is not None:
+            self.context.__exit__(None, None, None)
+            self.context = None
+
+    def _forget_others(self) -> None:
+        self.lock = threading.Lock()  # one of the others may have held it
+        self.inside = [thread for thread in self.inside if thread == threading.get_ident()]
+        self._restore()
+
+
+def call_after_fork(function: Callable[[], None]) -> None:
+    """Have a function called in every process that this one forks, where there are such."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=function)
+
+
+def _note_fork() -> None:
+    global _is_forked
+    _is_forked = True
+    block: use_threads | None = getattr(_local, "block", None)
+    if block is not None:
+        _set_number(1, 1)
+    while block is not None:
+        block.number, block = 1, block.outer
+
+
+call_after_fork(_note_fork)
