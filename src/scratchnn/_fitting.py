@@ -29,6 +29,7 @@ from ._validation import (
     check_known,
     check_targets,
     check_weights,
+    cut_table,
     make_canonical,
     split_validation,
     weigh_classes,
@@ -133,11 +134,12 @@ def fit_network(
     """
     early_stopping = estimator.early_stopping and not incremental
     state = _get_state(estimator, goes_on)
+    unweighed = table  # a class weight of 2 makes no two copies of a row, to be held out one by one
     table, validation = weigh_classes(estimator.class_weight, labels, table, validation)
     if early_stopping and validation is None:
         codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
-        held_out = split_validation(replace(table, y=codes), estimator.validation_fraction, state.seed)
-        table, validation = table.take(~held_out), table.take(held_out)
+        held_out = split_validation(replace(unweighed, y=codes), estimator.validation_fraction, state.seed)
+        table, validation = cut_table(table, 1 - held_out), cut_table(table, held_out)
     params = {name: getattr(estimator, name) for name in CONSTRAINTS}
     if incremental:
         params["max_iter"] = 1

@@ -94,7 +94,9 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     early_stopping : bool, default=False
         Whether to stop when the validation score no longer improves, and return to the best epoch's coefficients.
     validation_fraction : float, default=0.1
-        Share of the distinct rows set aside for early stopping, stratified by class, if `fit` gets no ``X_val``.
+        Share of the rows set aside for early stopping, stratified by class, if `fit` gets no ``X_val``. A row of whole
+        weight k counts as k rows, and equal rows are split in proportion: some of them are set aside, and of a row of
+        weight k some of its weight. Where weights are not whole numbers, each row counts as one.
     beta_1 : float, default=0.9
         Decay rate of 'adam' for the mean of the gradients.
     beta_2 : float, default=0.999
@@ -177,7 +179,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     Notes
     -----
     A row of weight 0 is a row left out, and one of weight k a row repeated k times. With all rows in one batch this
-    holds exactly (up to rounding); with minibatches, in expectation, as the batches differ.
+    holds exactly (up to rounding), also for whole numbers k with ``early_stopping``; with minibatches, in expectation,
+    as the batches differ.
 
     Examples
     --------
