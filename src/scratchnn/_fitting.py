@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from sklearn.utils.validation import validate_data
 from ._callbacks import Reporter, has_callbacks
 from ._convert import Labels, Rows, arrays_to_coeffs, coeffs_to_arrays, resolve_device, resolve_dtype
 from ._parameters import CONSTRAINTS, make_settings
-from ._sklearn import ArrayPlace, check_same_namespace, fetch, find_place
+from ._sklearn import ArrayPlace, check_same_namespace, fetch, find_place, get_class_arguments
 from ._tables import Array, Features, Moments, Table, to_host, to_tensor
 from ._validation import (
     check_hidden_layer_sizes,
@@ -30,6 +31,7 @@ from ._validation import (
     check_targets,
     check_weights,
     cut_table,
+    describe_gap,
     make_canonical,
     split_validation,
     weigh_classes,
@@ -217,14 +219,38 @@ def _make_calc_score(
     judged.n_features_in_ = estimator.n_features_in_  # and no feature names: the rows are an array by now
     features = validation.get_features()
     features = features if sparse.issparse(features) else to_host(features)
-    weights = {} if validation.weights is None else {"sample_weight": validation.weights}
+    arguments = {} if labels.multilabel else get_class_arguments(scorer, labels.classes)
+    # Scorers take other arguments than weights only where scikit-learn routes metadata.
+    config = {"array_api_dispatch": False} | ({"enable_metadata_routing": True} if arguments else {})
+    if validation.weights is not None:
+        arguments["sample_weight"] = validation.weights
+    gap = describe_gap(validation, labels)
 
     def calc_score(coeffs: Coeffs) -> float:
         _store_coeffs(judged, coeffs, labels, scales)
-        with config_context(array_api_dispatch=False):
-            return float(scorer(judged, features, validation.y, **weights))
+        with config_context(**config):
+            if gap is None:
+                return float(scorer(judged, features, validation.y, **arguments))
+            return _score_despite(gap, estimator.scoring, partial(scorer, judged, features, validation.y, **arguments))
 
     return calc_score
+
+
+def _score_despite(gap: str, scoring: Any, score: Callable[[], float]) -> float:
+    """Return the score of validation rows that have a gap, or raise ValueError if it leaves them without a score."""
+    try:
+        with warnings.catch_warnings():  # scikit-learn would tell of the gap at each epoch
+            warnings.filterwarnings("ignore", module=r"(sklearn|numpy)\.")
+            value = float(score())
+        if not math.isfinite(value):
+            raise ValueError(f"the score is {value}")
+    except (ValueError, ArithmeticError) as error:
+        raise ValueError(
+            f"scoring must be defined for the validation rows, which {gap}, got {scoring!r}, which is not: "
+            f"{str(error).rstrip('.')}. Pass X_val and y_val that have them all, or another scoring: 'loss' is always "
+            "defined."
+        ) from error
+    return value
 
 
 def _store_coeffs(

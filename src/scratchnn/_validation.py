@@ -129,6 +129,16 @@ def weigh_classes(
     return weigh(table), None if validation is None else weigh(validation)
 
 
+def describe_gap(table: Table, labels: Labels) -> str | None:
+    """Return what the rows of positive weight lack that a score may need, as the end of a sentence; None if nothing."""
+    y = table.y if table.weights is None else table.y[table.weights > 0]
+    if labels.multilabel:
+        constant = np.flatnonzero((y == y[:1]).all(0))
+        return f"have only one value of the labels {constant}" if len(constant) else None
+    missing = np.setdiff1d(labels.classes, y)
+    return f"lack the classes {missing}" if len(missing) else None
+
+
 def make_canonical(X: Features) -> Features:
     """Return X; if it is sparse, with every entry once and in order, in a copy if it was not so."""
     if sparse.issparse(X) and not X.has_canonical_format:

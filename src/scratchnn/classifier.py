@@ -133,7 +133,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Precision of training. 'auto' keeps that of X where it costs little (up to 100 rows) or matters ('lbfgs'), and
         is float32 otherwise.
     scoring : str or callable, default='loss'
-        What early stopping watches: 'loss' (minus the validation loss), or any scorer of scikit-learn.
+        What early stopping watches: 'loss' (minus the validation loss), or any scorer of scikit-learn. The validation
+        rows may lack a class, as long as the score is defined without it.
 
     Attributes
     ----------
