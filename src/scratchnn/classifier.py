@@ -85,8 +85,10 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     verbose : bool or int, default=False
         Whether to print loss and validation score of each epoch.
     warm_start : bool, default=False
-        Whether `fit` goes on from where the last call ended: coefficients, solver state and generator, so that two
-        fits of 10 epochs equal one of 20. Column means and scales stay those of the first call.
+        Whether `fit` goes on from where the last call ended: coefficients, solver state and generator. Column means and
+        scales stay those of the first call. With 'sgd' and 'adam', two fits of 10 epochs equal one of 20 if
+        ``learning_rate`` is 'constant', 'invscaling' or 'adaptive'. The schedules of 'cosine', the default, and
+        'one_cycle' start anew with each fit, and so does the search of 'lbfgs', from the coefficients.
     momentum : float, default=0.9
         Momentum of 'sgd', from 0 to 1.
     nesterovs_momentum : bool, default=True
