@@ -19,7 +19,7 @@ from sklearn.preprocessing import scale
 
 from scratchnn import ScratchNNClassifier
 from scratchnn._tables import Table
-from scratchnn._validation import _hash_rows, split_validation
+from scratchnn._validation import _hash_rows
 from scratchnn.training import TrainingRun
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -293,18 +293,6 @@ def test_validation_data_are_watched_without_early_stopping(iris):
     classifier = ScratchNNClassifier(max_iter=4, random_state=0).fit(X, y, X_val=X[::3], y_val=y[::3])
     assert len(classifier.validation_loss_curve_) == 4
     assert_same_bits(classifier, ScratchNNClassifier(max_iter=4, random_state=0).fit(X, y))
-
-
-def test_validation_split_is_stratified_and_keeps_equal_rows_together():
-    rng = np.random.default_rng(0)
-    X, y = rng.normal(size=(500, 3)).repeat(2, axis=0), (np.arange(1000) // 2 % 10 == 0).astype(int)
-    held_out = split_validation(Table(X, y), 0.2, seed=0)
-    assert held_out.sum() == 200
-    assert y[held_out].sum() == 20
-    assert (held_out[::2] == held_out[1::2]).all()
-    shuffled = rng.permutation(1000)
-    np.testing.assert_array_equal(split_validation(Table(X[shuffled], y[shuffled]), 0.2, seed=0), held_out[shuffled])
-    assert (split_validation(Table(X, y), 0.2, seed=1) != held_out).any()
 
 
 def test_rows_of_whole_numbers_are_told_apart():

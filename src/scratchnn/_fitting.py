@@ -34,16 +34,19 @@ from ._convert import (
     tensors_to_coeffs,
 )
 from ._parameters import CONSTRAINTS, make_settings
-from ._sklearn import ArrayPlace, check_same_namespace, fetch, find_place
+from ._sklearn import ArrayPlace, check_same_namespace, fetch, find_place, get_class_arguments
 from ._tables import Array, Features, Moments, Table, to_host, to_tensor
 from ._validation import (
     check_hidden_layer_sizes,
     check_known,
     check_targets,
     check_weights,
+    cut_table,
+    describe_gap,
+    leave_out_rows,
     make_canonical,
+    make_class_weights,
     split_validation,
-    weigh_rows,
 )
 from .network import Coeffs, init_coeffs
 from .solvers import SCHEDULES
@@ -170,13 +173,9 @@ def fit_network(
     """
     early_stopping = estimator.early_stopping and not incremental
     state = _get_state(estimator, goes_on)
-    table, validation = weigh_rows(estimator.class_weight, labels, table, validation, may_be_none=incremental)
+    table, validation = _choose_rows(estimator, table, validation, labels, state.seed, incremental=incremental)
     if not len(table) and goes_on:
         return  # there is nothing to learn
-    if early_stopping and validation is None:
-        codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
-        held_out = split_validation(replace(table, y=codes), estimator.validation_fraction, state.seed)
-        table, validation = table.take(~held_out), table.take(held_out)
     params = {name: getattr(estimator, name) for name in CONSTRAINTS}
     if incremental:
         params["max_iter"] = 1
@@ -234,6 +233,22 @@ def fit_network(
         estimator._state = state
 
 
+def _choose_rows(
+    estimator: Any, table: Table, validation: Table | None, labels: Labels, seed: int, *, incremental: bool
+) -> tuple[Table, Table | None]:
+    """Return the rows of positive weight to train and to validate on, with the weights of their classes in theirs."""
+    table = leave_out_rows(table, "sample_weight", may_be_all=incremental)
+    validation = None if validation is None else leave_out_rows(validation, "sample_weight_val")
+    weigh = make_class_weights(estimator.class_weight, labels, table)
+    if estimator.early_stopping and not incremental and validation is None:
+        # Before classes are weighed: a class weight of 2 makes no two copies of a row, to be held out one by one.
+        codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
+        held_out = split_validation(replace(table, y=codes), estimator.validation_fraction, seed)
+        table, validation = cut_table(table, 1 - held_out), cut_table(table, held_out)
+    table = leave_out_rows(weigh(table), "class_weight", may_be_all=incremental)
+    return table, None if validation is None else leave_out_rows(weigh(validation), "class_weight")
+
+
 def _get_state(estimator: Any, goes_on: bool) -> State:
     """Return a copy of what the last call left, or what the attributes tell of it, or a new state.
 
@@ -261,14 +276,38 @@ def _make_calc_score(
     judged.n_features_in_ = estimator.n_features_in_  # and no feature names: the rows are an array by now
     features = validation.get_features()
     features = features if sparse.issparse(features) else to_host(features)
-    weights = {} if validation.weights is None else {"sample_weight": validation.weights}
+    arguments = {} if labels.multilabel else get_class_arguments(scorer, labels.classes)
+    # Scorers take other arguments than weights only where scikit-learn routes metadata.
+    config = {"array_api_dispatch": False} | ({"enable_metadata_routing": True} if arguments else {})
+    if validation.weights is not None:
+        arguments["sample_weight"] = validation.weights
+    gap = describe_gap(validation, labels)
 
     def calc_score(coeffs: Coeffs) -> float:
         _store_coeffs(judged, coeffs, labels, scales)
-        with config_context(array_api_dispatch=False):
-            return float(scorer(judged, features, validation.y, **weights))
+        with config_context(**config):
+            if gap is None:
+                return float(scorer(judged, features, validation.y, **arguments))
+            return _score_despite(gap, estimator.scoring, partial(scorer, judged, features, validation.y, **arguments))
 
     return calc_score
+
+
+def _score_despite(gap: str, scoring: Any, score: Callable[[], float]) -> float:
+    """Return the score of validation rows that have a gap, or raise ValueError if it leaves them without a score."""
+    try:
+        with warnings.catch_warnings():  # scikit-learn would tell of the gap at each epoch
+            warnings.filterwarnings("ignore", module=r"(sklearn|numpy)\.")
+            value = float(score())
+        if not math.isfinite(value):
+            raise ValueError(f"the score is {value}")
+    except (ValueError, ArithmeticError) as error:
+        raise ValueError(
+            f"scoring must be defined for the validation rows, which {gap}, got {scoring!r}, which is not: "
+            f"{str(error).rstrip('.')}. Pass X_val and y_val that have them all, or another scoring: 'loss' is always "
+            "defined."
+        ) from error
+    return value
 
 
 def _store_coeffs(

@@ -1,6 +1,7 @@
 """What scikit-learn keeps private or has not, in one place."""
 
 import functools
+import inspect
 import types
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -39,6 +40,7 @@ __all__ = [
     "fetch",
     "find_place",
     "fit_context",
+    "get_class_arguments",
     "give_back",
 ]
 
@@ -108,3 +110,20 @@ def give_back(values: torch.Tensor | np.ndarray, X: Any) -> np.ndarray:
         return values.numpy() if isinstance(values, torch.Tensor) else values
     given: np.ndarray = place.give(values)  # or another library's array, which has no common type
     return given
+
+
+def get_class_arguments(scorer: Any, classes: np.ndarray) -> dict[str, Any]:
+    """Return what the metric of a scorer must be told of the classes, as the targets it gets may lack some.
+
+    Only a metric of probabilities or logits needs it, to know the class of each column. For a metric of predicted
+    labels, ``labels`` and ``pos_label`` choose the classes that count.
+    """
+    if getattr(scorer, "_response_method", "predict") == "predict":
+        return {}
+    parameters = inspect.signature(scorer._score_func).parameters
+    told = {"labels": classes} | ({"pos_label": classes[1]} if len(classes) == 2 else {})
+    return {
+        name: value
+        for name, value in told.items()
+        if name in parameters and parameters[name].default is None and name not in scorer._kwargs
+    }

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.model_selection import train_test_split
 from sklearn.utils import check_array, column_or_1d
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -85,23 +84,11 @@ def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
     return checked
 
 
-def weigh_rows(
-    class_weight: Any, labels: Labels, table: Table, validation: Table | None, *, may_be_none: bool
-) -> tuple[Table, Table | None]:
-    """Return the rows of positive weight of both tables, once the weights of classes are in their weights.
+def leave_out_rows(table: Table, name: str, *, may_be_all: bool = False) -> Table:
+    """Return the rows of positive weight.
 
-    Raises ValueError if none is left, except of the training table where there ``may_be_none``.
+    Raises ValueError, which says that ``name`` leaves out all rows, unless that ``may_be_all``.
     """
-    table = _leave_out_rows(table, "sample_weight", may_be_none)
-    validation = None if validation is None else _leave_out_rows(validation, "sample_weight_val")
-    if class_weight is None or not len(table):
-        return table, validation
-    weigh = _make_class_weights(class_weight, labels, table)
-    table = _leave_out_rows(weigh(table), "class_weight", may_be_none)
-    return table, None if validation is None else _leave_out_rows(weigh(validation), "class_weight")
-
-
-def _leave_out_rows(table: Table, name: str, may_be_all: bool = False) -> Table:
     if table.weights is None or table.weights.all():
         return table
     if not (may_be_all or table.weights.any()):
@@ -109,11 +96,13 @@ def _leave_out_rows(table: Table, name: str, may_be_all: bool = False) -> Table:
     return table.take(table.weights > 0)
 
 
-def _make_class_weights(class_weight: Any, labels: Labels, table: Table) -> Callable[[Table], Table]:
+def make_class_weights(class_weight: Any, labels: Labels, table: Table) -> Callable[[Table], Table]:
     """Return what multiplies a table's weights by those of classes, as ``class_weight`` and a table of training say.
 
     With multilabel targets, the weights of a row's labels are multiplied.
     """
+    if class_weight is None or not len(table):
+        return lambda rows: rows
     if labels.multilabel:
         columns = list(table.y.T)
         specs = [class_weight] * len(columns) if class_weight == "balanced" else class_weight
@@ -150,6 +139,16 @@ def _make_class_weights(class_weight: Any, labels: Labels, table: Table) -> Call
     return weigh
 
 
+def describe_gap(table: Table, labels: Labels) -> str | None:
+    """Return what the rows of positive weight lack that a score may need, as the end of a sentence; None if nothing."""
+    y = table.y if table.weights is None else table.y[table.weights > 0]
+    if labels.multilabel:
+        constant = np.flatnonzero((y == y[:1]).all(0))
+        return f"have only one value of the labels {constant}" if len(constant) else None
+    missing = np.setdiff1d(labels.classes, y)
+    return f"lack the classes {missing}" if len(missing) else None
+
+
 def make_canonical(X: Features) -> Features:
     """Return X; if it is sparse, with every entry once and in order, in a copy if it was not so."""
     if sparse.issparse(X) and not X.has_canonical_format:
@@ -161,32 +160,61 @@ def make_canonical(X: Features) -> Features:
 
 
 def split_validation(table: Table, fraction: float, seed: int) -> Array:
-    """Choose the validation rows, stratified by class where ``y`` is one column of codes. Returns a mask, (n_samples,).
+    """Return the share of each sample's weight to hold out for validation, (n_samples,), from 0 to 1.
 
-    Equal rows go to the same side, whatever their number and order: copies on both sides would flatter the
-    validation score, and a row of weight 2 is split like two rows. A class with a single distinct row stays in
-    training.
+    A row of whole weight k is k copies. The copies of a class lie side by side, equal rows next to each other and
+    else in random order, and copies at equal distances are held out. So a group of equal rows, or a row of large
+    weight, is cut in proportion, whatever the order of the rows, and weights and repetition give the same cut. Rows
+    whose weights are not whole numbers are one copy each.
+
+    The split is stratified where ``y`` is one column of codes: a class of two copies or more gives one at least, and
+    keeps one for training.
     """
-    y = table.y
-    keys = _hash_rows(table)
-    _, first, groups = np.unique(keys, return_index=True, return_inverse=True)
-    eligible, labels = np.arange(len(first)), None
-    if y.ndim == 1:
-        _, labels, counts = np.unique(y[first], return_inverse=True, return_counts=True)
-        eligible = np.flatnonzero(counts[labels] > 1)
-        labels = labels[eligible]
-    n_strata = 1 if labels is None else len(np.unique(labels))
-    n_validation = max(int(np.ceil(fraction * len(first))), n_strata)
-    if fraction <= 0 or n_strata < 1 or len(eligible) - n_validation < n_strata or n_validation < 2:
+    weights = np.ones(len(table)) if table.weights is None else table.weights
+    # Beyond 2**53 all floats are whole numbers.
+    is_counted = bool((weights == np.floor(weights)).all()) and weights.sum() <= 2**53
+    counts = weights if is_counted else np.ones(len(table))
+    codes = table.y if table.y.ndim == 1 else np.zeros(len(table), np.int64)
+    n_copies = np.bincount(codes, counts)
+    n_held_out = _count_held_out(n_copies, fraction)
+    generator = np.random.default_rng(seed)
+    _, groups = np.unique(_hash_rows(table), return_inverse=True)
+    ranks = generator.permutation(groups.max() + 1)[groups]
+    offsets = generator.integers(np.maximum(n_copies, 1).astype(np.int64))
+    order = np.lexsort((weights, ranks, codes))
+    codes, counts = codes[order], counts[order]
+    ends = np.cumsum(counts) - (np.cumsum(n_copies) - n_copies)[codes]  # of each row's copies among its class's
+
+    def count_before(places: Array) -> Array:
+        return np.floor((places * n_held_out[codes] + offsets[codes]) / n_copies[codes])
+
+    shares = np.empty(len(table))
+    shares[order] = (count_before(ends) - count_before(ends - counts)) / counts
+    return shares
+
+
+def _count_held_out(n_copies: Array, fraction: float) -> Array:
+    """Return how many copies of each class to hold out, (n_classes,), or raise ValueError if they are too few."""
+    n_most = np.maximum(n_copies - 1, 0)
+    n_wanted = max(np.ceil(fraction * n_copies.sum()), np.count_nonzero(n_most))
+    if fraction <= 0 or not 2 <= n_wanted <= n_most.sum():
         raise ValueError(
-            f"The validation set is too small: validation_fraction={fraction} of {len(first)} distinct rows must leave "
-            "two rows or more, of each class where there are classes, on either side. Increase validation_fraction, "
-            "pass X_val and y_val, or set early_stopping=False."
+            f"The validation set is too small: validation_fraction={fraction} of {n_copies.sum():.0f} rows, one of "
+            "weight k being k, must leave two rows or more, of each class where there are classes, on either side. "
+            "Increase validation_fraction, pass X_val and y_val, or set early_stopping=False."
         )
-    _, chosen = train_test_split(eligible, test_size=n_validation, random_state=seed, stratify=labels)
-    is_validation = np.zeros(len(first), dtype=bool)
-    is_validation[chosen] = True
-    return np.asarray(is_validation[groups])
+    n_split = np.where(n_most > 0, n_copies, 0)
+    # A class whose part is less than one copy gives one, and the others share the rest.
+    is_rare = (n_split > 0) & (n_split * n_wanted < n_split.sum())
+    ends = np.cumsum(np.where(is_rare, 0, n_split))
+    n_held_out = np.diff(np.rint(ends * (n_wanted - is_rare.sum()) / ends[-1]), prepend=0)
+    return np.asarray(np.clip(n_held_out, np.minimum(n_most, 1), n_most))
+
+
+def cut_table(table: Table, shares: Array) -> Table:
+    """Return the samples with a share of their weight, (n_samples,). Those of share 0 are left out."""
+    part = table.take(shares > 0)
+    return part if part.weights is None else replace(part, weights=part.weights * shares[shares > 0])
 
 
 def _hash_rows(table: Table) -> Array:

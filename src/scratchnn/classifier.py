@@ -86,8 +86,10 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     verbose : bool or int, default=False
         Whether to print loss and validation score of each epoch.
     warm_start : bool, default=False
-        Whether `fit` goes on from where the last call ended: coefficients, solver state and generator, so that two
-        fits of 10 epochs equal one of 20. Column means and scales stay those of the first call.
+        Whether `fit` goes on from where the last call ended: coefficients, solver state and generator. Column means and
+        scales stay those of the first call. With 'sgd' and 'adam', two fits of 10 epochs equal one of 20 if
+        ``learning_rate`` is 'constant', 'invscaling' or 'adaptive'. The schedules of 'cosine', the default, and
+        'one_cycle' start anew with each fit, and so does the search of 'lbfgs', from the coefficients.
     momentum : float, default=0.9
         Momentum of 'sgd', from 0 to 1.
     nesterovs_momentum : bool, default=True
@@ -95,7 +97,9 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     early_stopping : bool, default=False
         Whether to stop when the validation score no longer improves, and return to the best epoch's coefficients.
     validation_fraction : float, default=0.1
-        Share of the distinct rows set aside for early stopping, stratified by class, if `fit` gets no ``X_val``.
+        Share of the rows set aside for early stopping, stratified by class, if `fit` gets no ``X_val``. A row of whole
+        weight k counts as k rows, and equal rows are split in proportion: some of them are set aside, and of a row of
+        weight k some of its weight. Where weights are not whole numbers, each row counts as one.
     beta_1 : float, default=0.9
         Decay rate of 'adam' for the mean of the gradients.
     beta_2 : float, default=0.999
@@ -132,7 +136,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Precision of training. 'auto' keeps that of X where it costs little (up to 100 rows) or matters ('lbfgs'), and
         is float32 otherwise.
     scoring : str or callable, default='loss'
-        What early stopping watches: 'loss' (minus the validation loss), or any scorer of scikit-learn.
+        What early stopping watches: 'loss' (minus the validation loss), or any scorer of scikit-learn. The validation
+        rows may lack a class, as long as the score is defined without it.
 
     Attributes
     ----------
@@ -178,7 +183,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     Notes
     -----
     A row of weight 0 is a row left out, and one of weight k a row repeated k times. With all rows in one batch this
-    holds exactly (up to rounding); with minibatches, in expectation, as the batches differ.
+    holds exactly (up to rounding), also for whole numbers k with ``early_stopping``; with minibatches, in expectation,
+    as the batches differ.
 
     Examples
     --------
