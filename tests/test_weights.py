@@ -35,7 +35,7 @@ def make_classifier(**params):
 def test_classes_of_weight_zero_stay_classes(params, left_out):
     X, y = make_problem()
     weights = np.where(np.isin(y, left_out), 0.0, 1.0)
-    classifier = make_classifier(**params).fit(X, y, weights)
+    classifier = make_classifier(learning_rate_init=0.05, **params).fit(X, y, weights)
     assert classifier.classes_.tolist() == [0, 1, 2]
     probabilities = classifier.predict_proba(X)
     assert probabilities.shape == (150, 3)
