@@ -8,23 +8,30 @@ without its network, the thread that waits for the results trains what has been 
 import os
 import threading
 import time
+import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, cast
 
 import joblib
+import numpy as np
 import torch
-from joblib.parallel import ParallelBackendBase
+from joblib.parallel import BACKENDS, EXTERNAL_BACKENDS, MAYBE_AVAILABLE_BACKENDS, ParallelBackendBase
 
+from ._memory import count_memory as _count_memory
+from ._memory import has_space_for_thread, is_out_of_memory
 from ._threads import SharedContext, find_most_threads, use_threads
 from .training import Data, TrainingRun, explain_alone, make_stacks, train, trainer
 
 MAX_TASKS = 256  # that are under way at the same time
-_current = threading.local()  # .task: the task that this thread runs
+# .task and .conductor: what this thread runs, and who says whose turn it is; .is_dispatching: whether joblib is taking
+# calls, and holds its lock.
+_current = threading.local()
 
 
 @dataclass(frozen=True)
@@ -70,15 +77,15 @@ class FusionReport:
 
 @contextmanager
 def fused_fits(
-    *, backend: str | None = None, n_jobs: int | None = None, verbose: bool | int = False
+    *, backend: str | ParallelBackendBase | None = None, n_jobs: int | None = None, verbose: bool | int = False
 ) -> Iterator[FusionReport]:
     """Train the networks that scikit-learn's parallel tasks fit inside this context together, with the same results.
 
     Parameters
     ----------
-    backend : str, default=None
-        A joblib backend, such as 'loky' or 'dask', to deal the tasks out to: each worker fuses its share. None trains
-        in this process.
+    backend : str or joblib backend, default=None
+        A joblib backend, such as 'loky' or 'dask', to deal the tasks out to: each worker fuses its share. 'dask' needs
+        a ``distributed.Client``, and others must be registered with joblib before. None trains in this process.
     n_jobs : int, default=None
         Number of shares, with ``backend``: one for each worker. None or -1 is as many as the backend has.
     verbose : bool or int, default=False
@@ -92,7 +99,8 @@ def fused_fits(
     Raises
     ------
     ValueError
-        If ``n_jobs`` is given without ``backend``, or is 0.
+        If a parameter is of the wrong type, if joblib knows no such backend or it is not ready, or if ``n_jobs`` is
+        given without ``backend``, or is 0.
 
     Notes
     -----
@@ -114,10 +122,7 @@ def fused_fits(
     >>> report.n_fits
     6
     """
-    if n_jobs == 0:
-        raise ValueError("n_jobs must not be 0, got 0. Use the number of workers, or None for all of the backend's.")
-    if backend is None and n_jobs is not None:
-        raise ValueError(f"n_jobs must go with a backend, got {n_jobs} and backend=None. Use backend='loky'.")
+    _check_parameters(backend, n_jobs, verbose)
     report = FusionReport()
     conductor = _Conductor(report, bool(verbose))
     chosen: ParallelBackendBase = FusedBackend(conductor)
@@ -129,6 +134,33 @@ def fused_fits(
                 yield report
         finally:
             conductor.close()
+
+
+def _check_parameters(backend: object, n_jobs: object, verbose: object) -> None:
+    remedy = "Use the number of workers, or None for all of the backend's."
+    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral)):
+        raise ValueError(f"n_jobs must be an int or None, got {n_jobs!r}. {remedy}")
+    if n_jobs == 0:
+        raise ValueError(f"n_jobs must not be 0, got 0. {remedy}")
+    if backend is None and n_jobs is not None:
+        raise ValueError(f"n_jobs must go with a backend, got {n_jobs} and backend=None. Use backend='loky'.")
+    if not isinstance(verbose, bool | np.bool_) and not (isinstance(verbose, Integral) and int(verbose) >= 0):
+        raise ValueError(f"verbose must be a bool or an int of at least 0, got {verbose!r}. Use True to print a line.")
+    if backend is None or isinstance(backend, ParallelBackendBase):
+        return
+    names = sorted({*BACKENDS, *EXTERNAL_BACKENDS, *MAYBE_AVAILABLE_BACKENDS})
+    if not isinstance(backend, str) or backend not in names:
+        raise ValueError(
+            f"backend must be None, one of {names} or an instance of a joblib backend, got {backend!r}. Use 'loky', or "
+            "register yours with joblib.register_parallel_backend first; ray does so in ray.util.joblib.register_ray."
+        )
+    try:
+        with joblib.parallel_config(backend=backend):
+            pass
+    except Exception as error:
+        remedy = "Install distributed, and make a client first: distributed.Client()." if backend == "dask" else ""
+        remedy = remedy or "Make it ready before, or use backend='loky'."
+        raise ValueError(f"backend must be ready for use, got {backend!r}, which is not: {error}. {remedy}") from error
 
 
 # Tasks change the filters in turn: the last block to end restores what the first one found.
@@ -145,15 +177,16 @@ class _Task:
     def __init__(self, conductor: "_Conductor", call: Callable[[], Any], callback: Callable[[Any], Any], depth: int):
         self.conductor, self.call, self.callback, self.depth = conductor, call, callback, depth
         self.pid = os.getpid()
-        self.turn = _make_closed_lock()
+        self.thread: threading.Thread | None = None
+        self.turn = _make_closed_lock()  # replaced for each thread
         self.back = _make_closed_lock()  # replaced by that of who resumes it
         self.waiter: _Task | None = None  # who needs the result
         self.run: TrainingRun | None = None  # what it has handed in
         self.warnings: warnings.catch_warnings[Any] | None = None  # the filters as it left them
-        self.is_done = self.is_cancelled = self.is_dispatching = self.has_turn = False
+        self.is_done = self.is_cancelled = self.has_turn = False
         self.result: Any = None
         self.error: BaseException | None = None  # what the call raised
-        self.failure: Exception | None = None  # what the training of the run raised
+        self.failure: BaseException | None = None  # what the training of the run raised
 
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the result, and return or raise it."""
@@ -163,8 +196,38 @@ class _Task:
         return self.result
 
     def start(self) -> None:
-        """Start the thread, which waits for its turn."""
-        threading.Thread(target=self._live, name="scratchnn-task", daemon=True).start()
+        """Start the thread, which waits for its turn. If this raises, there is none."""
+        if not has_space_for_thread():
+            raise MemoryError("a thread would take too much of what the limits of this process leave")
+        self.turn = turn = _make_closed_lock()
+        self.thread = threading.Thread(target=self._begin, args=(turn,), name="scratchnn-task", daemon=True)
+        try:
+            self.thread.start()
+        except BaseException:
+            self.thread = None
+            turn.release()  # for a thread that has begun all the same, which then ends
+            raise
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether there is a thread that can have the turn."""
+        return self.thread is not None and self.thread.is_alive()
+
+    def run_here(self) -> None:
+        """Make the call in this thread, where the networks train at once, each alone. Only an interrupt is raised."""
+        token = trainer.set(lambda run: self.conductor.train([run], "no thread could be started"))
+        outer, _current.conductor = getattr(_current, "conductor", None), self.conductor
+        try:
+            with use_threads(0, most=1), warnings.catch_warnings():
+                self._make_call()
+        except BaseException as error:
+            self.error = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            _current.conductor, _current.is_dispatching = outer, False
+            trainer.reset(token)
+            self.is_done = True
 
     def pass_turn(self) -> None:
         """Let others go on, until resumed. Raises _Cancelled if nobody waits for the result any more."""
@@ -176,29 +239,40 @@ class _Task:
         if self.is_cancelled:
             raise _Cancelled
 
-    def _live(self) -> None:
-        self.turn.acquire()
-        _current.task = self
-        trainer.set(self._train)
+    def _begin(self, turn: threading.Lock) -> None:
+        turn.acquire()
+        if threading.current_thread() is not self.thread:  # see start
+            return
         try:
-            with use_threads(0, most=1):  # pools of threads for every task would slow down everybody's
-                if self.is_cancelled:
-                    raise _Cancelled
-                self.result = self.call()
-                self.is_dispatching = True
-                self.callback(self.result)  # which may submit the next task
+            self._live()
         except BaseException as error:
             self.error = error
-        self.conductor.end(self)
+        self.is_done = True
         self.has_turn = False
         self.back.release()
+
+    def _live(self) -> None:
+        _current.task, _current.conductor = self, self.conductor
+        trainer.set(self._train)
+        with use_threads(0, most=1):  # pools of threads for every task would slow down everybody's
+            if self.is_cancelled:
+                raise _Cancelled
+            self._make_call()
+
+    def _make_call(self) -> None:
+        call = self.call
+        del self.call  # joblib's holds the model that it fits, and joblib may hold this task until all have ended
+        self.result = call()
+        del call
+        _current.is_dispatching = True
+        self.callback(self.result)  # which may submit the next task
 
     def _train(self, run: TrainingRun) -> None:
         """Train the run in place, with those of other tasks if it can be."""
         if self.pid != os.getpid():  # forked from the task: nobody is there to train it
             train([run])
             return
-        if self.is_dispatching:
+        if _is_dispatching():
             self.conductor.train([run], "fitted while joblib's tasks were being made")
             return
         self.conductor.hand_in(self, run)
@@ -207,6 +281,10 @@ class _Task:
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
+
+
+def _is_dispatching() -> bool:
+    return getattr(_current, "is_dispatching", False)
 
 
 def _make_closed_lock() -> threading.Lock:
@@ -228,7 +306,10 @@ class _Conductor:
         self.ready: deque[_Task] = deque()
         self.waiting: list[_Task] = []  # for their networks
         self.datas: dict[object, list[Data]] = {}  # that they handed in
-        self.n_bytes = 0  # of them, each counted as often as it was handed in
+        self.n_bytes = 0  # that those who wait take, as far as it can be told from their runs
+        self.budget = 0  # what memory was left when nobody waited
+        self.is_short = False  # of memory: some wait until others have ended
+        self.lacks_threads = False
 
     def submit(self, task: _Task) -> None:
         """Take note of a new task. Those of inner calls come first, so that outer ones can end."""
@@ -248,7 +329,7 @@ class _Conductor:
 
     def hand_in(self, task: _Task, run: TrainingRun) -> None:
         """Put a run among those to train next. Data that another run has are not kept twice."""
-        self.n_bytes += sum(data.nbytes for data in (run.data.indeps, run.data.deps) if isinstance(data, torch.Tensor))
+        self.n_bytes += _count_bytes(run)
         run.data = self._share(run.data)
         if run.validation is not None:
             run.validation = self._share(run.validation)
@@ -258,7 +339,9 @@ class _Conductor:
     def train(self, runs: Sequence[TrainingRun], alone: str | None = None) -> None:
         """Train runs as one stack, in place, and report it."""
         start = time.perf_counter()
-        with use_threads(0, most=self.n_threads):
+        with use_threads(
+            0, most=1 if self.lacks_threads else self.n_threads
+        ):  # OpenMP without threads ends the process
             train(runs)
         stack = Stack(len(runs), time.perf_counter() - start, runs[0].coeffs.sizes, len(runs[0].data.deps), alone)
         self.report.stacks.append(stack)
@@ -267,7 +350,6 @@ class _Conductor:
 
     def end(self, task: _Task) -> None:
         """Take note that a task has its result, or its error."""
-        task.is_done = True
         self.started.pop(task, None)
         if task.waiter is not None:
             self.ready.append(task.waiter)
@@ -277,17 +359,20 @@ class _Conductor:
         self._forget_lost()
         tasks = [task for task in tasks if task.pid == self.pid]
         for task in tasks:
-            if not task.is_done:
-                task.is_cancelled = True
             if task in self.unstarted:
                 self.unstarted.remove(task)
-                task.error = _Cancelled()
-                task.is_done = True
+            if not task.is_done:
+                task.is_cancelled = True
+                if task.thread is None:
+                    task.error = _Cancelled()
+                    task.is_done = True
         for task in tasks:
             while not task.is_done:
                 self.waiting = [other for other in self.waiting if other is not task]
                 self.ready = deque(other for other in self.ready if other is not task)
                 self._resume(task)
+        if not self.waiting:
+            self.datas, self.n_bytes = {}, 0
 
     def close(self) -> None:
         """End what has not ended."""
@@ -304,21 +389,45 @@ class _Conductor:
             self.started, self.ready, self.waiting, self.datas, self.n_bytes = {}, deque(), [], {}, 0
 
     def _advance(self) -> None:
-        has_room = len(self.started) < MAX_TASKS and 5 * self.n_bytes < _count_memory() / 4
         if self.ready:
             self._resume(self.ready.popleft())
-        elif self.unstarted and (has_room or not self.waiting):
-            task = self.unstarted.popleft()
-            self.started[task] = None
-            task.start()
-            self._resume(task)
+        elif self.unstarted and (self._has_room() or not self.waiting):
+            self._start(self.unstarted.popleft())
         elif self.waiting:
             self._train_waiting()
         else:
             raise RuntimeError("no task of fused_fits can go on: this is a bug in scratchnn, please report it")
 
+    def _has_room(self) -> bool:
+        """Return whether another task may begin: those that wait must leave enough for it, and for the training."""
+        n_free = _count_memory()
+        if not self.waiting:
+            self.budget = n_free
+        n_held = max(self.n_bytes, self.budget - n_free)  # the second is what tasks really hold, where it can be seen
+        return len(self.started) < MAX_TASKS and not self.is_short and n_held < self.budget / 4
+
+    def _start(self, task: _Task) -> None:
+        """Start a task. Where there can be no thread, others end first, or the task runs in this thread."""
+        try:
+            task.start()
+        except (RuntimeError, MemoryError):
+            self.lacks_threads = True
+            if self.waiting:
+                self.unstarted.appendleft(task)
+                self._train_waiting()
+            else:
+                try:
+                    task.run_here()
+                finally:
+                    self.end(task)
+            return
+        self.started[task] = None
+        self._resume(task)
+
     def _resume(self, task: _Task) -> None:
         """Give a task the turn until it passes it back. Each has warning filters of its own meanwhile."""
+        if task.is_done:
+            return
         back = task.back = _make_closed_lock()
         with warnings.catch_warnings():
             if task.warnings is not None:
@@ -330,32 +439,65 @@ class _Conductor:
                     if not is_given:
                         is_given = True
                         task.turn.release()
-                    back.acquire()
+                    is_alive = task.is_alive
+                    if not back.acquire(timeout=1.0 if is_alive else 0.0) and not is_alive:
+                        _bury(task)
                 except BaseException as error:  # Ctrl-C: the turn must come back first
                     interrupt = error
-            if interrupt is not None:
-                raise interrupt
+        if task.is_done:
+            self.end(task)
+            if task.thread is not None and task.is_alive:
+                task.thread.join(1.0)  # so that the next finds its memory and its place free
+        if interrupt is not None:
+            raise interrupt
 
     def _train_waiting(self) -> None:
-        tasks = {id(task.run): task for task in self.waiting}
-        self.waiting, self.datas, self.n_bytes = [], {}, 0
+        tasks, self.waiting, self.datas, self.n_bytes = self.waiting, [], {}, 0
+        untrained = {id(task.run): task for task in tasks}
         try:
-            for stack in make_stacks([cast(TrainingRun, task.run) for task in tasks.values()]):
-                before = [_Snapshot(run) for run in stack]
-                try:
-                    self.train(stack, explain_alone(stack[0]))
-                except Exception as error:
-                    if len(stack) == 1:
-                        tasks[id(stack[0])].failure = error
-                        continue
-                    for snapshot in before:  # so that the one at fault fails alone
-                        snapshot.restore()
-                        try:
-                            self.train([snapshot.run], "its stack failed")
-                        except Exception as error:
-                            tasks[id(snapshot.run)].failure = error
+            for stack in make_stacks([cast(TrainingRun, task.run) for task in tasks]):
+                self._train_stack([untrained[id(run)] for run in stack], explain_alone(stack[0]), len(tasks) > 1)
+                for run in stack:
+                    del untrained[id(run)]
+        except BaseException as error:  # what was not trained must not pass for it
+            for task in untrained.values():
+                task.failure = error
+            if not isinstance(error, Exception):
+                raise
         finally:
-            self.ready.extend(tasks.values())
+            short = [task for task in tasks if task.failure is not None and is_out_of_memory(task.failure)]
+            # They are tried again when those that could be trained have ended, or when one of them has failed.
+            self.waiting = short[len(short) == len(tasks) :]
+            self.is_short = bool(self.waiting)
+            for task in self.waiting:
+                task.failure = None
+            self.ready.extend(task for task in tasks if task not in self.waiting)
+
+    def _train_stack(self, tasks: Sequence[_Task], alone: str | None, is_tried_again: bool) -> None:
+        """Train runs as one stack, or, if that fails, in parts, so that those at fault fail alone."""
+        failure = self._try_to_train([cast(TrainingRun, task.run) for task in tasks], alone, is_tried_again)
+        if failure is None or len(tasks) == 1:
+            tasks[0].failure = failure
+            return
+        size = len(tasks) // 2 if is_out_of_memory(failure) else 1
+        for start in range(0, len(tasks), size):
+            part = tasks[start : start + size]
+            self._train_stack(part, "its stack failed" if len(part) == 1 else None, is_tried_again)
+
+    def _try_to_train(self, runs: Sequence[TrainingRun], alone: str | None, is_tried_again: bool) -> Exception | None:
+        """Train runs as one stack, and return None, or what it raised, which then leaves the runs as they were."""
+        before: list[_Snapshot] = []
+        try:
+            if is_tried_again:
+                before = [_Snapshot(run) for run in runs]
+            self.train(runs, alone)
+            return None
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # they keep the memory that the next to be tried need
+            failure = error
+        for snapshot in before:
+            snapshot.restore()
+        return failure
 
     def _share(self, data: Data) -> Data:
         """Return an equal one that has been handed in, or this."""
@@ -382,7 +524,7 @@ class _Snapshot:
         self.run, self.flat, self.drawn = run, run.coeffs.flat.clone(), run.generator.get_state()
         self.state = {
             name: deepcopy(getattr(run, name))
-            for name in ("solver_state", "history", "best_flat", "n_epochs", "warning")
+            for name in ("solver_state", "history", "best_flat", "n_epochs", "warning", "error")
         }
 
     def restore(self) -> None:
@@ -393,12 +535,24 @@ class _Snapshot:
             setattr(self.run, name, value)
 
 
-def _count_memory() -> int:
-    """Return the bytes of memory of this machine, or a guess."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 2**33
+def _count_bytes(run: TrainingRun) -> int:
+    """Return about how many bytes of the CPU's memory a run that waits takes, and then its training."""
+    datas = [data for data in (run.data, run.validation) if data is not None]
+    tensors = [tensor for data in datas for tensor in (data.indeps, data.deps, data.weights)]
+    n_bytes = sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor) and tensor.is_cpu)
+    # The task has its rows in double precision too, perhaps once more scaled, and a stack may copy what it trains on.
+    # Of the coefficients there are those of run, snapshot and stack, their gradients, and moments with copies.
+    return 5 * n_bytes + (8 * run.coeffs.flat.nbytes if run.coeffs.flat.is_cpu else 0)
+
+
+def _bury(task: _Task) -> None:
+    """Let a task fail whose thread has ended without a word."""
+    task.error = RuntimeError(
+        "The thread of a task of fused_fits ended before the task, as it may when memory runs out. Free memory, or run "
+        "the task outside of fused_fits."
+    )
+    task.is_done = True
+    task.has_turn = False
 
 
 class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
@@ -418,14 +572,13 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
     @property
     def conductor(self) -> _Conductor:
         """Whose turn it is."""
-        return _current.task.conductor if self._conductor is None else self._conductor
+        return _current.conductor if self._conductor is None else self._conductor
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many tasks may be under way; 1 where none can wait for the others."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
-        task = getattr(_current, "task", None)
-        return 1 if task is not None and task.is_dispatching else MAX_TASKS
+        return 1 if _is_dispatching() else MAX_TASKS
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **kwargs: Any) -> int:
         """Take note of who calls, and return the number of tasks that may be under way."""
@@ -466,9 +619,7 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
         return FusedBackend(self._conductor, (self.nesting_level or 0) + 1), None
 
     def _set_dispatching(self, value: bool) -> None:
-        task = getattr(_current, "task", None)
-        if task is not None:
-            task.is_dispatching = value
+        _current.is_dispatching = value
 
 
 class _Dealt:
@@ -491,7 +642,13 @@ class _Dealt:
 class DealingBackend(ParallelBackendBase):  # type: ignore[misc]
     """The joblib backend of ``fused_fits(backend=...)``: another backend's workers get a share of the tasks each."""
 
-    def __init__(self, name: str = "loky", n_jobs: int = -1, report: FusionReport | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        name: str | ParallelBackendBase = "loky",
+        n_jobs: int = -1,
+        report: FusionReport | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.name, self.n_shares = name, n_jobs
         self.report = FusionReport() if report is None else report
