@@ -199,6 +199,7 @@ def _get_state(estimator: Any, goes_on: bool) -> State:
     history = History()
     if goes_on:
         history.losses = list(getattr(estimator, "loss_curve_", ()))
+        history.training_losses = list(getattr(estimator, "training_loss_curve_", ()))
         history.best_loss = min(history.losses, default=np.inf)
         history.n_samples_seen = getattr(estimator, "t_", 0)
     return State(_draw_seed(estimator.random_state), estimator.solver, history)
@@ -219,8 +220,15 @@ def _make_calc_score(
 
     def calc_score(coeffs: Coeffs) -> float:
         _store_coeffs(judged, coeffs, labels, scales)
-        with config_context(array_api_dispatch=False):
-            return float(scorer(judged, features, validation.y, **weights))
+        try:
+            with config_context(array_api_dispatch=False):
+                return float(scorer(judged, features, validation.y, **weights))
+        except TypeError as error:
+            raise ValueError(
+                "scoring must be a name, or a callable that takes an estimator, X and y (and sample_weight, where rows "
+                f"have weights) and returns a number, got {estimator.scoring!r}, which raised TypeError: {error}. Wrap "
+                "a metric of labels in sklearn.metrics.make_scorer."
+            ) from error
 
     return calc_score
 
@@ -249,6 +257,7 @@ def _store_history(estimator: Any, run: TrainingRun) -> None:
     estimator.n_iter_ = run.n_epochs
     estimator.t_ = history.n_samples_seen
     estimator.loss_curve_ = history.losses
+    estimator.training_loss_curve_ = history.training_losses
     estimator.loss_ = history.losses[-1] if history.losses else np.nan
     estimator.best_loss_ = None if run.settings.early_stopping else history.best_loss
     watched = run.validation is not None

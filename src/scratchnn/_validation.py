@@ -112,6 +112,8 @@ def weigh_classes(
     of_labels = []
     for column, spec in zip(columns, specs, strict=True):
         classes = np.unique(column) if labels.multilabel or spec == "balanced" else labels.classes
+        if isinstance(spec, dict):
+            _check_keys(spec, classes)
         of_classes = compute_class_weight(spec, classes=classes, y=column, sample_weight=table.weights)
         if not (np.isfinite(of_classes).all() and (of_classes >= 0).all()):
             raise ValueError(
@@ -128,6 +130,17 @@ def weigh_classes(
         return replace(rows, weights=weights)
 
     return weigh(table), None if validation is None else weigh(validation)
+
+
+def _check_keys(weights: dict[Any, float], classes: Array) -> None:
+    """Raise ValueError if weights are of other labels in the place of classes. A fold may lack a class that has one."""
+    missing = [label for label in classes.tolist() if label not in weights]
+    unknown = [label for label in weights if label not in classes.tolist()]
+    if missing and unknown:
+        raise ValueError(
+            f"class_weight must have no keys but the classes, got {unknown}, while {missing} are not in class_weight. "
+            "Rename these keys, or leave them out: a class without a key has weight 1."
+        )
 
 
 def make_canonical(X: Features) -> Features:
