@@ -1,17 +1,24 @@
 """scikit-learn's callbacks: what they see, when they are called, and that they can stop a fit."""
 
+import re
 import subprocess
 import sys
+import textwrap
 from collections import Counter
+from contextlib import nullcontext
+from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.pipeline
 from sklearn.datasets import load_iris
-from sklearn.model_selection import GridSearchCV
+from sklearn.ensemble import VotingClassifier
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
 from scratchnn import ScratchNNClassifier, fused_fits
 
@@ -150,6 +157,67 @@ def test_callbacks_in_a_search(how):
     assert sorted(per_fit.values()) == [6] * 7  # 2 alphas x 3 folds, and the refit
     last = [row["accuracy"] for row in rows if row["task_id"] == 5]
     assert search.best_estimator_.score(X, y) in last
+
+
+@pytest.mark.parametrize("block", range(2))
+def test_the_lines_of_the_guide_work(block):
+    guide = (Path(__file__).parent.parent / "docs" / "user_guide.rst").read_text()
+    section = guide.split("\nCallbacks\n---------\n")[1].split("\nTensors\n")[0]
+    blocks = [textwrap.dedent(code) for code in re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", section)]
+    assert len(blocks) == 2
+    names = {"ScratchNNClassifier": network, "GridSearchCV": GridSearchCV, "StandardScaler": StandardScaler}
+    names |= {"make_pipeline": sklearn.pipeline.make_pipeline, "X": X, "y": y}
+    names |= {"ProgressBar": callback.ProgressBar, "monitor": callback.ScoringMonitor(scoring="neg_log_loss")}
+    exec(blocks[block], names)
+    n_fits = [1, 2 * 5 + 1][block]  # the search is the most recent run: 2 alphas x 5 folds, and the refit
+    assert len(get_rows(names["monitor"])) == 6 * n_fits
+    assert len(names["monitor"].get_logs().data) == 7 * n_fits
+
+
+def test_scikit_learn_refuses_a_bar_on_an_inner_estimator():
+    with pytest.raises(TypeError, match="Register them directly on the meta-estimator"):
+        make_pipeline(callback.ProgressBar()).fit(X, y)
+    search = GridSearchCV(network().set_callbacks(callback.ProgressBar()), {"alpha": [1.0]}, error_score="raise")
+    with pytest.raises(TypeError, match="Register them directly on the meta-estimator"):
+        search.fit(X, y)
+
+
+@pytest.mark.parametrize("make", [lambda: make_pipeline(), lambda: GridSearchCV(network(), {"alpha": [1.0]})])
+def test_a_monitor_on_an_outer_estimator_has_nothing_to_score(make):
+    monitor = callback.ScoringMonitor(scoring="accuracy")
+    make().set_callbacks(monitor).fit(X, y)
+    with pytest.raises(ValueError, match="No logs to retrieve"):
+        monitor.get_logs()
+
+
+@pytest.mark.parametrize("fit", ["cross_val_score", "voting", "one against the rest"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_both_go_on_the_network_where_nothing_is_handed_down(fit, fused, capsys):
+    monitor = callback.ScoringMonitor(scoring="accuracy")
+    model = network().set_callbacks(monitor, callback.ProgressBar())
+    with fused_fits() if fused else nullcontext():
+        if fit == "cross_val_score":
+            cross_val_score(model, X, y, cv=3)
+        elif fit == "voting":
+            VotingClassifier([(name, model) for name in "abc"]).fit(X, y)
+        else:
+            OneVsRestClassifier(model).fit(X, y)
+    assert [len(log.data) for log in monitor.get_logs(select="all")] == [7] * 3  # six epochs and the fit
+    assert capsys.readouterr().out.count("ScratchNNClassifier - fit") >= 3
+
+
+def test_a_transformer_without_callbacks_is_missing_in_the_bar():
+    monitor = callback.ScoringMonitor(scoring="accuracy")
+    pipeline = Pipeline([("scale", MinMaxScaler()), ("net", network().set_callbacks(monitor))])
+    with pytest.warns(UserWarning, match="MinMaxScaler does not support callbacks"):
+        pipeline.set_callbacks(callback.ProgressBar()).fit(X, y)
+    assert len(get_rows(monitor)) == 6
+
+
+def test_partial_fit_is_not_reported():
+    recorder = Recorder()
+    network().set_callbacks(recorder).partial_fit(X, y, classes=[0, 1, 2])
+    assert recorder.calls == []
 
 
 def test_a_fused_fit_is_stopped_alone():

@@ -11,13 +11,14 @@ import pytest
 import torch
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.ensemble import VotingClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import scale
 
-from scratchnn import ScratchNNClassifier
+from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn._tables import Table
 from scratchnn._validation import _hash_rows
 from scratchnn.training import TrainingRun
@@ -570,6 +571,42 @@ def test_convergence_warning_and_verbose_output(iris, capsys):
         "Iteration 2",
         "Validation score",
     ]
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+def test_training_loss_curve_has_no_penalty_and_goes_on(solver, cancer):
+    X, y = cancer
+    settings = {"hidden_layer_sizes": (5,), "solver": solver, "max_iter": 12, "tol": 1e-9, "random_state": 0}
+    plain = ScratchNNClassifier(alpha=0, **settings).fit(X, y)
+    assert plain.training_loss_curve_ == plain.loss_curve_
+    model = ScratchNNClassifier(alpha=10.0, warm_start=True, **settings)
+    for n_fits in (1, 2):
+        model.fit(X, y)
+        assert len(model.training_loss_curve_) == len(model.loss_curve_) == 12 * n_fits
+        assert all(type(loss) is float for loss in model.training_loss_curve_)
+    assert all(np.less(model.training_loss_curve_, model.loss_curve_))
+    if solver == "lbfgs":  # the loss after an iteration, of the coefficients that it ends with
+        assert model.training_loss_curve_[-1] == pytest.approx(log_loss(y, model.predict_proba(X)), rel=1e-6)
+    else:
+        model.partial_fit(X, y).partial_fit(X, y)
+        assert len(model.training_loss_curve_) == len(model.loss_curve_) == 26
+
+
+def test_training_loss_curve_is_there_without_the_state_of_an_earlier_call(cancer):
+    """As after a fit without warm_start, which keeps the attributes only."""
+    model = ScratchNNClassifier((5,), random_state=0, max_iter=12).fit(*cancer).partial_fit(*cancer)
+    assert len(model.training_loss_curve_) == len(model.loss_curve_) == 13
+
+
+def test_training_loss_curve_of_a_fused_fit_is_that_of_the_fit_alone(cancer):
+    network = ScratchNNClassifier((5,), max_iter=12, dtype="float64", random_state=0)
+    voting = VotingClassifier([(str(alpha), clone(network).set_params(alpha=alpha)) for alpha in (0, 0.1, 10.0)])
+    with fused_fits() as report:
+        voting.fit(*cancer)
+    assert [stack.n_models for stack in report.stacks] == [3]
+    for fused in voting.estimators_:
+        alone = clone(fused).fit(*cancer)
+        np.testing.assert_allclose(fused.training_loss_curve_, alone.training_loss_curve_, rtol=1e-9)
 
 
 def test_verbose_says_why_training_stops(iris, capsys):

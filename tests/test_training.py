@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from scratchnn.network import init_coeffs
+from scratchnn.losses import LOSSES
+from scratchnn.network import calc_loss, init_coeffs
 from scratchnn.training import Data, Settings, TrainingRun, make_stacks, train
 
 SETTINGS = Settings(
@@ -88,6 +89,7 @@ def test_stacked_runs_train_as_if_alone(solver, batch_size, shared):
     for stacked, single in zip(together, alone, strict=True):
         torch.testing.assert_close(stacked.coeffs.flat, single.coeffs.flat, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(stacked.history.losses, single.history.losses, rtol=1e-10)
+        np.testing.assert_allclose(stacked.history.training_losses, single.history.training_losses, rtol=1e-10)
         assert stacked.history.n_samples_seen == single.history.n_samples_seen
 
 
@@ -158,6 +160,42 @@ def test_penalty_is_part_of_loss_and_of_gradient():
     torch.testing.assert_close(penalized.coeffs.flat, expected, rtol=1e-12, atol=1e-14)
     squares = (start * is_weight).square().sum().item()
     assert penalized.history.losses[0] == pytest.approx(plain.history.losses[0] + 0.5 * 5 / 100 * squares)
+    assert penalized.history.training_losses == plain.history.training_losses == plain.history.losses
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+def test_training_losses_are_the_losses_without_the_penalty(solver):
+    """In a stack with a run that has no penalty, whose two curves are the same."""
+    runs = [make_run(alpha=alpha, solver=solver, batch_size=100, max_iter=1) for alpha in (0.0, 5.0)]
+    data = runs[0].data
+    starts = [run.coeffs.flat.clone() for run in runs]
+    train(runs)
+    assert runs[0].history.training_losses == runs[0].history.losses
+    # 'lbfgs' gives the loss after its step, the others before.
+    flat = runs[1].coeffs.flat if solver == "lbfgs" else starts[1]
+    coeffs = dataclasses.replace(runs[1].coeffs, flat=flat)
+    loss = calc_loss(coeffs, data.indeps, data.deps, loss=LOSSES["log_loss"]).item()
+    squares = flat[: coeffs.n_weights].square().sum().item()
+    assert runs[1].history.training_losses == [pytest.approx(loss, rel=1e-10)]
+    assert runs[1].history.losses == [pytest.approx(loss + 5 / 2 / 100 * squares, rel=1e-10)]
+
+
+def test_lbfgs_at_a_minimum_has_a_loss_of_either_kind():
+    run = make_run(solver="lbfgs", max_iter=5, tol=1e9)
+    train([run])
+    assert run.n_epochs == 0
+    assert len(run.history.losses) == len(run.history.training_losses) == 1
+    assert run.history.training_losses[0] < run.history.losses[0]
+
+
+def test_lbfgs_without_another_remedy_names_alpha():
+    data = make_data()
+    data.indeps[0, 0] = math.inf
+    run = make_run(data, solver="lbfgs", standardize=True, alpha=2.0)
+    train([run])
+    assert str(run.error) == (
+        "Training diverged: the loss or its gradient is not finite at the start. Lower alpha=2, or take solver='adam'."
+    )
 
 
 def test_lbfgs_reaches_a_point_without_gradient():

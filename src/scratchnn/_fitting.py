@@ -285,10 +285,16 @@ def _make_calc_score(
 
     def calc_score(coeffs: Coeffs) -> float:
         _store_coeffs(judged, coeffs, labels, scales)
-        with config_context(**config):
-            if gap is None:
-                return float(scorer(judged, features, validation.y, **arguments))
-            return _score_despite(gap, estimator.scoring, partial(scorer, judged, features, validation.y, **arguments))
+        score = partial(scorer, judged, features, validation.y, **arguments)
+        try:
+            with config_context(**config):
+                return float(score()) if gap is None else _score_despite(gap, estimator.scoring, score)
+        except TypeError as error:
+            raise ValueError(
+                "scoring must be a name, or a callable that takes an estimator, X and y (and sample_weight, where rows "
+                f"have weights) and returns a number, got {estimator.scoring!r}, which raised TypeError: {error}. Wrap "
+                "a metric of labels in sklearn.metrics.make_scorer."
+            ) from error
 
     return calc_score
 
@@ -334,6 +340,7 @@ def _store_history(estimator: Any, run: TrainingRun, *, goes_on: bool) -> None:
     watched = run.validation is not None
     curves = {
         "loss_curve_": history.losses,
+        "training_loss_curve_": history.training_losses,
         "validation_loss_curve_": history.validation_losses if watched else None,
         "validation_scores_": history.validation_scores if watched else None,
     }

@@ -49,6 +49,28 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "scoring": [StrOptions({"loss", *get_scorer_names()}), callable],
 }
 
+# What to say of values that other libraries or parameters take: the types of such values, and the way out.
+HINTS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "learning_rate": (Real, "learning_rate is the schedule. Set learning_rate_init={value}, which is the rate."),
+    "learning_rate_init": (str, "learning_rate_init is the rate, a number, and learning_rate the schedule."),
+    "batch_size": (Real, "batch_size counts rows. Set for example batch_size=32, or 'full' for all rows."),
+    "alpha": ((str, type(None)), "Set alpha=0 for no penalty."),
+    "hidden_layer_sizes": (type(None), "Set hidden_layer_sizes=() for no hidden layer."),
+    "activation": ((str, type(None)), "The sigmoid is 'logistic', and no activation 'identity'."),
+    "early_stopping": (Real, "Set early_stopping=True, and n_iter_no_change={value} for the epochs to wait."),
+    "validation_fraction": (
+        Real,
+        "validation_fraction is a share of the rows. Pass X_val and y_val for rows of yours.",
+    ),
+    "n_iter_no_change": (type(None), "Set n_iter_no_change=np.inf for as many epochs as max_iter."),
+    "tol": (type(None), "Set tol=0 to count any improvement."),
+    "loss": (str, "Cross-entropy, binary or not, is 'log_loss'."),
+    "dropout": (object, "dropout is one share for all hidden layers. Set for example dropout=0.2, or 0 for none."),
+    "dtype": (object, "Pass the name, for example dtype='float32'."),
+    "device": (Integral, "Pass the name, for example device='cuda:{value}'."),
+    "scoring": (object, "Pass one name or one scorer, or 'loss' for the validation loss."),
+}
+
 RECIPES: dict[str, dict[str, Any]] = {
     # The plain method of `network`, to the letter.
     "scratch": {
@@ -71,6 +93,14 @@ RECIPES: dict[str, dict[str, Any]] = {
         "dtype": "float32",
     },
 }
+
+
+def find_hint(params: dict[str, Any], message: str) -> str:
+    """Return what helps against scikit-learn's error about one of the parameters, with a space before it, or ''."""
+    for name, (types, hint) in HINTS.items():
+        if f"The {name!r} parameter" in message and isinstance(params[name], types):
+            return f" {hint.format(value=params[name])}"
+    return ""
 
 
 def make_settings(params: dict[str, Any], n_samples: int, early_stopping: bool) -> Settings:
@@ -98,14 +128,16 @@ def make_settings(params: dict[str, Any], n_samples: int, early_stopping: bool) 
     automatic = min(max(32, n_samples // 80 * 8), 200)
     batch_size = min({"auto": automatic, "full": n_samples}.get(batch_size, batch_size), n_samples)
     alpha, max_iter = params["alpha"], params["max_iter"]
+    default_max_iter = 50 if schedule in SCHEDULES else 200
     if alpha == "auto":
         alpha = params["alpha_per_row"] * (n_samples if solver == "lbfgs" else batch_size)
     resolved: dict[str, Any] = {
         "alpha": alpha,
         "batch_size": batch_size,
         "learning_rate": schedule,
-        "max_iter": (50 if schedule in SCHEDULES else 200) if max_iter is None else max_iter,
-        "ends_by_itself": max_iter is None and schedule in SCHEDULES,
+        "max_iter": default_max_iter if max_iter is None else max_iter,
+        # A schedule that is over before patience could be is one that the user cut short.
+        "ends_by_itself": schedule in SCHEDULES and (max_iter is None or max_iter >= min(default_max_iter, patience)),
         "early_stopping": early_stopping,
         "n_iter_no_change": patience,
         "verbose": bool(params["verbose"]),

@@ -121,6 +121,8 @@ def make_class_weights(class_weight: Any, labels: Labels, table: Table) -> Calla
     of_labels = []
     for column, spec in zip(columns, specs, strict=True):
         classes = np.unique(column) if labels.multilabel or spec == "balanced" else labels.classes
+        if isinstance(spec, dict):
+            _check_keys(spec, classes)
         of_classes = compute_class_weight(spec, classes=classes, y=column, sample_weight=table.weights)
         if not (np.isfinite(of_classes).all() and (of_classes >= 0).all()):
             raise ValueError(
@@ -147,6 +149,17 @@ def describe_gap(table: Table, labels: Labels) -> str | None:
         return f"have only one value of the labels {constant}" if len(constant) else None
     missing = np.setdiff1d(labels.classes, y)
     return f"lack the classes {missing}" if len(missing) else None
+
+
+def _check_keys(weights: dict[Any, float], classes: Array) -> None:
+    """Raise ValueError if weights are of other labels in the place of classes. A fold may lack a class that has one."""
+    missing = [label for label in classes.tolist() if label not in weights]
+    unknown = [label for label in weights if label not in classes.tolist()]
+    if missing and unknown:
+        raise ValueError(
+            f"class_weight must have no keys but the classes, got {unknown}, while {missing} are not in class_weight. "
+            "Rename these keys, or leave them out: a class without a key has weight 1."
+        )
 
 
 def make_canonical(X: Features) -> Features:

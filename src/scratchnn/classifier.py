@@ -113,8 +113,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     loss : {'log_loss', 'mae', 'brier'} or callable, default='log_loss'
         What training minimizes, as a mean over rows: ``-log`` of the probability of the true class, its distance to
         1, or that squared. Several labels are summed. A function of logits and targets (zeros and ones), tensors of
-        shape (n_samples, n_outputs), returns a tensor with a value for each sample or each output; autograd finds its
-        slopes.
+        shape (n_samples, n_outputs), returns a tensor with a value for each sample or each output. PyTorch's functions
+        must compute it, so that autograd finds its slopes.
     dropout : float, default=0.0
         Share of the values of the hidden layers that each step of training sets to zero, the others being divided by
         ``1 - dropout``. Not for 'lbfgs'.
@@ -158,7 +158,11 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     best_loss_ : float or None
         Least loss of an epoch; None with early stopping.
     loss_curve_ : list of float
-        Loss of each epoch: the mean over its batches, each before its update.
+        Loss of each epoch, with the penalty: the mean over its batches, each before its update. For 'lbfgs', the loss
+        after each iteration.
+    training_loss_curve_ : list of float
+        The same without the penalty, which is what to compare with ``validation_loss_curve_``. That one has the loss
+        after the epoch, and without ``dropout``.
     validation_scores_ : list of float or None
         Score of the validation set after each epoch; None where there is none.
     best_validation_score_ : float or None
@@ -335,7 +339,9 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Warns
         -----
         ConvergenceWarning
-            If ``max_iter``, where it is set, ended the training before its own rule did.
+            If ``max_iter`` ended the training before its own rule did (``tol`` and ``n_iter_no_change``), or 'lbfgs'
+            stopped short of ``tol``. It says what to change. A schedule, 'cosine' or 'one_cycle', that ran to its end
+            is such a rule, unless ``max_iter`` gives it fewer than ``n_iter_no_change`` (and 50) epochs.
         UserWarning
             If Ctrl-C ended it; the model so far is kept.
         """
@@ -417,6 +423,13 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def _get_param_names(cls) -> list[str]:
         # scikit-learn reads the signature anew each time, ten times a fit in a search.
         return list(super()._get_param_names())
+
+    def _validate_params(self) -> None:
+        try:
+            super()._validate_params()
+        except ValueError as error:
+            hint = _parameters.find_hint(self.get_params(deep=False), str(error))
+            raise type(error)(f"{error}{hint}") from None
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coefs_")

@@ -50,30 +50,60 @@ LOSSES = {
 
 
 def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Loss:
-    """Return the loss of a name, or one made of a function of logits and targets, with slopes by autograd."""
+    """Return the loss of a name, or one made of a function of logits and targets, with slopes by autograd.
+
+    The functions of the loss raise ValueError if the user's function fails, gives no tensor with a value for each
+    sample or output, or one that autograd cannot follow back to the logits.
+    """
     if isinstance(loss, str):
         return LOSSES[loss]
 
     def calc_slopes(logits: Tensor, deps: Tensor, output: str) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
             leaf = logits.clone().requires_grad_()
-            (slopes,) = torch.autograd.grad(_call_on_each(loss, leaf, deps.clone()).sum(), leaf)
+            values = _call_on_each(loss, leaf.clone(), deps)  # autograd lets no function change a leaf
+            if not values.requires_grad:
+                raise ValueError(
+                    "loss, a function of logits and targets, must return values that autograd can follow back to the "
+                    f"logits, got {values.dtype} without a gradient. {_REMEDY}"
+                )
+            (slopes,) = torch.autograd.grad(values.sum(), leaf)
         return slopes
 
     return Loss(lambda logits, deps, output: _call_on_each(loss, logits, deps), calc_slopes)
 
 
+_REMEDY = (
+    "Write it with PyTorch's functions and tensors from end to end: torch.exp, not np.exp or math.exp, and no "
+    "numpy(), item(), detach() or comparison on the way from the logits to the loss."
+)
+
+
+# What functions raise that are written for arrays, or for other shapes. Other exceptions are the function's own affair.
+_WRONG_WAYS = (TypeError, AttributeError, ValueError, IndexError, RuntimeError, UserWarning)
+
+
 def _call_on_each(function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, deps: Tensor) -> Tensor:
-    """Call a function of matrices, (n_samples, n_outputs), on each model's."""
+    """Call a function of matrices, (n_samples, n_outputs), on each model's, and check what it returns."""
     if logits.ndim == 3:
-        pairs = zip(logits, deps.expand_as(logits), strict=True)
-        return torch.stack([_call_on_each(function, *pair) for pair in pairs])
-    values = function(logits, deps)
-    if not isinstance(values, Tensor) or values.shape not in (logits.shape, logits.shape[:1]):
+        deps = deps.expand_as(logits)
+        return torch.stack([_call_on_each(function, logits[model], deps[model]) for model in range(len(logits))])
+    try:
+        values = function(logits, deps.clone())  # a function that changes the targets must not change the data
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except _WRONG_WAYS as error:
         raise ValueError(
-            "loss, a function of logits and targets, must return a tensor with a value for each sample, "
-            f"({len(logits)},), or each output, {tuple(logits.shape)}, got "
-            f"{f'shape {tuple(values.shape)}' if isinstance(values, Tensor) else type(values).__name__}. Leave sums "
-            "and means to training: reduction='none'."
+            "loss, a function of logits and targets, must work on two tensors of shape (n_samples, n_outputs), with "
+            f"one output for two classes, got {type(error).__name__} for shape {tuple(logits.shape)}: "
+            f"{str(error).rstrip('.')}. {_REMEDY}"
+        ) from error
+    is_tensor = isinstance(values, Tensor)
+    if not is_tensor or values.shape not in (logits.shape, logits.shape[:1]) or values.is_complex():
+        got = f"shape {tuple(values.shape)} of {values.dtype}" if is_tensor else type(values).__name__
+        raise ValueError(
+            "loss, a function of logits and targets, must return a tensor with a real value for each sample, "
+            f"({len(logits)},), or each output, {tuple(logits.shape)}, got {got}. Leave sums "
+            f"and means to training: reduction='none'.{'' if is_tensor else f' {_REMEDY}'}"
         )
     return values if values.ndim == 2 else values.unsqueeze(-1)

@@ -112,7 +112,7 @@ def minimize_lbfgs(
     tol: float,
     on_iteration: Callable[[Tensor, float], None],
 ) -> str | None:
-    """Minimize with scipy's L-BFGS-B, and return why it stopped short of its tolerance, or None.
+    """Minimize with scipy's L-BFGS-B. Return why it stopped short: "max_fun", "line search", or None if it did not.
 
     Parameters
     ----------
@@ -147,5 +147,10 @@ def minimize_lbfgs(
             )
     except StopIteration:  # scipy before 1.11 lets it through
         return None
-    # 99 is a StopIteration of the callback.
-    return None if result.status in (0, 99) else str(result.message)
+    if result.status in (0, 99):  # 99 is a StopIteration of the callback
+        return None
+    if result.status == 1:
+        return "max_fun"
+    # Where the gradient is about the root of the loss's rounding, no step changes the loss by more than that.
+    rounding = torch.finfo(flat.dtype).eps * max(1.0, abs(result.fun))
+    return None if np.abs(result.jac).max() <= max(tol, rounding**0.5) else "line search"

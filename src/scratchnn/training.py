@@ -25,6 +25,8 @@ N_GATHERED_BYTES = 2**20  # what minibatches are gathered at a time: it stays in
 N_STACK_BYTES = {"cpu": 2**22, "cuda": 2**30}  # of a stack's values of one batch
 
 
+_FINITE_LOSS = "make sure that loss, your function, and its slopes are finite for all finite logits"
+
 T = TypeVar("T")
 
 
@@ -57,6 +59,7 @@ class Settings:
     n_iter_no_change: float
     max_fun: int
     verbose: bool
+    standardize: bool = False  # only to say what helps
 
 
 class Rows(Protocol):
@@ -93,6 +96,7 @@ class History:
     """What is known of a model's training: the curves of one call, and the rest of all its calls."""
 
     losses: list[float] = field(default_factory=list)
+    training_losses: list[float] = field(default_factory=list)  # without the penalty
     validation_losses: list[float] = field(default_factory=list)
     validation_scores: list[float] = field(default_factory=list)
     best_loss: float = math.inf
@@ -104,7 +108,7 @@ class History:
 
     def copy_without_curves(self) -> "History":
         """Return a copy for another call, whose curves begin anew: copying all of them would cost more and more."""
-        return replace(self, losses=[], validation_losses=[], validation_scores=[])
+        return replace(self, losses=[], training_losses=[], validation_losses=[], validation_scores=[])
 
 
 @dataclass(eq=False)
@@ -154,8 +158,16 @@ class TrainingRun:
         done = n_updates - self.n_updates_before + np.arange(n_steps)
         return calc_factors(np.minimum(done / n_total, 1))
 
-    def end_epoch(self, loss: float, validation_loss: float | None, flat: Tensor) -> bool:
-        """Take note of an epoch that arrived at ``flat``, in place, and return whether it was the last."""
+    def end_epoch(
+        self, loss: float, validation_loss: float | None, flat: Tensor, training_loss: float | None = None
+    ) -> bool:
+        """Take note of an epoch that arrived at ``flat``, in place, and return whether it was the last.
+
+        ``training_loss`` is the loss without the penalty, None if there is none in ``loss``.
+        """
+        self.n_epochs += 1
+        self.history.losses.append(loss)
+        self.history.training_losses.append(loss if training_loss is None else training_loss)
         try:
             return self._end_epoch(loss, validation_loss, flat)
         except Exception as error:
@@ -163,12 +175,10 @@ class TrainingRun:
             return True
 
     def _end_epoch(self, loss: float, validation_loss: float | None, flat: Tensor) -> bool:
-        self.n_epochs += 1
-        self.history.losses.append(loss)
         if self.settings.verbose:
             print(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
         if not math.isfinite(loss):
-            self._diverge(f"the loss is {loss}")
+            self.diverge(f"the loss is {loss}")
             return True
         improved = self._note_loss(loss)
         if validation_loss is not None:
@@ -193,7 +203,7 @@ class TrainingRun:
         if self.best_flat is not None:
             self.coeffs.flat.copy_(self.best_flat)
         if self.error is None and self.warning is None:
-            self._diverge("coefficients are not finite")
+            self.diverge("coefficients are not finite")
 
     def _note_loss(self, loss: float) -> bool:
         improved = loss <= self.history.best_loss - self.settings.tol
@@ -240,20 +250,45 @@ class TrainingRun:
         if has_rule and not self.settings.ends_by_itself:
             self.warning = (
                 f"Maximum iterations (max_iter={self.settings.max_iter}) reached and the training has not converged "
-                "yet. Raise max_iter, or tol, or learning_rate_init."
+                f"yet. {self._advise_on_end()}"
             )
         return True
 
-    def _diverge(self, sign: str) -> None:
-        message = f"Training diverged: {sign} at epoch {self.n_epochs}. "
-        remedy = (
-            f"Lower learning_rate_init={self.settings.learning_rate_init}, or scale the columns of X "
-            "(standardize=True does so)."
-        )
+    def _advise_on_end(self) -> str:
+        settings = self.settings
+        more, patience = f"Set max_iter to more than {settings.max_iter}", settings.n_iter_no_change
+        if settings.learning_rate in SCHEDULES:
+            return f"{more}, or leave it None: the schedule was over before n_iter_no_change={patience:g} epochs."
+        if settings.solver != "lbfgs":
+            return (
+                f"{more}, or raise tol={settings.tol:g} or learning_rate_init={settings.learning_rate_init:g}, or set "
+                "learning_rate='cosine', which ends by itself."
+            )
+        return f"{more}, or raise tol={settings.tol:g}{'' if settings.standardize else ', or set standardize=True'}."
+
+    def diverge(self, sign: str) -> None:
+        """Take note, in place, that the training cannot go on, of which ``sign`` tells."""
+        when = f"at epoch {self.n_epochs}" if self.n_epochs else "at the start"
+        message = f"Training diverged: {sign} {when}. "
+        remedy = self._advise_on_divergence()
         if self.best_flat is None:
             self.error = DivergenceError(message + remedy)
         else:
             self.warning = f"{message}The coefficients of the best epoch before are kept. {remedy}"
+
+    def _advise_on_divergence(self) -> str:
+        settings = self.settings
+        remedies = []
+        if settings.solver != "lbfgs":
+            remedies.append(f"lower learning_rate_init={settings.learning_rate_init}")
+        if settings.solver == "sgd" and settings.momentum > 0.9:
+            remedies.append(f"lower momentum={settings.momentum}")
+        if not settings.standardize:
+            remedies.append("scale the columns of X (standardize=True does so)")
+        if callable(settings.loss):
+            remedies.append(_FINITE_LOSS)
+        remedy = ", or ".join(remedies or [f"lower alpha={settings.alpha:g}, or take solver='adam'"])
+        return f"{remedy[0].upper()}{remedy[1:]}."
 
     def _print(self, line: str) -> None:
         if self.settings.verbose:
@@ -446,8 +481,9 @@ class _Stack:
                 history.n_updates += self.n_steps
         for run in self.runs:
             run.history.n_samples_seen += len(run.data.deps)
-        losses.addcmul_(self.squares, self.loss_penalties)
-        results = zip(losses.tolist(), self._calc_validation_losses(), self.flats, strict=True)
+        penalized = torch.addcmul(losses, self.squares, self.loss_penalties)
+        both = torch.stack([penalized, losses]).tolist()  # one copy from a device
+        results = zip(both[0], self._calc_validation_losses(), self.flats, both[1], strict=True)
         ended = [run.end_epoch(*result) for run, result in zip(self.runs, results, strict=True)]
         return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
 
@@ -641,22 +677,41 @@ def _split_batch(batch: Batch, size: int) -> Iterator[Batch]:
     return map(Batch, indeps.split_with_sizes(sizes, -2), deps.split_with_sizes(sizes, -2), weight_parts)
 
 
+def _explain_lbfgs(run: TrainingRun, reason: str) -> str:
+    settings = run.settings
+    if reason == "max_fun":
+        return f"max_fun={settings.max_fun} evaluations of the loss are done. Raise max_fun, or tol={settings.tol:g}."
+    remedies = [f"Raise tol={settings.tol:g}"]
+    if not settings.standardize:
+        remedies.append("scale the columns of X (standardize=True does so)")
+    if run.coeffs.flat.dtype != torch.float64:
+        remedies.append("set dtype='float64'")
+    if callable(settings.loss):
+        remedies.append(_FINITE_LOSS)
+    remedies.append("take solver='adam', which needs no smooth loss")
+    return f"its line search found no smaller loss. {', or '.join(remedies)}."
+
+
 def _train_lbfgs(run: TrainingRun) -> None:
     coeffs, data, loss = run.coeffs, run.data, get_loss(run.settings.loss)
     indeps = _take(data.indeps, slice(None))
     penalty = run.settings.alpha / (run.data.weight_mean * len(data.deps))
 
+    training_loss = math.nan  # of the last evaluation, without the penalty
+
     def calc_loss_and_grads(flat: Tensor) -> tuple[float, Tensor]:
+        nonlocal training_loss
         current = _meet(replace(coeffs, flat=flat), data)
         logits = store_grads(current, indeps, data.deps, data.weights, loss)
         value = sum_losses(logits, data.deps, data.weights, loss, coeffs.output) / len(data.deps)
         squares = torch.zeros_like(value)
         _add_squares(squares, flat[: coeffs.n_weights])
-        value = value + penalty / 2 * squares
+        penalized = value + penalty / 2 * squares
         grads = get_grads(current.flat)
         grads[: coeffs.n_weights] += penalty * flat[: coeffs.n_weights]
         run.history.n_updates += 1
-        return value.item(), grads
+        penalized_loss, training_loss = torch.stack([penalized, value]).tolist()
+        return penalized_loss, grads
 
     def on_iteration(flat: Tensor, value: float) -> None:
         run.history.n_samples_seen += len(data.deps)
@@ -671,12 +726,16 @@ def _train_lbfgs(run: TrainingRun) -> None:
                     validation.weights,
                     loss,
                 ).item()
-        if run.end_epoch(value, validation_loss, flat):
+        if run.end_epoch(value, validation_loss, flat, training_loss):
             raise StopIteration
 
     settings = run.settings
     try:
-        first_loss, _ = calc_loss_and_grads(coeffs.flat)
+        first_loss, first_grads = calc_loss_and_grads(coeffs.flat)
+        first_training_loss = training_loss
+        if not (math.isfinite(first_loss) and torch.isfinite(first_grads).all()):
+            run.diverge("the loss or its gradient is not finite")
+            return
         reason = minimize_lbfgs(
             calc_loss_and_grads,
             coeffs.flat,
@@ -686,9 +745,10 @@ def _train_lbfgs(run: TrainingRun) -> None:
             on_iteration=on_iteration,
         )
         if reason is not None and run.warning is None and run.error is None:
-            run.warning = f"lbfgs stopped short of its tolerance: {reason}. Raise max_iter, max_fun or tol, or scale X."
+            run.warning = f"lbfgs stopped short of its tolerance: {_explain_lbfgs(run, reason)}"
         if not run.history.losses:  # it started at a minimum
             run.history.losses.append(first_loss)
+            run.history.training_losses.append(first_training_loss)
     except KeyboardInterrupt:
         run.interrupted = True
     run.end()
