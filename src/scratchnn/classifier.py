@@ -123,8 +123,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         score; classes that a dict leaves out have weight 1. 'balanced' gives all classes of the training data the same
         total weight. For multilabel targets, a list with a dict for each label, whose weights are multiplied.
     standardize : bool, default=True
-        Whether to centre and scale the columns inside, in the precision of X (sparse ones: to scale them). Raw columns
-        then learn as well as scaled ones.
+        Whether to centre and scale the columns inside, in the precision of X (sparse columns that are mostly zeros: to
+        scale them). Raw columns then learn as well as scaled ones.
     init : {'he_uniform', 'glorot_uniform', 'scratch'}, default='he_uniform'
         How coefficients are drawn, see `scratchnn.network.init_coeffs`. Without hidden layer the first two are zero.
     hidden_bias : bool, default=True
@@ -142,15 +142,18 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels; the column numbers for multilabel targets.
+        Class labels, those of rows of weight 0 included; the column numbers for multilabel targets.
     coefs_ : list of ndarray of shape (fan_in, fan_out)
-        Weights of each layer. They apply to the columns as ``mean_`` and ``scale_`` transform them.
+        Weights of each layer. They apply to the columns as ``mean_`` and ``scale_`` transform them. Columns that `fit`
+        found constant, or unused in a sparse X, have zeros. Training goes on from what is set here, and in
+        ``intercepts_``, ``mean_`` and ``scale_``: arrays of any float type, or lists.
     intercepts_ : list of ndarray of shape (fan_out,)
         Biases of each layer.
     mean_, scale_ : ndarray of shape (n_features,) or None
         Mean and standard deviation of the columns, or None without ``standardize``. The scale of columns of two values,
-        such as a one-hot encoder's, is the distance of these. Sparse columns are not centred: after a fit on them,
-        ``mean_`` is None, and ``scale_`` their largest absolute values.
+        such as a one-hot encoder's, is the distance of these. Sparse columns that are mostly zeros are not centred:
+        their ``mean_`` is 0, and their ``scale_`` the largest absolute value. ``mean_`` is None if no column is
+        centred.
     coef_, intercept_ : ndarray of shape (1 or n_classes, n_features) and (1 or n_classes,)
         Without hidden layer only: as LogisticRegression has them, for the original columns.
     loss_ : float
