@@ -8,6 +8,7 @@ from sklearn.metrics import (
     balanced_accuracy_score,
     brier_score_loss,
     f1_score,
+    get_scorer_names,
     hinge_loss,
     log_loss,
     make_scorer,
@@ -58,6 +59,8 @@ def test_scores_know_the_classes_that_the_validation_rows_lack(scoring, lacking)
 
 @pytest.mark.parametrize("scoring", ["roc_auc_ovo", "d2_log_loss_score", "roc_auc_ovr_weighted"])
 def test_scores_of_two_classes_of_three(scoring):
+    if scoring not in get_scorer_names():
+        pytest.skip("this scikit-learn has no such scorer")
     model, X, y = fit_without([2], scoring)
     if scoring == "roc_auc_ovo":
         expected = roc_auc_score(y, model.predict_proba(X), multi_class="ovo", labels=[0, 1, 2])
