@@ -5,16 +5,11 @@ those of scikit-learn's MLPClassifier, so that its settings keep their meaning.
 """
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import ClassVar, Protocol
 
 import numpy as np
-import scipy.optimize
 import torch
-from threadpoolctl import ThreadpoolController
 from torch import Tensor
-
-from ._threads import SharedContext
 
 
 class Solver(Protocol):
@@ -78,16 +73,6 @@ class Adam:
         flat.addcdiv_(mean, divisors, value=-1)
 
 
-@cache
-def _find_blas() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")
-
-
-# For scipy's optimizers: NumPy's and scipy's BLAS get one thread, as short vectors need no more. With more, they would
-# fight with PyTorch's for the cores, which takes several times as long.
-_one_blas_thread = SharedContext(lambda: _find_blas().limit(limits=1))
-
-
 def _one_cycle(progress: np.ndarray) -> np.ndarray:
     """Rise along a cosine from 1/25 to 1 over the first 30 %, then fall to 1e-4 / 25 (Smith & Topin, 2018)."""
     rising = 1 / 25 + (1 - 1 / 25) * (1 - np.cos(np.pi * progress / 0.3)) / 2
@@ -101,56 +86,3 @@ SCHEDULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "one_cycle": _one_cycle,
 }
 SOLVERS: dict[str, type[SGD] | type[Adam]] = {"sgd": SGD, "adam": Adam}
-
-
-def minimize_lbfgs(
-    calc_loss_and_grads: Callable[[Tensor], tuple[float, Tensor]],
-    flat: Tensor,
-    *,
-    max_iter: int,
-    max_fun: int,
-    tol: float,
-    on_iteration: Callable[[Tensor, float], None],
-) -> str | None:
-    """Minimize with scipy's L-BFGS-B. Return why it stopped short: "max_fun", "line search", or None if it did not.
-
-    Parameters
-    ----------
-    calc_loss_and_grads : callable
-        Gives the loss and its gradient, ``(n_coeffs,)``, for coefficients of that shape.
-    flat : Tensor of shape (n_coeffs,)
-        Where to start; changed in place, to the last accepted step.
-    max_iter, max_fun : int
-        The most iterations, and the most evaluations of the loss.
-    tol : float
-        Stop when no entry of the gradient is larger.
-    on_iteration : callable
-        Takes the coefficients and the loss after each iteration; may raise StopIteration to end.
-    """
-    last = [np.inf]
-
-    def objective(vector: np.ndarray) -> tuple[float, np.ndarray]:
-        last[0], grads = calc_loss_and_grads(torch.from_numpy(vector).to(flat))
-        return last[0], grads.double().cpu().numpy()
-
-    def callback(vector: np.ndarray) -> None:
-        flat.copy_(torch.from_numpy(vector))
-        on_iteration(flat, last[0])
-
-    # The options of scikit-learn's LogisticRegression: the gradient decides, not a small gain in the loss.
-    options = {"maxiter": max_iter, "maxfun": max_fun, "gtol": tol, "maxls": 50, "ftol": 64 * np.finfo(float).eps}
-    start = flat.double().cpu().numpy().copy()
-    try:
-        with _one_blas_thread:
-            result = scipy.optimize.minimize(
-                objective, start, method="L-BFGS-B", jac=True, callback=callback, options=options
-            )
-    except StopIteration:  # scipy before 1.11 lets it through
-        return None
-    if result.status in (0, 99):  # 99 is a StopIteration of the callback
-        return None
-    if result.status == 1:
-        return "max_fun"
-    # Where the gradient is about the root of the loss's rounding, no step changes the loss by more than that.
-    rounding = torch.finfo(flat.dtype).eps * max(1.0, abs(result.fun))
-    return None if np.abs(result.jac).max() <= max(tol, rounding**0.5) else "line search"

@@ -1,0 +1,190 @@
+"""Runs that train together, as a stack along the leading models axis of `network`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..losses import get_loss
+from ..network import Batch, Coeffs, calc_loss, execute_epoch, get_grads
+from .batches import fill_up, find_sources, split_batch, stack_rows, stack_whole
+from .buffers import add_squares, meet, stack_buffers
+from .run import TrainingRun
+from .solvers import SGD, SOLVERS, Adam
+from .threads import use_threads
+
+N_GATHERED_BYTES = 2**20  # what minibatches are gathered at a time: it stays in the cache
+
+
+class Stack:
+    """Runs that train in lockstep: their coefficients and solver states stacked along a leading models axis."""
+
+    def __init__(self, runs: Sequence[TrainingRun]) -> None:
+        self.runs = runs
+        settings = [run.settings for run in runs]
+        self.sources = find_sources(runs)
+        self.share = len(runs) // len(self.sources)  # models that each serves
+        self.loss = get_loss(settings[0].loss)
+        self.plain_coeffs = replace(runs[0].coeffs, flat=stack_buffers([run.coeffs.flat for run in runs]))
+        self.coeffs = meet(self.plain_coeffs, runs[0].data)
+        self.penalties = self._column([run.settings.alpha / run.data.weight_mean for run in runs])
+        self.is_penalized = any(run.settings.alpha for run in runs)
+        self.flats = self.coeffs.flat.unbind()
+        self.grads = get_grads(self.coeffs.flat)
+        n_weights = self.plain_coeffs.n_weights
+        self.weights, self.weight_grads = self.coeffs.flat[:, :n_weights], self.grads[:, :n_weights]
+        self.squares = torch.zeros_like(self.coeffs.flat[:, 0])  # of the weights, summed over an epoch's steps
+        self.keep_rates = 1 - self._column([each.dropout for each in settings]).unsqueeze(-1)
+        self.rates: list[float] = []
+        self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
+        n_samples = self._column([len(run.data.deps) for run in runs])
+        self.loss_penalties = (self.penalties / n_samples / 2).squeeze(-1)
+        self.n_batch: int | None = 1
+        self.decays = self.penalties
+        solver_class = SOLVERS[settings[0].solver]
+        state = {
+            name: stack_buffers(
+                [
+                    run.solver_state[name] if name in run.solver_state else torch.zeros_like(run.coeffs.flat)
+                    for run in runs
+                ]
+            )
+            for name in solver_class.buffers
+        }
+        self.solver: SGD | Adam
+        if solver_class is SGD:
+            self.solver = SGD(state, self._column([each.momentum for each in settings]), settings[0].nesterovs_momentum)
+        else:
+            columns = [[each.beta_1, each.beta_2, each.epsilon] for each in settings]
+            self.solver = Adam(state, *map(self._column, zip(*columns, strict=True)))
+
+    def _column(self, values: Sequence[float]) -> Tensor:
+        """Return each model's value, (models, 1), to work with flat buffers."""
+        return self.coeffs.flat.new_tensor(values).unsqueeze(-1)
+
+    def train_until_one_stops(self) -> list[TrainingRun]:
+        """Go over epochs until a run stops. All runs are up to date then; those to go on with are returned."""
+        going = self.runs
+        try:
+            while len(going) == len(self.runs):
+                going = self._execute_epoch()
+        except KeyboardInterrupt:
+            going = []
+            for run in self.runs:
+                run.interrupted = True
+        self._store()
+        return list(going)
+
+    def _execute_epoch(self) -> list[TrainingRun]:
+        histories = [run.history for run in self.runs]
+        self.n_steps = 0
+        self.squares.zero_()
+        rates = [run.history.rate or 0.0 for run in self.runs]
+        if rates != self.rates:
+            self.rates, self.step_rates = rates, []
+        try:
+            losses = execute_epoch(self.coeffs, self._draw_batches(), self._update, self.loss)
+        finally:
+            for history in histories:
+                history.n_updates += self.n_steps
+        for run in self.runs:
+            run.history.n_samples_seen += len(run.data.deps)
+        penalized = torch.addcmul(losses, self.squares, self.loss_penalties)
+        both = torch.stack([penalized, losses]).tolist()  # one copy from a device
+        results = zip(both[0], self._calc_validation_losses(), self.flats, both[1], strict=True)
+        ended = [run.end_epoch(*result) for run, result in zip(self.runs, results, strict=True)]
+        return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
+
+    def _draw_batches(self) -> Iterator[Batch]:
+        """Yield the minibatches of an epoch, gathered several at a time: that costs little more than one."""
+        datas = [run.data for run in self.sources]
+        orders = [run.draw_order() for run in self.sources]
+        numbers = [len(data.deps) for data in datas]
+        n_samples, size = max(numbers), max(run.settings.batch_size for run in self.sources)
+        if size >= n_samples:
+            yield self._prepare(self.training_batch)
+            return
+        n_rows = size
+        if isinstance(datas[0].indeps, Tensor):
+            row_bytes = len(datas) * datas[0].indeps.shape[-1] * datas[0].indeps.itemsize
+            n_rows *= max(1, N_GATHERED_BYTES // (size * row_bytes))
+        # The last batch is one of its own if it must be filled up.
+        end = n_samples if min(numbers) == n_samples else (n_samples - 1) // size * size
+        for start in range(0, end, n_rows):
+            rows = slice(start, min(start + n_rows, end))
+            gathered = stack_rows(datas, [rows if order is None else order[rows] for order in orders], share=self.share)
+            for batch in [gathered] if n_rows == size else split_batch(gathered, size):
+                yield self._prepare(batch)
+        if end < n_samples:
+            yield self._prepare(fill_up(datas, orders, end, share=self.share))
+
+    @cached_property
+    def training_batch(self) -> Batch:
+        """All training samples as one batch."""
+        return stack_whole([run.data for run in self.runs])
+
+    @cached_property
+    def validation_batch(self) -> Batch:
+        """All validation samples as one batch."""
+        return stack_whole([run.validation for run in self.runs if run.validation is not None])
+
+    def _prepare(self, batch: Batch) -> Batch:
+        """Return a batch with what dropout leaves of its step, and work out the penalty on each of its samples."""
+        if batch.counts is not None:
+            self.n_batch, self.decays = None, self.penalties / batch.counts.unsqueeze(-1)
+        elif batch.deps.shape[-2] != self.n_batch:
+            self.n_batch = batch.deps.shape[-2]
+            self.decays = self.penalties / self.n_batch
+        return batch if self.runs[0].settings.dropout == 0 else batch._replace(masks=self._draw_masks(batch))
+
+    def _draw_masks(self, batch: Batch) -> list[Tensor]:
+        """Draw dropout's factors for each hidden layer, (models, n_rows, width): 0, or 1 / (1 - rate)."""
+        n_rows = batch.deps.shape[-2]
+        n_own = [n_rows] * len(self.sources)
+        if batch.counts is not None:
+            n_own = [int(count) for count in batch.counts[:: self.share].tolist()]
+        masks = []
+        for width in self.coeffs.sizes[1:-1]:
+            draws = torch.ones(len(self.sources), n_rows, width, dtype=torch.float32, device="cpu")
+            for draw, run, n in zip(draws, self.sources, n_own, strict=True):
+                draw[:n].uniform_(generator=run.generator)
+            draws = draws.to(self.keep_rates.device).repeat_interleave(self.share, 0)
+            masks.append((draws < self.keep_rates).to(self.keep_rates.dtype).div_(self.keep_rates))
+        return masks
+
+    def _update(self, coeffs: Coeffs) -> None:
+        """Add the gradient of the L2 penalty, and let the solver change the coefficients, in place."""
+        if self.is_penalized:
+            add_squares(self.squares, self.weights)
+            self.weight_grads.addcmul_(self.weights, self.decays)
+        if not self.step_rates:
+            n_updates = [run.history.n_updates + self.n_steps for run in self.runs]
+            factors = [run.calc_rate_factors(n, 128) for run, n in zip(self.runs, n_updates, strict=True)]
+            self.step_rates = list(self.solver.calc_rates(np.stack(factors, -1) * self.rates, n_updates))[::-1]
+        self.solver.update(coeffs.flat, self.grads, self.step_rates.pop())
+        self.grads.zero_()
+        self.n_steps += 1
+
+    def _calc_validation_losses(self) -> list[float] | list[None]:
+        if self.runs[0].validation is None:
+            return [None] * len(self.runs)
+        validation = self.runs[0].validation
+        coeffs = meet(self.plain_coeffs, validation)
+        indeps, deps, weights, counts, _ = self.validation_batch
+        with use_threads(validation.count_work(len(validation.deps), self.runs[0].coeffs)):
+            losses: list[float] = calc_loss(coeffs, indeps, deps, weights, self.loss, counts).tolist()
+        return losses
+
+    def _store(self) -> None:
+        for model, run in enumerate(self.runs):
+            source = self.sources[model // self.share]
+            if run is not source:
+                run.generator.set_state(source.generator.get_state())
+            run.solver_state = {name: buffer[model] for name, buffer in self.solver.state.items()}
+            if len(self.runs) > 1:  # the memory of one is its own, see `stack_buffers`
+                run.coeffs.flat.copy_(self.coeffs.flat[model])
+                run.solver_state = {name: buffer.clone() for name, buffer in run.solver_state.items()}
+            run.end()
