@@ -11,6 +11,14 @@ from .buffers import count_sizes
 from .run import Data, RowSource, TrainingRun
 
 
+def draw_order(run: TrainingRun) -> Tensor | None:
+    """Draw the order in which an epoch takes the samples, (n_samples,), or None for the order they have."""
+    n_samples = len(run.data.deps)
+    if not run.settings.shuffle or run.settings.batch_size >= n_samples:
+        return None
+    return torch.randperm(n_samples, generator=run.generator, device="cpu").to(run.data.deps.device)
+
+
 def find_sources(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
     """Return a run for each data and seed, if they serve equal numbers of successive runs; else all runs.
 

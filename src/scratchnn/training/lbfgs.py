@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ..losses import get_loss
 from ..network import calc_loss, get_grads, store_grads, sum_losses
+from . import stopping
 from .batches import take
 from .buffers import add_squares, meet
-from .run import FINITE_LOSS, TrainingRun
+from .run import TrainingRun
 from .threads import SharedContext, use_threads
 
 
@@ -92,7 +93,7 @@ def _explain_lbfgs(run: TrainingRun, reason: str) -> str:
     if run.coeffs.flat.dtype != torch.float64:
         remedies.append("set dtype='float64'")
     if callable(settings.loss):
-        remedies.append(FINITE_LOSS)
+        remedies.append(stopping.FINITE_LOSS)
     remedies.append("take solver='adam', which needs no smooth loss")
     return f"its line search found no smaller loss. {', or '.join(remedies)}."
 
@@ -132,7 +133,7 @@ def train_lbfgs(run: TrainingRun) -> None:
                     validation.weights,
                     loss,
                 ).item()
-        if run.end_epoch(value, validation_loss, flat, training_loss):
+        if stopping.end_epoch(run, value, validation_loss, flat, training_loss):
             raise StopIteration
 
     settings = run.settings
@@ -140,7 +141,7 @@ def train_lbfgs(run: TrainingRun) -> None:
         first_loss, first_grads = calc_loss_and_grads(coeffs.flat)
         first_training_loss = training_loss
         if not (math.isfinite(first_loss) and torch.isfinite(first_grads).all()):
-            run.diverge("the loss or its gradient is not finite")
+            stopping.diverge(run, "the loss or its gradient is not finite")
             return
         reason = minimize_lbfgs(
             calc_loss_and_grads,
@@ -157,4 +158,4 @@ def train_lbfgs(run: TrainingRun) -> None:
             run.history.training_losses.append(first_training_loss)
     except KeyboardInterrupt:
         run.interrupted = True
-    run.end()
+    stopping.end_run(run)

@@ -1,19 +1,15 @@
-"""Records: how to train, on what, and what is known of it."""
+"""Records of training: its settings, its data, its history, and all of them as a run."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..network import Coeffs
-from .solvers import SCHEDULES
 from .threads import VALUE_WORK, count_work
-
-FINITE_LOSS = "make sure that loss, your function, and its slopes are finite for all finite logits"
 
 
 class DivergenceError(ValueError):
@@ -128,154 +124,6 @@ class TrainingRun:
             n_rows = min(n_rows, self.settings.batch_size)
         return 3 * self.data.count_work(n_rows, self.coeffs) + VALUE_WORK * self.coeffs.flat.numel()
 
-    def draw_order(self) -> Tensor | None:
-        """Draw the order in which an epoch takes the samples, (n_samples,), or None for the order they have."""
-        n_samples = len(self.data.deps)
-        if not self.settings.shuffle or self.settings.batch_size >= n_samples:
-            return None
-        return torch.randperm(n_samples, generator=self.generator, device="cpu").to(self.data.deps.device)
-
-    def calc_rate_factors(self, n_updates: int, n_steps: int) -> np.ndarray:
-        """Return what the schedule makes of the learning rate at each step after ``n_updates``, (n_steps,)."""
-        calc_factors = SCHEDULES.get(self.settings.learning_rate)
-        if calc_factors is None:  # 'invscaling' and 'adaptive' change the rate after an epoch
-            return np.ones(n_steps)
-        n_total = self.settings.max_iter * math.ceil(len(self.data.deps) / self.settings.batch_size)
-        done = n_updates - self.n_updates_before + np.arange(n_steps)
-        return calc_factors(np.minimum(done / n_total, 1))
-
-    def end_epoch(
-        self, loss: float, validation_loss: float | None, flat: Tensor, training_loss: float | None = None
-    ) -> bool:
-        """Take note of an epoch that arrived at ``flat``, in place, and return whether it was the last.
-
-        ``training_loss`` is the loss without the penalty, None if there is none in ``loss``.
-        """
-        self.n_epochs += 1
-        self.history.losses.append(loss)
-        self.history.training_losses.append(loss if training_loss is None else training_loss)
-        try:
-            return self._end_epoch(loss, validation_loss, flat)
-        except Exception as error:
-            self.error = error
-            return True
-
-    def _end_epoch(self, loss: float, validation_loss: float | None, flat: Tensor) -> bool:
-        if self.settings.verbose:
-            print(f"Iteration {self.n_epochs}, loss = {loss:.8f}")
-        if not math.isfinite(loss):
-            self.diverge(f"the loss is {loss}")
-            return True
-        improved = self._note_loss(loss)
-        if validation_loss is not None:
-            validation_improved = self._note_validation(validation_loss, flat)
-            improved = validation_improved if self.settings.early_stopping else improved
-        self.history.n_no_change = 0 if improved else self.history.n_no_change + 1
-        if self.settings.learning_rate == "invscaling":
-            self.history.rate = self.settings.learning_rate_init / (
-                (self.history.n_samples_seen + 1) ** self.settings.power_t
-            )
-        if self.on_epoch is not None and self.on_epoch(self.n_epochs, lambda: self._copy_coeffs(flat)):
-            return True
-        return self._is_out_of_patience() or self._is_out_of_epochs()
-
-    def _copy_coeffs(self, flat: Tensor) -> Coeffs:
+    def copy_coeffs(self, flat: Tensor) -> Coeffs:
+        """Return the coefficients that ``flat``, (n_coeffs,), holds, as a copy."""
         return replace(self.coeffs, flat=flat.clone())
-
-    def end(self) -> None:
-        """Check the result, in place: the update after the last loss may have been the one too many."""
-        if torch.isfinite(self.coeffs.flat).all():
-            return
-        if self.best_flat is not None:
-            self.coeffs.flat.copy_(self.best_flat)
-        if self.error is None and self.warning is None:
-            self.diverge("coefficients are not finite")
-
-    def _note_loss(self, loss: float) -> bool:
-        improved = loss <= self.history.best_loss - self.settings.tol
-        self.history.best_loss = min(self.history.best_loss, loss)
-        return improved
-
-    def _note_validation(self, loss: float, flat: Tensor) -> bool:
-        if self.calc_score is None or not math.isfinite(loss):  # scorers refuse predictions that are no numbers
-            score = -loss
-        else:
-            score = self.calc_score(self._copy_coeffs(flat))
-        self.history.validation_losses.append(loss)
-        self.history.validation_scores.append(score)
-        self._print(f"Validation score: {score:f}")
-        improved = score >= self.history.best_score + self.settings.tol  # a NaN is no improvement
-        if score > self.history.best_score:
-            self.history.best_score = score
-            if self.settings.early_stopping:
-                self.best_flat = flat.clone()
-        return improved
-
-    def _is_out_of_patience(self) -> bool:
-        settings, history = self.settings, self.history
-        if history.n_no_change <= settings.n_iter_no_change:
-            return False
-        watched = "Validation score" if settings.early_stopping else "Training loss"
-        reason = f"{watched} did not improve more than tol={settings.tol:f} for {settings.n_iter_no_change} epochs."
-        if settings.learning_rate != "adaptive":
-            self._print(f"{reason} Stopping.")
-            return True
-        assert history.rate is not None
-        if history.rate <= 1e-6:
-            self._print(f"{reason} Learning rate too small. Stopping.")
-            return True
-        history.rate /= 5
-        history.n_no_change = 0
-        self._print(f"{reason} Setting learning rate to {history.rate:f}")
-        return False
-
-    def _is_out_of_epochs(self) -> bool:
-        if self.n_epochs < self.settings.max_iter:
-            return False
-        has_rule = self.settings.tol > 0 or math.isfinite(self.settings.n_iter_no_change)
-        if has_rule and not self.settings.ends_by_itself:
-            self.warning = (
-                f"Maximum iterations (max_iter={self.settings.max_iter}) reached and the training has not converged "
-                f"yet. {self._advise_on_end()}"
-            )
-        return True
-
-    def _advise_on_end(self) -> str:
-        settings = self.settings
-        more, patience = f"Set max_iter to more than {settings.max_iter}", settings.n_iter_no_change
-        if settings.learning_rate in SCHEDULES:
-            return f"{more}, or leave it None: the schedule was over before n_iter_no_change={patience:g} epochs."
-        if settings.solver != "lbfgs":
-            return (
-                f"{more}, or raise tol={settings.tol:g} or learning_rate_init={settings.learning_rate_init:g}, or set "
-                "learning_rate='cosine', which ends by itself."
-            )
-        return f"{more}, or raise tol={settings.tol:g}{'' if settings.standardize else ', or set standardize=True'}."
-
-    def diverge(self, sign: str) -> None:
-        """Take note, in place, that the training cannot go on, of which ``sign`` tells."""
-        when = f"at epoch {self.n_epochs}" if self.n_epochs else "at the start"
-        message = f"Training diverged: {sign} {when}. "
-        remedy = self._advise_on_divergence()
-        if self.best_flat is None:
-            self.error = DivergenceError(message + remedy)
-        else:
-            self.warning = f"{message}The coefficients of the best epoch before are kept. {remedy}"
-
-    def _advise_on_divergence(self) -> str:
-        settings = self.settings
-        remedies = []
-        if settings.solver != "lbfgs":
-            remedies.append(f"lower learning_rate_init={settings.learning_rate_init}")
-        if settings.solver == "sgd" and settings.momentum > 0.9:
-            remedies.append(f"lower momentum={settings.momentum}")
-        if not settings.standardize:
-            remedies.append("scale the columns of X (standardize=True does so)")
-        if callable(settings.loss):
-            remedies.append(FINITE_LOSS)
-        remedy = ", or ".join(remedies or [f"lower alpha={settings.alpha:g}, or take solver='adam'"])
-        return f"{remedy[0].upper()}{remedy[1:]}."
-
-    def _print(self, line: str) -> None:
-        if self.settings.verbose:
-            print(line)

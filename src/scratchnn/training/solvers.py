@@ -4,12 +4,15 @@ Buffers are flat, ``(models, n_coeffs)``, and each model's own settings are colu
 those of scikit-learn's MLPClassifier, so that its settings keep their meaning.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from .run import TrainingRun
 
 
 class Solver(Protocol):
@@ -85,4 +88,16 @@ SCHEDULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "cosine": lambda progress: (1 + np.cos(np.pi * progress)) / 2,
     "one_cycle": _one_cycle,
 }
+
+
+def calc_rate_factors(run: TrainingRun, n_updates: int, n_steps: int) -> np.ndarray:
+    """Return what the schedule makes of the learning rate at each step after ``n_updates``, (n_steps,)."""
+    calc_factors = SCHEDULES.get(run.settings.learning_rate)
+    if calc_factors is None:  # 'invscaling' and 'adaptive' change the rate after an epoch
+        return np.ones(n_steps)
+    n_total = run.settings.max_iter * math.ceil(len(run.data.deps) / run.settings.batch_size)
+    done = n_updates - run.n_updates_before + np.arange(n_steps)
+    return calc_factors(np.minimum(done / n_total, 1))
+
+
 SOLVERS: dict[str, type[SGD] | type[Adam]] = {"sgd": SGD, "adam": Adam}

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ..losses import get_loss
 from ..network import Batch, Coeffs, calc_loss, execute_epoch, get_grads
-from .batches import fill_up, find_sources, split_batch, stack_rows, stack_whole
+from . import stopping
+from .batches import draw_order, fill_up, find_sources, split_batch, stack_rows, stack_whole
 from .buffers import add_squares, meet, stack_buffers
 from .run import TrainingRun
-from .solvers import SGD, SOLVERS, Adam
+from .solvers import SGD, SOLVERS, Adam, calc_rate_factors
 from .threads import use_threads
 
 N_GATHERED_BYTES = 2**20  # what minibatches are gathered at a time: it stays in the cache
@@ -95,13 +96,13 @@ class Stack:
         penalized = torch.addcmul(losses, self.squares, self.loss_penalties)
         both = torch.stack([penalized, losses]).tolist()  # one copy from a device
         results = zip(both[0], self._calc_validation_losses(), self.flats, both[1], strict=True)
-        ended = [run.end_epoch(*result) for run, result in zip(self.runs, results, strict=True)]
+        ended = [stopping.end_epoch(run, *result) for run, result in zip(self.runs, results, strict=True)]
         return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
 
     def _draw_batches(self) -> Iterator[Batch]:
         """Yield the minibatches of an epoch, gathered several at a time: that costs little more than one."""
         datas = [run.data for run in self.sources]
-        orders = [run.draw_order() for run in self.sources]
+        orders = [draw_order(run) for run in self.sources]
         numbers = [len(data.deps) for data in datas]
         n_samples, size = max(numbers), max(run.settings.batch_size for run in self.sources)
         if size >= n_samples:
@@ -162,7 +163,7 @@ class Stack:
             self.weight_grads.addcmul_(self.weights, self.decays)
         if not self.step_rates:
             n_updates = [run.history.n_updates + self.n_steps for run in self.runs]
-            factors = [run.calc_rate_factors(n, 128) for run, n in zip(self.runs, n_updates, strict=True)]
+            factors = [calc_rate_factors(run, n, 128) for run, n in zip(self.runs, n_updates, strict=True)]
             self.step_rates = list(self.solver.calc_rates(np.stack(factors, -1) * self.rates, n_updates))[::-1]
         self.solver.update(coeffs.flat, self.grads, self.step_rates.pop())
         self.grads.zero_()
@@ -187,4 +188,4 @@ class Stack:
             if len(self.runs) > 1:  # the memory of one is its own, see `stack_buffers`
                 run.coeffs.flat.copy_(self.coeffs.flat[model])
                 run.solver_state = {name: buffer.clone() for name, buffer in run.solver_state.items()}
-            run.end()
+            stopping.end_run(run)
