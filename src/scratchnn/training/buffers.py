@@ -1,5 +1,7 @@
 """The flat buffers of coefficients: how they are stacked, and the sum of their squares."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,11 @@ from .run import Data
 def stack_buffers(buffers: list[Tensor]) -> Tensor:
     """Return the buffers stacked; one alone, which may be large, is not copied."""
     return buffers[0].unsqueeze(0) if len(buffers) == 1 else torch.stack(buffers)
+
+
+def make_column(values: Sequence[float], like: Tensor) -> Tensor:
+    """Return a value for each model, (models, 1), to work with flat buffers of the dtype and device of ``like``."""
+    return like.new_tensor(values).unsqueeze(-1)
 
 
 def meet(coeffs: Coeffs, data: Data) -> Coeffs:

@@ -6,12 +6,13 @@ those of scikit-learn's MLPClassifier, so that its settings keep their meaning.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .buffers import make_column, stack_buffers
 from .run import TrainingRun
 
 
@@ -33,10 +34,10 @@ class Solver(Protocol):
 class SGD:
     """Stochastic gradient descent with (Nesterov's) momentum."""
 
-    buffers: ClassVar = ("velocity",)
-
-    def __init__(self, state: dict[str, Tensor], momentum: Tensor, nesterov: bool) -> None:
-        self.state, self.momentum, self.nesterov = state, momentum, nesterov
+    def __init__(self, runs: Sequence[TrainingRun]) -> None:
+        self.state = _stack_states(runs, ["velocity"])
+        self.momentum = make_column([run.settings.momentum for run in runs], runs[0].coeffs.flat)
+        self.nesterov = runs[0].settings.nesterovs_momentum
 
     def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
         """Return the rates as they are."""
@@ -55,12 +56,14 @@ class SGD:
 class Adam:
     """Adam (Kingma & Ba, 2014): steps divided by the root of a running mean of the squared gradients."""
 
-    buffers: ClassVar = ("mean", "square")
-
-    def __init__(self, state: dict[str, Tensor], beta_1: Tensor, beta_2: Tensor, epsilon: Tensor) -> None:
-        self.state, self.epsilon = state, epsilon
+    def __init__(self, runs: Sequence[TrainingRun]) -> None:
+        self.state = _stack_states(runs, ["mean", "square"])
+        flat = runs[0].coeffs.flat
+        self.epsilon = make_column([run.settings.epsilon for run in runs], flat)
+        beta_1 = make_column([run.settings.beta_1 for run in runs], flat)
+        beta_2 = make_column([run.settings.beta_2 for run in runs], flat)
         self.betas = np.array([beta_1.flatten().tolist(), beta_2.flatten().tolist()])
-        self.share_1, self.share_2 = 1 - beta_1, 1 - beta_2  # of a new gradient in the running means
+        self.gain_1, self.gain_2 = 1 - beta_1, 1 - beta_2  # the weights of a new gradient in the running means
 
     def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
         """Return the rates with the bias correction of each step, worked out in double precision."""
@@ -70,8 +73,8 @@ class Adam:
 
     def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
         """Change ``flat`` in place: ``rate * mean / (sqrt(square) + epsilon)`` is taken from it."""
-        mean = self.state["mean"].lerp_(grads, self.share_1)
-        square = self.state["square"].lerp_(grads.square_(), self.share_2)
+        mean = self.state["mean"].lerp_(grads, self.gain_1)
+        square = self.state["square"].lerp_(grads.square_(), self.gain_2)
         divisors = torch.sqrt(square, out=grads).add_(self.epsilon).div_(rates)
         flat.addcdiv_(mean, divisors, value=-1)
 
@@ -83,7 +86,7 @@ def _one_cycle(progress: np.ndarray) -> np.ndarray:
     return np.where(progress < 0.3, rising, falling)
 
 
-# What multiplies the learning rate, by the share of the steps of a fit that are done.
+# Factors of the learning rate for progress from 0, the first step of a fit, to 1, its end.
 SCHEDULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "cosine": lambda progress: (1 + np.cos(np.pi * progress)) / 2,
     "one_cycle": _one_cycle,
@@ -100,4 +103,19 @@ def calc_rate_factors(run: TrainingRun, n_updates: int, n_steps: int) -> np.ndar
     return calc_factors(np.minimum(done / n_total, 1))
 
 
-SOLVERS: dict[str, type[SGD] | type[Adam]] = {"sgd": SGD, "adam": Adam}
+SOLVERS: dict[str, Callable[[Sequence[TrainingRun]], Solver]] = {"sgd": SGD, "adam": Adam}
+
+
+def make_solver(runs: Sequence[TrainingRun]) -> Solver:
+    """Return the solver of the runs, which are of one kind. It continues from their states."""
+    return SOLVERS[runs[0].settings.solver](runs)
+
+
+def _stack_states(runs: Sequence[TrainingRun], names: list[str]) -> dict[str, Tensor]:
+    """Return the runs' buffers of these names, (models, n_coeffs): zeros, where a run has none yet."""
+    return {
+        name: stack_buffers(
+            [run.solver_state[name] if name in run.solver_state else torch.zeros_like(run.coeffs.flat) for run in runs]
+        )
+        for name in names
+    }

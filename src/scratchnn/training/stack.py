@@ -12,9 +12,9 @@ from ..losses import get_loss
 from ..network import Batch, Coeffs, calc_loss, execute_epoch, get_grads
 from . import stopping
 from .batches import draw_order, fill_up, find_sources, split_batch, stack_rows, stack_whole
-from .buffers import add_squares, meet, stack_buffers
+from .buffers import add_squares, make_column, meet, stack_buffers
 from .run import TrainingRun
-from .solvers import SGD, SOLVERS, Adam, calc_rate_factors
+from .solvers import calc_rate_factors, make_solver
 from .threads import use_threads
 
 N_GATHERED_BYTES = 2**20  # what minibatches are gathered at a time: it stays in the cache
@@ -25,46 +25,26 @@ class Stack:
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
         self.runs = runs
-        settings = [run.settings for run in runs]
         self.sources = find_sources(runs)
         self.share = len(runs) // len(self.sources)  # models that each serves
-        self.loss = get_loss(settings[0].loss)
+        self.loss = get_loss(runs[0].settings.loss)
         self.plain_coeffs = replace(runs[0].coeffs, flat=stack_buffers([run.coeffs.flat for run in runs]))
         self.coeffs = meet(self.plain_coeffs, runs[0].data)
-        self.penalties = self._column([run.settings.alpha / run.data.weight_mean for run in runs])
+        self.penalties = make_column([run.settings.alpha / run.data.weight_mean for run in runs], runs[0].coeffs.flat)
         self.is_penalized = any(run.settings.alpha for run in runs)
         self.flats = self.coeffs.flat.unbind()
         self.grads = get_grads(self.coeffs.flat)
         n_weights = self.plain_coeffs.n_weights
         self.weights, self.weight_grads = self.coeffs.flat[:, :n_weights], self.grads[:, :n_weights]
         self.squares = torch.zeros_like(self.coeffs.flat[:, 0])  # of the weights, summed over an epoch's steps
-        self.keep_rates = 1 - self._column([each.dropout for each in settings]).unsqueeze(-1)
+        self.keep_rates = 1 - make_column([run.settings.dropout for run in runs], runs[0].coeffs.flat).unsqueeze(-1)
         self.rates: list[float] = []
         self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
-        n_samples = self._column([len(run.data.deps) for run in runs])
+        n_samples = make_column([len(run.data.deps) for run in runs], runs[0].coeffs.flat)
         self.loss_penalties = (self.penalties / n_samples / 2).squeeze(-1)
         self.n_batch: int | None = 1
         self.decays = self.penalties
-        solver_class = SOLVERS[settings[0].solver]
-        state = {
-            name: stack_buffers(
-                [
-                    run.solver_state[name] if name in run.solver_state else torch.zeros_like(run.coeffs.flat)
-                    for run in runs
-                ]
-            )
-            for name in solver_class.buffers
-        }
-        self.solver: SGD | Adam
-        if solver_class is SGD:
-            self.solver = SGD(state, self._column([each.momentum for each in settings]), settings[0].nesterovs_momentum)
-        else:
-            columns = [[each.beta_1, each.beta_2, each.epsilon] for each in settings]
-            self.solver = Adam(state, *map(self._column, zip(*columns, strict=True)))
-
-    def _column(self, values: Sequence[float]) -> Tensor:
-        """Return each model's value, (models, 1), to work with flat buffers."""
-        return self.coeffs.flat.new_tensor(values).unsqueeze(-1)
+        self.solver = make_solver(runs)
 
     def train_until_one_stops(self) -> list[TrainingRun]:
         """Go over epochs until a run stops. All runs are up to date then; those to go on with are returned."""
