@@ -11,13 +11,11 @@ from torch import Tensor
 from ..losses import get_loss
 from ..network import Batch, Coeffs, calc_loss, execute_epoch, get_grads
 from . import stopping
-from .batches import draw_order, fill_up, find_sources, split_batch, stack_rows, stack_whole
+from .batches import BatchSource, stack_whole
 from .buffers import add_squares, make_column, meet, stack_buffers
 from .run import TrainingRun
 from .solvers import calc_rate_factors, make_solver
 from .threads import use_threads
-
-N_GATHERED_BYTES = 2**20  # what minibatches are gathered at a time: it stays in the cache
 
 
 class Stack:
@@ -25,8 +23,7 @@ class Stack:
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
         self.runs = runs
-        self.sources = find_sources(runs)
-        self.share = len(runs) // len(self.sources)  # models that each serves
+        self.batches = BatchSource(runs)
         self.loss = get_loss(runs[0].settings.loss)
         self.plain_coeffs = replace(runs[0].coeffs, flat=stack_buffers([run.coeffs.flat for run in runs]))
         self.coeffs = meet(self.plain_coeffs, runs[0].data)
@@ -37,7 +34,6 @@ class Stack:
         n_weights = self.plain_coeffs.n_weights
         self.weights, self.weight_grads = self.coeffs.flat[:, :n_weights], self.grads[:, :n_weights]
         self.squares = torch.zeros_like(self.coeffs.flat[:, 0])  # of the weights, summed over an epoch's steps
-        self.keep_rates = 1 - make_column([run.settings.dropout for run in runs], runs[0].coeffs.flat).unsqueeze(-1)
         self.rates: list[float] = []
         self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
         n_samples = make_column([len(run.data.deps) for run in runs], runs[0].coeffs.flat)
@@ -67,7 +63,7 @@ class Stack:
         if rates != self.rates:
             self.rates, self.step_rates = rates, []
         try:
-            losses = execute_epoch(self.coeffs, self._draw_batches(), self._update, self.loss)
+            losses = execute_epoch(self.coeffs, self._prepare_batches(), self._update, self.loss)
         finally:
             for history in histories:
                 history.n_updates += self.n_steps
@@ -79,62 +75,20 @@ class Stack:
         ended = [stopping.end_epoch(run, *result) for run, result in zip(self.runs, results, strict=True)]
         return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
 
-    def _draw_batches(self) -> Iterator[Batch]:
-        """Yield the minibatches of an epoch, gathered several at a time: that costs little more than one."""
-        datas = [run.data for run in self.sources]
-        orders = [draw_order(run) for run in self.sources]
-        numbers = [len(data.deps) for data in datas]
-        n_samples, size = max(numbers), max(run.settings.batch_size for run in self.sources)
-        if size >= n_samples:
-            yield self._prepare(self.training_batch)
-            return
-        n_rows = size
-        if isinstance(datas[0].indeps, Tensor):
-            row_bytes = len(datas) * datas[0].indeps.shape[-1] * datas[0].indeps.itemsize
-            n_rows *= max(1, N_GATHERED_BYTES // (size * row_bytes))
-        # The last batch is one of its own if it must be filled up.
-        end = n_samples if min(numbers) == n_samples else (n_samples - 1) // size * size
-        for start in range(0, end, n_rows):
-            rows = slice(start, min(start + n_rows, end))
-            gathered = stack_rows(datas, [rows if order is None else order[rows] for order in orders], share=self.share)
-            for batch in [gathered] if n_rows == size else split_batch(gathered, size):
-                yield self._prepare(batch)
-        if end < n_samples:
-            yield self._prepare(fill_up(datas, orders, end, share=self.share))
-
-    @cached_property
-    def training_batch(self) -> Batch:
-        """All training samples as one batch."""
-        return stack_whole([run.data for run in self.runs])
+    def _prepare_batches(self) -> Iterator[Batch]:
+        """Yield the minibatches of an epoch, and work out before each step the penalty on each of its samples."""
+        for batch in self.batches.draw_batches():
+            if batch.counts is not None:
+                self.n_batch, self.decays = None, self.penalties / batch.counts.unsqueeze(-1)
+            elif batch.deps.shape[-2] != self.n_batch:
+                self.n_batch = batch.deps.shape[-2]
+                self.decays = self.penalties / self.n_batch
+            yield batch
 
     @cached_property
     def validation_batch(self) -> Batch:
         """All validation samples as one batch."""
         return stack_whole([run.validation for run in self.runs if run.validation is not None])
-
-    def _prepare(self, batch: Batch) -> Batch:
-        """Return a batch with what dropout leaves of its step, and work out the penalty on each of its samples."""
-        if batch.counts is not None:
-            self.n_batch, self.decays = None, self.penalties / batch.counts.unsqueeze(-1)
-        elif batch.deps.shape[-2] != self.n_batch:
-            self.n_batch = batch.deps.shape[-2]
-            self.decays = self.penalties / self.n_batch
-        return batch if self.runs[0].settings.dropout == 0 else batch._replace(masks=self._draw_masks(batch))
-
-    def _draw_masks(self, batch: Batch) -> list[Tensor]:
-        """Draw dropout's factors for each hidden layer, (models, n_rows, width): 0, or 1 / (1 - rate)."""
-        n_rows = batch.deps.shape[-2]
-        n_own = [n_rows] * len(self.sources)
-        if batch.counts is not None:
-            n_own = [int(count) for count in batch.counts[:: self.share].tolist()]
-        masks = []
-        for width in self.coeffs.sizes[1:-1]:
-            draws = torch.ones(len(self.sources), n_rows, width, dtype=torch.float32, device="cpu")
-            for draw, run, n in zip(draws, self.sources, n_own, strict=True):
-                draw[:n].uniform_(generator=run.generator)
-            draws = draws.to(self.keep_rates.device).repeat_interleave(self.share, 0)
-            masks.append((draws < self.keep_rates).to(self.keep_rates.dtype).div_(self.keep_rates))
-        return masks
 
     def _update(self, coeffs: Coeffs) -> None:
         """Add the gradient of the L2 penalty, and let the solver change the coefficients, in place."""
@@ -160,10 +114,8 @@ class Stack:
         return losses
 
     def _store(self) -> None:
+        self.batches.copy_generator_states()
         for model, run in enumerate(self.runs):
-            source = self.sources[model // self.share]
-            if run is not source:
-                run.generator.set_state(source.generator.get_state())
             run.solver_state = {name: buffer[model] for name, buffer in self.solver.state.items()}
             if len(self.runs) > 1:  # the memory of one is its own, see `stack_buffers`
                 run.coeffs.flat.copy_(self.coeffs.flat[model])
