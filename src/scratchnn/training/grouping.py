@@ -10,31 +10,53 @@ from torch import Tensor
 from .run import TrainingRun
 
 N_STACK_BYTES = {"cpu": 2**22, "cuda": 2**30}  # of a stack's values of one batch
+# Runs of a stack may differ in samples by this ratio, and this many rows more. Folds differ by less, and rows of weight
+# 0, which fill up the shorter tables, cost time.
+FILL_TOLERANCE = (1.02, 2)
 
 T = TypeVar("T")
 
 
 def make_stacks(runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
     """Deal the runs out to stacks that `train` takes, each of as many models as pay."""
+    return [stack for group in _group_by_shape(runs) for stack in _pack_stacks(_group_by_batches(group))]
+
+
+def _group_by_shape(runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
+    """Return the runs in groups of one kind, and of about one number of samples."""
     kinds: dict[object, list[list[TrainingRun]]] = {}
     for run in sorted(runs, key=lambda run: len(run.data.deps)):
         groups = kinds.setdefault(_get_kind(run), [])
-        if not groups or len(run.data.deps) > 1.02 * len(groups[-1][0].data.deps) + 2:
+        if not groups or not _can_fill_up(groups[-1][0], len(run.data.deps)):
             groups.append([])
         groups[-1].append(run)
-    stacks = []
-    for group in chain(*kinds.values()):
-        sources: dict[object, list[TrainingRun]] = {}
-        for run in group:
-            sources.setdefault((id(run.data), run.generator.get_state().numpy().tobytes()), []).append(run)
-        by_size: dict[int, list[list[TrainingRun]]] = {}
-        for alike in sources.values():
-            for part in _deal(alike, count_models(alike[0])):
-                by_size.setdefault(len(part), []).append(part)
-        for size, parts in by_size.items():
-            for dealt in _deal(parts, max(1, count_models(parts[0][0]) // size)):
-                stacks.append(list(chain(*dealt)))
-    return stacks
+    return list(chain(*kinds.values()))
+
+
+def _can_fill_up(run: TrainingRun, n_samples: int) -> bool:
+    """Return whether a run, with rows of weight 0 added to its samples, trains well with one of ``n_samples``."""
+    ratio, n_rows = FILL_TOLERANCE
+    return n_samples <= ratio * len(run.data.deps) + n_rows
+
+
+def _group_by_batches(group: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
+    """Return the runs in lists that draw the same batches, none of them longer than pays."""
+    sources: dict[object, list[TrainingRun]] = {}
+    for run in group:
+        sources.setdefault((id(run.data), run.generator.get_state().numpy().tobytes()), []).append(run)
+    return [part for alike in sources.values() for part in _deal(alike, count_models(alike[0]))]
+
+
+def _pack_stacks(parts: Sequence[list[TrainingRun]]) -> list[list[TrainingRun]]:
+    """Return stacks of lists of one length, so that each source of batches serves as many models as the others."""
+    by_length: dict[int, list[list[TrainingRun]]] = {}
+    for part in parts:
+        by_length.setdefault(len(part), []).append(part)
+    return [
+        list(chain(*packed))
+        for length, alike in by_length.items()
+        for packed in _deal(alike, max(1, count_models(alike[0][0]) // length))
+    ]
 
 
 def explain_alone(run: TrainingRun) -> str | None:
