@@ -21,7 +21,7 @@ from sklearn.preprocessing import scale
 from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn._tables import Table
 from scratchnn._validation import _hash_rows
-from scratchnn.training import TrainingRun
+from scratchnn.training import stopping
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 KINDS = ["binary", "multiclass", "multilabel"]
@@ -659,15 +659,15 @@ def test_init_and_hidden_bias_are_what_they_say(iris):
 
 
 def test_interrupt_keeps_the_model_so_far(iris, monkeypatch):
-    ended = TrainingRun.end_epoch
+    ended = stopping.end_epoch
 
-    def end_epoch(self, *args):
-        result = ended(self, *args)
-        if self.n_epochs == 3:
+    def end_epoch(run, *args):
+        result = ended(run, *args)
+        if run.n_epochs == 3:
             raise KeyboardInterrupt
         return result
 
-    monkeypatch.setattr(TrainingRun, "end_epoch", end_epoch)
+    monkeypatch.setattr(stopping, "end_epoch", end_epoch)
     for solver in ["adam", "lbfgs"]:
         with pytest.warns(UserWarning, match="Training interrupted by user"):
             classifier = ScratchNNClassifier(solver=solver, random_state=0).fit(*iris)

@@ -140,11 +140,11 @@ def test_fits_on_folds_train_together_though_other_columns_are_constant_in_each(
 
 
 def test_wide_table_with_few_columns_in_use_trains_a_small_network(monkeypatch):
-    from scratchnn import training
+    from scratchnn.training import loop
 
     sizes = []
-    train = training.train
-    monkeypatch.setattr(training, "train", lambda runs: sizes.append(runs[0].coeffs.sizes) or train(runs))
+    train = loop.train
+    monkeypatch.setattr(loop, "train", lambda runs: sizes.append(runs[0].coeffs.sizes) or train(runs))
     rng = np.random.default_rng(0)
     columns = rng.choice(2**18, 50, replace=False)
     entries = rng.choice(columns, 900)

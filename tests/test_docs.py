@@ -1,6 +1,8 @@
 """What is documented is what is there."""
 
+import importlib
 import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -8,9 +10,12 @@ import pytest
 from numpydoc.docscrape import FunctionDoc, NumpyDocString
 
 import scratchnn
-from scratchnn import ScratchNNClassifier, losses, network, solvers, training
+from scratchnn import ScratchNNClassifier, losses, network, training
 
 ROOT = Path(__file__).parent.parent
+TRAINING = [
+    importlib.import_module(f"scratchnn.training.{each.name}") for each in pkgutil.iter_modules(training.__path__)
+]
 METHODS = ["fit", "partial_fit", "predict", "predict_proba", "predict_log_proba", "decision_function", "from_recipe"]
 
 
@@ -24,7 +29,7 @@ def public_members(module):
     ]
 
 
-@pytest.mark.parametrize("module", [scratchnn, network, losses, solvers, training])
+@pytest.mark.parametrize("module", [scratchnn, network, losses, training, *TRAINING])
 def test_everything_public_has_a_docstring(module):
     assert module.__doc__
     for member in public_members(module):

@@ -176,15 +176,15 @@ def test_dropout_trains_on_another_part_of_the_network_at_each_step():
 
 def test_dropout_keeps_the_mean_of_the_values(monkeypatch):
     drawn = []
-    from scratchnn import training
+    from scratchnn.training import stack
 
     def execute_epoch(coeffs, batches, *arguments, **more):
         kept = list(batches)
         drawn.extend(mask for batch in kept for mask in batch.masks)
         return original(coeffs, kept, *arguments, **more)
 
-    original = training.execute_epoch
-    monkeypatch.setattr(training, "execute_epoch", execute_epoch)
+    original = stack.execute_epoch
+    monkeypatch.setattr(stack, "execute_epoch", execute_epoch)
     network(dropout=0.2, hidden_layer_sizes=(50, 10), batch_size=100, max_iter=3).fit(X, y)
     assert [mask.shape[-2:] for mask in drawn[:4]] == [(100, 50), (100, 10)] * 2
     assert torch.cat([mask.flatten() for mask in drawn]).unique().tolist() == [0, 1.25]
@@ -208,7 +208,7 @@ def test_dropout_is_not_for_lbfgs():
 
 def follow_rates(monkeypatch, fit):
     """Return the learning rates of a fit's steps of SGD."""
-    from scratchnn.solvers import SGD
+    from scratchnn.training.solvers import SGD
 
     rates = []
     update = SGD.update

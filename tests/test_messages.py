@@ -14,7 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV
 
-from scratchnn import ScratchNNClassifier, fused_fits, solvers
+from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn.training import lbfgs
 
 X = np.random.default_rng(0).normal(size=(60, 3))
 y = (X[:, 0] > 0).astype(int)
@@ -103,9 +104,9 @@ def test_a_line_search_that_stops_at_rounding_has_converged(dtype, smallest, mon
     reasons = []
     for gradient in (0.9 * smallest, 1.1 * smallest, np.nan):
         result = OptimizeResult(status=2, jac=np.array([0.0, -gradient]), fun=0.3, message="ABNORMAL: ")
-        monkeypatch.setattr(solvers.scipy.optimize, "minimize", lambda *args, result=result, **settings: result)
+        monkeypatch.setattr(lbfgs.scipy.optimize, "minimize", lambda *args, result=result, **settings: result)
         settings = {"max_iter": 1, "max_fun": 1, "tol": 0.0, "on_iteration": print}
-        reasons.append(solvers.minimize_lbfgs(lambda flat: (0.0, flat), torch.zeros(2, dtype=dtype), **settings))
+        reasons.append(lbfgs.minimize_lbfgs(lambda flat: (0.0, flat), torch.zeros(2, dtype=dtype), **settings))
     assert reasons == [None, "line search", "line search"]
 
 
@@ -114,7 +115,7 @@ def test_a_line_search_that_stops_at_rounding_has_converged(dtype, smallest, mon
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_line_search_that_fails_says_what_helps(loss, standardize, dtype, monkeypatch):
     result = OptimizeResult(status=2, jac=np.ones(1), fun=0.3, message="ABNORMAL: ")
-    monkeypatch.setattr(solvers.scipy.optimize, "minimize", lambda *args, **settings: result)
+    monkeypatch.setattr(lbfgs.scipy.optimize, "minimize", lambda *args, **settings: result)
     function = loss if loss == "log_loss" else functools.partial(loss, reduction="none")
     model = network(hidden_layer_sizes=(), solver="lbfgs", loss=function, standardize=standardize, dtype=dtype)
     (message,) = find_warnings(model)

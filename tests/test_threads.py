@@ -10,9 +10,10 @@ import pytest
 import torch
 from sklearn.model_selection import GridSearchCV
 
-from scratchnn import ScratchNNClassifier, _threads, fused_fits
+from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn._tables import count_values
-from scratchnn._threads import LEAST_PARALLEL_WORK, SharedContext, count_work, use_threads
+from scratchnn.training import threads as _threads
+from scratchnn.training.threads import LEAST_PARALLEL_WORK, SharedContext, count_work, use_threads
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -420,13 +421,14 @@ SCRIPTS = {
         assert call_in_child(leave) == 0
     """,
     "other threads within their work": """
-        from scratchnn import fusion, solvers
+        from scratchnn import fusion
+        from scratchnn.training import lbfgs
         ready, go = threading.Event(), threading.Event()
         filters = list(warnings.filters)
         def hold():
-            with fusion._warning_filters, solvers._one_blas_thread:
+            with fusion._warning_filters, lbfgs._one_blas_thread:
                 warnings.simplefilter("error")
-                with fusion._warning_filters.lock, solvers._one_blas_thread.lock:
+                with fusion._warning_filters.lock, lbfgs._one_blas_thread.lock:
                     ready.set()
                     go.wait()
         thread = threading.Thread(target=hold, daemon=True)

@@ -9,7 +9,8 @@ import torch
 
 from scratchnn.losses import LOSSES
 from scratchnn.network import calc_loss, init_coeffs
-from scratchnn.training import Data, Settings, TrainingRun, make_stacks, train
+from scratchnn.training import Data, Settings, TrainingRun, make_stacks, stopping, train
+from scratchnn.training.batches import draw_order
 
 SETTINGS = Settings(
     loss="log_loss",
@@ -114,10 +115,10 @@ def test_early_stopping_of_one_run_leaves_the_others_alone():
 def test_patience_counts_epochs_without_enough_improvement():
     """An epoch counts as improvement if the loss falls by tol or more; one more than patience ends the run."""
     run = make_run(n_iter_no_change=3, tol=0.1)
-    ends = [run.end_epoch(loss, None, run.coeffs.flat) for loss in [1.0, 0.85, 0.80, 0.78, 0.74]]
+    ends = [stopping.end_epoch(run, loss, None, run.coeffs.flat) for loss in [1.0, 0.85, 0.80, 0.78, 0.74]]
     assert ends == [False] * 5  # 0.74 is 0.04 below the best, 0.78: the third epoch without improvement
     assert run.history.n_no_change == 3
-    assert run.end_epoch(0.73, None, run.coeffs.flat)
+    assert stopping.end_epoch(run, 0.73, None, run.coeffs.flat)
     assert run.history.best_loss == 0.73
     assert run.warning is None
 
@@ -125,7 +126,7 @@ def test_patience_counts_epochs_without_enough_improvement():
 def test_the_best_epoch_is_the_best_by_however_little():
     """Smaller gains than tol do not count for patience, but their coefficients are the ones to return to."""
     run = make_run(early_stopping=True, validation=make_data(seed=1), tol=0.1, n_iter_no_change=2, max_iter=10)
-    ends = [run.end_epoch(1.0, loss, run.coeffs.flat * 0 + loss) for loss in [0.5, 0.45, 0.44, 0.46]]
+    ends = [stopping.end_epoch(run, 1.0, loss, run.coeffs.flat * 0 + loss) for loss in [0.5, 0.45, 0.44, 0.46]]
     assert ends == [False, False, False, True]
     assert run.history.best_score == -0.44
     assert (run.best_flat == 0.44).all()
@@ -135,7 +136,7 @@ def test_adaptive_rate_is_divided_by_five_until_it_is_tiny():
     run = make_run(solver="sgd", learning_rate="adaptive", n_iter_no_change=1, tol=1.0, learning_rate_init=3e-5)
     run.settings = dataclasses.replace(run.settings, max_iter=100)
     rates = []
-    while not run.end_epoch(1.0, None, run.coeffs.flat):
+    while not stopping.end_epoch(run, 1.0, None, run.coeffs.flat):
         rates.append(run.history.rate)
     # Each pair of epochs without improvement divides, after the first epoch, which improves on nothing.
     np.testing.assert_allclose(sorted(set(rates), reverse=True), [3e-5, 6e-6, 1.2e-6, 2.4e-7])
@@ -232,10 +233,10 @@ def test_divergence_of_one_run_leaves_the_others_alone():
 
 def test_divergence_with_early_stopping_returns_to_the_best_epoch():
     run = make_run(validation=make_data(seed=1), early_stopping=True)
-    run.end_epoch(1.0, 1.0, run.coeffs.flat)
-    assert run.end_epoch(math.nan, math.nan, run.coeffs.flat * math.nan)
+    stopping.end_epoch(run, 1.0, 1.0, run.coeffs.flat)
+    assert stopping.end_epoch(run, math.nan, math.nan, run.coeffs.flat * math.nan)
     run.coeffs.flat.fill_(math.nan)
-    run.end()
+    stopping.end_run(run)
     assert run.error is None
     assert "diverged" in run.warning
     torch.testing.assert_close(run.coeffs.flat, run.best_flat)
@@ -249,21 +250,21 @@ def test_predictions_that_are_not_numbers_are_not_given_to_the_scorer():
 
     run = make_run(validation=make_data(seed=1), early_stopping=True)
     run.calc_score = calc_score
-    assert not run.end_epoch(1.0, math.nan, run.coeffs.flat)
+    assert not stopping.end_epoch(run, 1.0, math.nan, run.coeffs.flat)
     assert run.best_flat is None
 
 
 def test_interrupt_ends_all_runs_with_what_they_have(monkeypatch):
     runs = [make_run(max_iter=50), make_run(max_iter=50, seed=1)]
     starts = [run.coeffs.flat.clone() for run in runs]
-    ended = TrainingRun.end_epoch
+    ended = stopping.end_epoch
 
-    def end_epoch(self, *args):
-        if self.n_epochs == 3:
+    def end_epoch(run, *args):
+        if run.n_epochs == 3:
             raise KeyboardInterrupt
-        return ended(self, *args)
+        return ended(run, *args)
 
-    monkeypatch.setattr(TrainingRun, "end_epoch", end_epoch)
+    monkeypatch.setattr(stopping, "end_epoch", end_epoch)
     train(runs)
     assert all(run.interrupted and run.n_epochs == 3 for run in runs)
     assert all(not torch.equal(run.coeffs.flat, start) for run, start in zip(runs, starts, strict=True))
@@ -271,11 +272,11 @@ def test_interrupt_ends_all_runs_with_what_they_have(monkeypatch):
 
 def test_shuffling_draws_a_new_order_each_epoch_and_full_batches_draw_none():
     run = make_run()
-    first, second = run.draw_order(), run.draw_order()
+    first, second = draw_order(run), draw_order(run)
     assert sorted(first.tolist()) == list(range(100))
     assert not torch.equal(first, second)
-    assert make_run(batch_size=100).draw_order() is None
-    assert make_run(shuffle=False).draw_order() is None
+    assert draw_order(make_run(batch_size=100)) is None
+    assert draw_order(make_run(shuffle=False)) is None
 
 
 @pytest.mark.parametrize("n_samples", [(620, 620), (621, 630), (630, 621), (641, 641)])  # 641: a last batch of one row

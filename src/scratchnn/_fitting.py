@@ -49,8 +49,8 @@ from ._validation import (
     split_validation,
 )
 from .network import Coeffs, init_coeffs
-from .solvers import SCHEDULES
 from .training import Data, History, TrainingRun, train_run
+from .training.solvers import SCHEDULES
 
 
 @dataclass(frozen=True)

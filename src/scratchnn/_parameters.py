@@ -11,8 +11,8 @@ from sklearn.metrics import get_scorer_names
 from ._sklearn import Interval, Options, StrOptions
 from .losses import LOSSES
 from .network import ACTIVATIONS
-from .solvers import SCHEDULES
 from .training import Settings
+from .training.solvers import SCHEDULES
 
 CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],

@@ -23,9 +23,9 @@ from ._sklearn import (
     give_back,
 )
 from ._tables import Array, count_values
-from ._threads import VALUE_WORK, count_work, use_threads
 from ._validation import check_known, find_labels
 from .network import Layers
+from .training.threads import VALUE_WORK, count_work, use_threads
 
 
 def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:

@@ -25,8 +25,8 @@ from joblib.parallel import BACKENDS, EXTERNAL_BACKENDS, MAYBE_AVAILABLE_BACKEND
 
 from ._memory import count_memory as _count_memory
 from ._memory import has_space_for_thread, is_out_of_memory
-from ._threads import SharedContext, find_most_threads, use_threads
 from .training import Data, TrainingRun, explain_alone, make_stacks, train, trainer
+from .training.threads import SharedContext, find_most_threads, use_threads
 
 MAX_TASKS = 256  # that are under way at the same time
 # .task and .conductor: what this thread runs, and who says whose turn it is; .is_dispatching: whether joblib is taking

@@ -1,0 +1,24 @@
+"""From runs to trained networks: epochs, minibatches, and when to stop.
+
+A `TrainingRun` is one model to train: its data, its settings, and all its state. `train` takes runs of one shape and
+trains them together, as a stack along the leading models axis of `network`; a single fit is a stack of one.
+"""
+
+from .grouping import count_models, explain_alone, make_stacks
+from .loop import train, train_run, trainer
+from .run import Data, DivergenceError, History, RowSource, Settings, TrainingRun
+
+__all__ = [
+    "Data",
+    "DivergenceError",
+    "History",
+    "RowSource",
+    "Settings",
+    "TrainingRun",
+    "count_models",
+    "explain_alone",
+    "make_stacks",
+    "train",
+    "train_run",
+    "trainer",
+]

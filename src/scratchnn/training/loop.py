@@ -1,0 +1,52 @@
+"""From runs to trained networks."""
+
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from itertools import chain
+
+import torch
+from torch import Tensor
+
+from .grouping import make_stacks
+from .lbfgs import train_lbfgs
+from .run import TrainingRun
+from .stack import Stack
+from .threads import use_threads
+
+trainer: ContextVar[Callable[[TrainingRun], None] | None] = ContextVar("trainer", default=None)
+
+
+def train_run(run: TrainingRun) -> None:
+    """Train one run, in place: alone, or as the ``trainer`` of this thread does it."""
+    train_with = trainer.get()
+    if train_with is None:
+        train([run])
+    else:
+        train_with(run)
+
+
+def train(runs: Sequence[TrainingRun]) -> None:
+    """Train the runs, in place, each until its own rule stops it.
+
+    They must be of one shape: the same sizes of layers and data, and equal `Settings` but for numbers other than
+    ``batch_size``. An interrupt (Ctrl-C) ends them all with what they have; an error of one is in its ``error``.
+    A model's own step decides how many threads PyTorch uses, so that it trains in a stack as it does alone.
+    """
+    with (
+        use_threads(runs[0].count_work()),
+        torch.inference_mode(),
+        torch.autocast(runs[0].coeffs.flat.device.type, enabled=False),
+    ):
+        if runs[0].settings.solver == "lbfgs":
+            for run in runs:
+                train_lbfgs(run)
+            return
+        # Rows that are taken one model at a time are trained on so.
+        stacks = [list(runs)] if all(isinstance(run.data.indeps, Tensor) for run in runs) else [[run] for run in runs]
+        while stacks:
+            stack = stacks.pop()
+            stacks += make_stacks(Stack(stack).train_until_one_stops())
+            if stack[0].interrupted:
+                for run in chain(*stacks):
+                    run.interrupted = True
+                return

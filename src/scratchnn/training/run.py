@@ -1,0 +1,129 @@
+"""Records of training: its settings, its data, its history, and all of them as a run."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..network import Coeffs
+from .threads import VALUE_WORK, count_work
+
+
+class DivergenceError(ValueError):
+    """The loss of a run is no longer a finite number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to train: the estimator's parameters of the same names, validated and resolved to plain values."""
+
+    loss: str | Callable[[Tensor, Tensor], Tensor]
+    solver: str
+    alpha: float
+    batch_size: int
+    learning_rate: str
+    learning_rate_init: float
+    dropout: float
+    power_t: float
+    max_iter: int
+    ends_by_itself: bool  # by its schedule: it is no sign of trouble to come to the last epoch
+    shuffle: bool
+    tol: float
+    momentum: float
+    nesterovs_momentum: bool
+    early_stopping: bool
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: float
+    max_fun: int
+    verbose: bool
+    standardize: bool = False  # only to say what helps
+
+
+class RowSource(Protocol):
+    """Samples that become a tensor only when they are taken."""
+
+    shape: tuple[int, int]
+    n_values: int  # entries, if they are sparse
+
+    def take(self, samples: slice | Tensor) -> Tensor:
+        """Return samples, (n_taken, n_features), which may be sparse."""
+
+
+@dataclass(eq=False)
+class Data:
+    """Samples: ``indeps`` (n, features), ``deps`` (n, outputs), and ``weights`` (n,) with a mean of one, or None.
+
+    ``weight_mean`` is the mean that the weights were divided by: a row of weight 2 counts as two samples.
+    """
+
+    indeps: Tensor | RowSource
+    deps: Tensor
+    weights: Tensor | None = None
+    weight_mean: float = 1.0
+
+    def count_work(self, n_rows: int, coeffs: Coeffs) -> int:
+        """Return the multiply-adds of a forward pass over so many of the samples."""
+        indeps = self.indeps
+        n_values = indeps.numel() if isinstance(indeps, Tensor) else indeps.n_values
+        return count_work(n_values * n_rows // len(self.deps), n_rows, coeffs.sizes)
+
+
+@dataclass(eq=False)
+class History:
+    """What is known of a model's training: the curves of one call, and the rest of all its calls."""
+
+    losses: list[float] = field(default_factory=list)
+    training_losses: list[float] = field(default_factory=list)  # without the penalty
+    validation_losses: list[float] = field(default_factory=list)
+    validation_scores: list[float] = field(default_factory=list)
+    best_loss: float = math.inf
+    best_score: float = -math.inf
+    n_no_change: int = 0
+    n_samples_seen: int = 0
+    n_updates: int = 0
+    rate: float | None = None  # None: not begun
+
+    def copy_without_curves(self) -> "History":
+        """Return a copy for another call, whose curves begin anew: copying all of them would cost more and more."""
+        return replace(self, losses=[], training_losses=[], validation_losses=[], validation_scores=[])
+
+
+@dataclass(eq=False)
+class TrainingRun:
+    """One model to train. `train` changes ``coeffs``, ``solver_state``, ``history`` and what follows, in place."""
+
+    data: Data
+    settings: Settings
+    coeffs: Coeffs  # of one model: no models axis
+    generator: torch.Generator
+    validation: Data | None = None
+    calc_score: Callable[[Coeffs], float] | None = None  # None: minus the validation loss
+    # Takes the number of epochs and what gives their coefficients, and returns whether to stop.
+    on_epoch: Callable[[int, Callable[[], Coeffs]], bool] | None = None
+    solver_state: dict[str, Tensor] = field(default_factory=dict)
+    history: History = field(default_factory=History)
+    best_flat: Tensor | None = None  # with early stopping, the coefficients of the best validation score
+    n_epochs: int = 0  # of this call
+    n_updates_before: int = field(init=False)  # this call
+    interrupted: bool = False
+    warning: str | None = None  # why the run ended short of its own rule
+    error: Exception | None = None  # its own: divergence, or what a scorer or callback raised
+
+    def __post_init__(self) -> None:
+        self.n_updates_before = self.history.n_updates
+
+    def count_work(self) -> int:
+        """Return the multiply-adds of a step: a pass forward, backward in twice the time, and the update."""
+        n_rows = len(self.data.deps)
+        if self.settings.solver != "lbfgs":
+            n_rows = min(n_rows, self.settings.batch_size)
+        return 3 * self.data.count_work(n_rows, self.coeffs) + VALUE_WORK * self.coeffs.flat.numel()
+
+    def copy_coeffs(self, flat: Tensor) -> Coeffs:
+        """Return the coefficients that ``flat``, (n_coeffs,), holds, as a copy."""
+        return replace(self.coeffs, flat=flat.clone())

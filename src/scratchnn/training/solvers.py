@@ -1,0 +1,121 @@
+"""The rules by which gradients change coefficients, with their state, for a stack of models.
+
+Buffers are flat, ``(models, n_coeffs)``, and each model's own settings are columns, ``(models, 1)``. The formulas are
+those of scikit-learn's MLPClassifier, so that its settings keep their meaning.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .buffers import make_column, stack_buffers
+from .run import TrainingRun
+
+
+class Solver(Protocol):
+    """An update rule: ``state`` holds its buffers by name, each shaped as the coefficients."""
+
+    state: dict[str, Tensor]
+
+    def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
+        """Return what `update` takes at each of the next steps, (models, 1), for learning rates (n_steps, models).
+
+        ``n_updates`` counts each model's steps so far.
+        """
+
+    def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
+        """Change ``flat`` in place, by one step. ``grads`` is overwritten."""
+
+
+class SGD:
+    """Stochastic gradient descent with (Nesterov's) momentum."""
+
+    def __init__(self, runs: Sequence[TrainingRun]) -> None:
+        self.state = _stack_states(runs, ["velocity"])
+        self.momentum = make_column([run.settings.momentum for run in runs], runs[0].coeffs.flat)
+        self.nesterov = runs[0].settings.nesterovs_momentum
+
+    def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
+        """Return the rates as they are."""
+        return self.momentum.new_tensor(rates).unsqueeze(-1).unbind()
+
+    def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
+        """Change ``flat`` in place: ``velocity = momentum * velocity - rate * grad`` is added to it."""
+        steps = grads.mul_(rates)
+        velocity = self.state["velocity"].mul_(self.momentum).sub_(steps)
+        if self.nesterov:
+            flat.addcmul_(velocity, self.momentum).sub_(steps)
+        else:
+            flat.add_(velocity)
+
+
+class Adam:
+    """Adam (Kingma & Ba, 2014): steps divided by the root of a running mean of the squared gradients."""
+
+    def __init__(self, runs: Sequence[TrainingRun]) -> None:
+        self.state = _stack_states(runs, ["mean", "square"])
+        flat = runs[0].coeffs.flat
+        self.epsilon = make_column([run.settings.epsilon for run in runs], flat)
+        beta_1 = make_column([run.settings.beta_1 for run in runs], flat)
+        beta_2 = make_column([run.settings.beta_2 for run in runs], flat)
+        self.betas = np.array([beta_1.flatten().tolist(), beta_2.flatten().tolist()])
+        self.gain_1, self.gain_2 = 1 - beta_1, 1 - beta_2  # the weights of a new gradient in the running means
+
+    def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
+        """Return the rates with the bias correction of each step, worked out in double precision."""
+        steps = np.arange(1, len(rates) + 1)[:, np.newaxis] + n_updates
+        corrections = (1 - self.betas[1] ** steps) ** 0.5 / (1 - self.betas[0] ** steps)
+        return self.epsilon.new_tensor(rates * corrections).unsqueeze(-1).unbind()
+
+    def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
+        """Change ``flat`` in place: ``rate * mean / (sqrt(square) + epsilon)`` is taken from it."""
+        mean = self.state["mean"].lerp_(grads, self.gain_1)
+        square = self.state["square"].lerp_(grads.square_(), self.gain_2)
+        divisors = torch.sqrt(square, out=grads).add_(self.epsilon).div_(rates)
+        flat.addcdiv_(mean, divisors, value=-1)
+
+
+def _one_cycle(progress: np.ndarray) -> np.ndarray:
+    """Rise along a cosine from 1/25 to 1 over the first 30 %, then fall to 1e-4 / 25 (Smith & Topin, 2018)."""
+    rising = 1 / 25 + (1 - 1 / 25) * (1 - np.cos(np.pi * progress / 0.3)) / 2
+    falling = 1e-4 / 25 + (1 - 1e-4 / 25) * (1 + np.cos(np.pi * (progress - 0.3) / 0.7)) / 2
+    return np.where(progress < 0.3, rising, falling)
+
+
+# Factors of the learning rate for progress from 0, the first step of a fit, to 1, its end.
+SCHEDULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "cosine": lambda progress: (1 + np.cos(np.pi * progress)) / 2,
+    "one_cycle": _one_cycle,
+}
+
+
+def calc_rate_factors(run: TrainingRun, n_updates: int, n_steps: int) -> np.ndarray:
+    """Return what the schedule makes of the learning rate at each step after ``n_updates``, (n_steps,)."""
+    calc_factors = SCHEDULES.get(run.settings.learning_rate)
+    if calc_factors is None:  # 'invscaling' and 'adaptive' change the rate after an epoch
+        return np.ones(n_steps)
+    n_total = run.settings.max_iter * math.ceil(len(run.data.deps) / run.settings.batch_size)
+    done = n_updates - run.n_updates_before + np.arange(n_steps)
+    return calc_factors(np.minimum(done / n_total, 1))
+
+
+SOLVERS: dict[str, Callable[[Sequence[TrainingRun]], Solver]] = {"sgd": SGD, "adam": Adam}
+
+
+def make_solver(runs: Sequence[TrainingRun]) -> Solver:
+    """Return the solver of the runs, which are of one kind. It continues from their states."""
+    return SOLVERS[runs[0].settings.solver](runs)
+
+
+def _stack_states(runs: Sequence[TrainingRun], names: list[str]) -> dict[str, Tensor]:
+    """Return the runs' buffers of these names, (models, n_coeffs): zeros, where a run has none yet."""
+    return {
+        name: stack_buffers(
+            [run.solver_state[name] if name in run.solver_state else torch.zeros_like(run.coeffs.flat) for run in runs]
+        )
+        for name in names
+    }

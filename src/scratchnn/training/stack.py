@@ -1,0 +1,123 @@
+"""Runs that train together, as a stack along the leading models axis of `network`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..losses import get_loss
+from ..network import Batch, Coeffs, calc_loss, execute_epoch, get_grads
+from . import stopping
+from .batches import BatchSource, stack_whole
+from .buffers import add_squares, make_column, meet, stack_buffers
+from .run import TrainingRun
+from .solvers import calc_rate_factors, make_solver
+from .threads import use_threads
+
+
+class Stack:
+    """Runs that train in lockstep: their coefficients and solver states stacked along a leading models axis."""
+
+    def __init__(self, runs: Sequence[TrainingRun]) -> None:
+        self.runs = runs
+        self.batches = BatchSource(runs)
+        self.loss = get_loss(runs[0].settings.loss)
+        self.plain_coeffs = replace(runs[0].coeffs, flat=stack_buffers([run.coeffs.flat for run in runs]))
+        self.coeffs = meet(self.plain_coeffs, runs[0].data)
+        self.penalties = make_column([run.settings.alpha / run.data.weight_mean for run in runs], runs[0].coeffs.flat)
+        self.is_penalized = any(run.settings.alpha for run in runs)
+        self.flats = self.coeffs.flat.unbind()
+        self.grads = get_grads(self.coeffs.flat)
+        n_weights = self.plain_coeffs.n_weights
+        self.weights, self.weight_grads = self.coeffs.flat[:, :n_weights], self.grads[:, :n_weights]
+        self.squares = torch.zeros_like(self.coeffs.flat[:, 0])  # of the weights, summed over an epoch's steps
+        self.rates: list[float] = []
+        self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
+        n_samples = make_column([len(run.data.deps) for run in runs], runs[0].coeffs.flat)
+        self.loss_penalties = (self.penalties / n_samples / 2).squeeze(-1)
+        self.n_batch: int | None = 1
+        self.decays = self.penalties
+        self.solver = make_solver(runs)
+
+    def train_until_one_stops(self) -> list[TrainingRun]:
+        """Go over epochs until a run stops. All runs are up to date then; those to go on with are returned."""
+        going = self.runs
+        try:
+            while len(going) == len(self.runs):
+                going = self._execute_epoch()
+        except KeyboardInterrupt:
+            going = []
+            for run in self.runs:
+                run.interrupted = True
+        self._store()
+        return list(going)
+
+    def _execute_epoch(self) -> list[TrainingRun]:
+        histories = [run.history for run in self.runs]
+        self.n_steps = 0
+        self.squares.zero_()
+        rates = [run.history.rate or 0.0 for run in self.runs]
+        if rates != self.rates:
+            self.rates, self.step_rates = rates, []
+        try:
+            losses = execute_epoch(self.coeffs, self._prepare_batches(), self._update, self.loss)
+        finally:
+            for history in histories:
+                history.n_updates += self.n_steps
+        for run in self.runs:
+            run.history.n_samples_seen += len(run.data.deps)
+        penalized = torch.addcmul(losses, self.squares, self.loss_penalties)
+        both = torch.stack([penalized, losses]).tolist()  # one copy from a device
+        results = zip(both[0], self._calc_validation_losses(), self.flats, both[1], strict=True)
+        ended = [stopping.end_epoch(run, *result) for run, result in zip(self.runs, results, strict=True)]
+        return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
+
+    def _prepare_batches(self) -> Iterator[Batch]:
+        """Yield the minibatches of an epoch, and work out before each step the penalty on each of its samples."""
+        for batch in self.batches.draw_batches():
+            if batch.counts is not None:
+                self.n_batch, self.decays = None, self.penalties / batch.counts.unsqueeze(-1)
+            elif batch.deps.shape[-2] != self.n_batch:
+                self.n_batch = batch.deps.shape[-2]
+                self.decays = self.penalties / self.n_batch
+            yield batch
+
+    @cached_property
+    def validation_batch(self) -> Batch:
+        """All validation samples as one batch."""
+        return stack_whole([run.validation for run in self.runs if run.validation is not None])
+
+    def _update(self, coeffs: Coeffs) -> None:
+        """Add the gradient of the L2 penalty, and let the solver change the coefficients, in place."""
+        if self.is_penalized:
+            add_squares(self.squares, self.weights)
+            self.weight_grads.addcmul_(self.weights, self.decays)
+        if not self.step_rates:
+            n_updates = [run.history.n_updates + self.n_steps for run in self.runs]
+            factors = [calc_rate_factors(run, n, 128) for run, n in zip(self.runs, n_updates, strict=True)]
+            self.step_rates = list(self.solver.calc_rates(np.stack(factors, -1) * self.rates, n_updates))[::-1]
+        self.solver.update(coeffs.flat, self.grads, self.step_rates.pop())
+        self.grads.zero_()
+        self.n_steps += 1
+
+    def _calc_validation_losses(self) -> list[float] | list[None]:
+        if self.runs[0].validation is None:
+            return [None] * len(self.runs)
+        validation = self.runs[0].validation
+        coeffs = meet(self.plain_coeffs, validation)
+        indeps, deps, weights, counts, _ = self.validation_batch
+        with use_threads(validation.count_work(len(validation.deps), self.runs[0].coeffs)):
+            losses: list[float] = calc_loss(coeffs, indeps, deps, weights, self.loss, counts).tolist()
+        return losses
+
+    def _store(self) -> None:
+        self.batches.copy_generator_states()
+        for model, run in enumerate(self.runs):
+            run.solver_state = {name: buffer[model] for name, buffer in self.solver.state.items()}
+            if len(self.runs) > 1:  # the memory of one is its own, see `stack_buffers`
+                run.coeffs.flat.copy_(self.coeffs.flat[model])
+                run.solver_state = {name: buffer.clone() for name, buffer in run.solver_state.items()}
+            stopping.end_run(run)

@@ -1,0 +1,157 @@
+"""What the end of an epoch means: improvement, patience, the learning rate, divergence, and what to tell the user."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .run import DivergenceError, TrainingRun
+from .solvers import SCHEDULES
+
+LEAST_RATE = 1e-6  # where "adaptive" ends
+FINITE_LOSS = "make sure that loss, your function, and its slopes are finite for all finite logits"
+
+
+def end_epoch(
+    run: TrainingRun, loss: float, validation_loss: float | None, flat: Tensor, training_loss: float | None = None
+) -> bool:
+    """Record an epoch of ``run`` that arrived at ``flat``, in place, and return whether it was the last.
+
+    ``training_loss`` is the loss without the penalty, None if there is none in ``loss``.
+    """
+    run.n_epochs += 1
+    run.history.losses.append(loss)
+    run.history.training_losses.append(loss if training_loss is None else training_loss)
+    try:
+        return _judge_epoch(run, loss, validation_loss, flat)
+    except Exception as error:
+        run.error = error
+        return True
+
+
+def end_run(run: TrainingRun) -> None:
+    """Check the result, in place: the update after the last loss may have been the one too many."""
+    if torch.isfinite(run.coeffs.flat).all():
+        return
+    if run.best_flat is not None:
+        run.coeffs.flat.copy_(run.best_flat)
+    if run.error is None and run.warning is None:
+        diverge(run, "coefficients are not finite")
+
+
+def diverge(run: TrainingRun, sign: str) -> None:
+    """Record, in place, that the training cannot go on. ``sign`` is what shows it."""
+    when = f"at epoch {run.n_epochs}" if run.n_epochs else "at the start"
+    message = f"Training diverged: {sign} {when}. "
+    remedy = _advise_on_divergence(run)
+    if run.best_flat is None:
+        run.error = DivergenceError(message + remedy)
+    else:
+        run.warning = f"{message}The coefficients of the best epoch before are kept. {remedy}"
+
+
+def _judge_epoch(run: TrainingRun, loss: float, validation_loss: float | None, flat: Tensor) -> bool:
+    settings, history = run.settings, run.history
+    _print(run, f"Iteration {run.n_epochs}, loss = {loss:.8f}")
+    if not math.isfinite(loss):
+        diverge(run, f"the loss is {loss}")
+        return True
+    improved = _note_loss(run, loss)
+    if validation_loss is not None:
+        validation_improved = _note_validation(run, validation_loss, flat)
+        improved = validation_improved if settings.early_stopping else improved
+    history.n_no_change = 0 if improved else history.n_no_change + 1
+    if settings.learning_rate == "invscaling":
+        history.rate = settings.learning_rate_init / (history.n_samples_seen + 1) ** settings.power_t
+    if run.on_epoch is not None and run.on_epoch(run.n_epochs, lambda: run.copy_coeffs(flat)):
+        return True
+    return _is_out_of_patience(run) or _is_out_of_epochs(run)
+
+
+def _note_loss(run: TrainingRun, loss: float) -> bool:
+    """Record the best loss, in place, and return whether this one improves on those before by ``tol`` or more."""
+    improved = loss <= run.history.best_loss - run.settings.tol
+    run.history.best_loss = min(run.history.best_loss, loss)
+    return improved
+
+
+def _note_validation(run: TrainingRun, loss: float, flat: Tensor) -> bool:
+    """Record the validation score, in place, and return whether it improves on those before by ``tol`` or more."""
+    settings, history = run.settings, run.history
+    calc_score = run.calc_score if math.isfinite(loss) else None  # scorers refuse predictions that are no numbers
+    score = -loss if calc_score is None else calc_score(run.copy_coeffs(flat))
+    history.validation_losses.append(loss)
+    history.validation_scores.append(score)
+    _print(run, f"Validation score: {score:f}")
+    improved = score >= history.best_score + settings.tol  # a NaN is no improvement
+    if score > history.best_score:
+        history.best_score = score
+        if settings.early_stopping:
+            run.best_flat = flat.clone()
+    return improved
+
+
+def _is_out_of_patience(run: TrainingRun) -> bool:
+    """Return whether too many epochs brought no improvement. With "adaptive", they lower the rate first, in place."""
+    settings, history = run.settings, run.history
+    if history.n_no_change <= settings.n_iter_no_change:
+        return False
+    watched = "Validation score" if settings.early_stopping else "Training loss"
+    reason = f"{watched} did not improve more than tol={settings.tol:f} for {settings.n_iter_no_change} epochs."
+    if settings.learning_rate != "adaptive":
+        _print(run, f"{reason} Stopping.")
+        return True
+    assert history.rate is not None
+    if history.rate <= LEAST_RATE:
+        _print(run, f"{reason} Learning rate too small. Stopping.")
+        return True
+    history.rate /= 5
+    history.n_no_change = 0
+    _print(run, f"{reason} Setting learning rate to {history.rate:f}")
+    return False
+
+
+def _is_out_of_epochs(run: TrainingRun) -> bool:
+    settings = run.settings
+    if run.n_epochs < settings.max_iter:
+        return False
+    has_rule = settings.tol > 0 or math.isfinite(settings.n_iter_no_change)
+    if has_rule and not settings.ends_by_itself:
+        run.warning = (
+            f"Maximum iterations (max_iter={settings.max_iter}) reached and the training has not converged "
+            f"yet. {_advise_on_end(run)}"
+        )
+    return True
+
+
+def _advise_on_end(run: TrainingRun) -> str:
+    settings = run.settings
+    more, patience = f"Set max_iter to more than {settings.max_iter}", settings.n_iter_no_change
+    if settings.learning_rate in SCHEDULES:
+        return f"{more}, or leave it None: the schedule was over before n_iter_no_change={patience:g} epochs."
+    if settings.solver != "lbfgs":
+        return (
+            f"{more}, or raise tol={settings.tol:g} or learning_rate_init={settings.learning_rate_init:g}, or set "
+            "learning_rate='cosine', which ends by itself."
+        )
+    return f"{more}, or raise tol={settings.tol:g}{'' if settings.standardize else ', or set standardize=True'}."
+
+
+def _advise_on_divergence(run: TrainingRun) -> str:
+    settings = run.settings
+    remedies = []
+    if settings.solver != "lbfgs":
+        remedies.append(f"lower learning_rate_init={settings.learning_rate_init}")
+    if settings.solver == "sgd" and settings.momentum > 0.9:
+        remedies.append(f"lower momentum={settings.momentum}")
+    if not settings.standardize:
+        remedies.append("scale the columns of X (standardize=True does so)")
+    if callable(settings.loss):
+        remedies.append(FINITE_LOSS)
+    remedy = ", or ".join(remedies or [f"lower alpha={settings.alpha:g}, or take solver='adam'"])
+    return f"{remedy[0].upper()}{remedy[1:]}."
+
+
+def _print(run: TrainingRun, line: str) -> None:
+    if run.settings.verbose:
+        print(line)
