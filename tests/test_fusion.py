@@ -43,7 +43,10 @@ from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 
-from scratchnn import ScratchNNClassifier, fused_fits, fusion
+from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn.fusion import pool
+from scratchnn.fusion.backend import FusedBackend
+from scratchnn.fusion.scheduler import Scheduler
 from scratchnn.training import make_stacks, train, trainer
 
 SHAPE = {"n_features": 4, "n_informative": 3, "n_redundant": 0, "random_state": 0}
@@ -406,7 +409,7 @@ def test_folds_of_many_candidates_are_kept_once(monkeypatch, weights, early_stop
         runs.extend(given)
         return make_stacks(given)
 
-    monkeypatch.setattr(fusion, "make_stacks", record)
+    monkeypatch.setattr(pool, "make_stacks", record)
     with fused_fits():
         search(network(early_stopping=early_stopping), refit=False).fit(X, y, sample_weight=weights)
     assert len(runs) == 12
@@ -685,7 +688,7 @@ def test_an_interrupt_in_a_task_leaves_nothing_behind():
     for model in [Doing(interrupt), make_pipeline_of_two_fits(interrupt)]:
         with pytest.raises(KeyboardInterrupt), fused_fits():
             joblib.Parallel()(joblib.delayed(each.fit)(X, y) for each in [network(), model, network()])
-        assert type(joblib.parallel.get_active_backend()[0]) is not fusion.FusedBackend
+        assert type(joblib.parallel.get_active_backend()[0]) is not FusedBackend
         wait_for_task_threads()
 
 
@@ -959,12 +962,12 @@ def test_thousands_of_tasks_need_few_threads():
         losses = joblib.Parallel(n_jobs=2)(joblib.delayed(count_and_fit)(k) for k in range(600))
     assert len(set(losses)) == 600
     assert report.n_fits == 600
-    assert 1 < most <= fusion.MAX_TASKS
+    assert 1 < most <= Scheduler.MAX_TASKS
 
 
 @within(60)
 def test_thousands_of_nested_tasks_need_few_threads(monkeypatch):
-    monkeypatch.setattr(fusion, "MAX_TASKS", 8)
+    monkeypatch.setattr(Scheduler, "MAX_TASKS", 8)
     most = 0
 
     def work(depth):
@@ -982,7 +985,7 @@ def test_thousands_of_nested_tasks_need_few_threads(monkeypatch):
 
 @within(60)
 def test_little_memory_trains_what_there_is(monkeypatch):
-    monkeypatch.setattr(fusion, "_count_memory", lambda: 4 * 5 * 3 * 80 * (4 + 3) * 8)
+    monkeypatch.setattr(pool, "count_memory", lambda: 4 * 5 * 3 * 80 * (4 + 3) * 8)
     report = check_same(lambda: search(refit=False).fit(X, y))
     assert 1 < len(report.stacks) <= 12
 
@@ -1058,7 +1061,7 @@ def test_loky_workers_fuse_their_shares():
 
 @within(60)
 def test_more_calls_than_are_taken_at_once_are_dealt(monkeypatch):
-    monkeypatch.setattr(fusion, "MAX_TASKS", 2)
+    monkeypatch.setattr(Scheduler, "MAX_TASKS", 2)
     _, report = check_same_on_workers("loky", lambda: search(refit=False, pre_dispatch=4).fit(X, y))
     assert report.n_fits == 12
 
@@ -1104,7 +1107,7 @@ def test_the_report_says_what_was_trained_and_why_alone(capsys):
         cross_val_score(network(solver="lbfgs", max_iter=500, tol=0.1), X, y, cv=2)
     assert [stack.n_models for stack in report.stacks] == [3, 1, 1]
     assert report.stacks[0].sizes == (4, 5, 3)
-    assert report.stacks[0].share == report.stacks[0].seconds / 3 > 0
+    assert report.stacks[0].seconds_per_fit == report.stacks[0].seconds / 3 > 0
     assert report.stacks[0].alone is None
     assert "lbfgs" in report.stacks[1].alone
     assert "3 x 4-5-3 on 80 rows" in str(report)

@@ -18,7 +18,9 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from scratchnn import ScratchNNClassifier, _memory, fused_fits, fusion
+from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn.fusion import memory, pool
+from scratchnn.fusion.scheduler import Scheduler, Task
 from scratchnn.training import Data, TrainingRun, train
 
 X = np.random.default_rng(0).normal(size=(60, 4))
@@ -204,29 +206,29 @@ CGROUPS = {
 
 @pytest.mark.parametrize("case", CGROUPS)
 def test_the_least_that_any_control_group_leaves_counts(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(_memory, "resource", None)
+    monkeypatch.setattr(memory, "resource", None)
     files, expected = CGROUPS[case]
     write(tmp_path, MACHINE | files)
-    assert _memory.count_memory(str(tmp_path)) == expected
+    assert memory.count_memory(str(tmp_path)) == expected
 
 
 def test_files_that_cannot_be_read_are_no_limits(tmp_path, monkeypatch):
-    monkeypatch.setattr(_memory, "resource", None)
+    monkeypatch.setattr(memory, "resource", None)
     write(tmp_path, MACHINE | {"sys/fs/cgroup/memory.max/a_directory": "", "sys/fs/cgroup/memory.high": "5"})
     (tmp_path / "sys/fs/cgroup/memory.high").write_bytes(b"\xff\xfe")
-    assert _memory.count_memory(str(tmp_path)) == 1024 * 1024
+    assert memory.count_memory(str(tmp_path)) == 1024 * 1024
 
 
 @pytest.mark.parametrize("meminfo", [None, "MemAvailable: much\n", "MemAvailable:\n", "MemAvailable: x kB\n"])
 def test_systems_that_tell_little_get_a_guess(meminfo, tmp_path, monkeypatch):
-    monkeypatch.setattr(_memory, "resource", None)
+    monkeypatch.setattr(memory, "resource", None)
     if meminfo is not None:
         write(tmp_path, {"proc/meminfo": meminfo})
     pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 1000}
-    monkeypatch.setattr(_memory.os, "sysconf", pages.__getitem__, raising=False)
-    assert _memory.count_memory(str(tmp_path)) == 4096 * 1000
-    monkeypatch.delattr(_memory.os, "sysconf")
-    assert _memory.count_memory(str(tmp_path)) == _memory.GUESS
+    monkeypatch.setattr(memory.os, "sysconf", pages.__getitem__, raising=False)
+    assert memory.count_memory(str(tmp_path)) == 4096 * 1000
+    monkeypatch.delattr(memory.os, "sysconf")
+    assert memory.count_memory(str(tmp_path)) == memory.GUESS
 
 
 def set_limits(monkeypatch, **limits):
@@ -241,19 +243,19 @@ def set_limits(monkeypatch, **limits):
 def test_limits_of_the_process_count_less_what_it_has(name, n_pages, tmp_path, monkeypatch):
     size = set_limits(monkeypatch, **{name: 900_000})
     write(tmp_path, MACHINE | {"proc/self/statm": "100 50 30 5 0 20 0\n"})
-    assert _memory.count_memory(str(tmp_path)) == 900_000 - n_pages * size
+    assert memory.count_memory(str(tmp_path)) == 900_000 - n_pages * size
     (tmp_path / "proc/self/statm").write_text("100")
-    assert _memory.count_memory(str(tmp_path)) in (900_000 - 100 * size, 900_000)
+    assert memory.count_memory(str(tmp_path)) in (900_000 - 100 * size, 900_000)
     (tmp_path / "proc/self/statm").unlink()
-    assert _memory.count_memory(str(tmp_path)) == 900_000
+    assert memory.count_memory(str(tmp_path)) == 900_000
 
 
 def test_a_thread_must_leave_most_of_the_address_space(tmp_path, monkeypatch):
-    assert _memory.has_space_for_thread(str(tmp_path))
-    set_limits(monkeypatch, RLIMIT_AS=4 * _memory.THREAD_BYTES)
-    assert _memory.has_space_for_thread(str(tmp_path))
-    set_limits(monkeypatch, RLIMIT_AS=4 * _memory.THREAD_BYTES - 1)
-    assert not _memory.has_space_for_thread(str(tmp_path))
+    assert memory.has_space_for_thread(str(tmp_path))
+    set_limits(monkeypatch, RLIMIT_AS=4 * memory.THREAD_BYTES)
+    assert memory.has_space_for_thread(str(tmp_path))
+    set_limits(monkeypatch, RLIMIT_AS=4 * memory.THREAD_BYTES - 1)
+    assert not memory.has_space_for_thread(str(tmp_path))
 
 
 def allocate_too_much():
@@ -265,11 +267,11 @@ def test_errors_that_say_that_memory_ran_out_are_known():
         allocate_too_much()
     with pytest.raises(MemoryError) as numpy_error:
         np.empty(2**60, np.uint8)
-    assert _memory.is_out_of_memory(error.value)
-    assert _memory.is_out_of_memory(numpy_error.value)
-    assert _memory.is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory"))
-    assert not _memory.is_out_of_memory(RuntimeError("sizes do not match"))
-    assert not _memory.is_out_of_memory(ValueError("DefaultCPUAllocator"))
+    assert memory.is_out_of_memory(error.value)
+    assert memory.is_out_of_memory(numpy_error.value)
+    assert memory.is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+    assert not memory.is_out_of_memory(RuntimeError("sizes do not match"))
+    assert not memory.is_out_of_memory(ValueError("DefaultCPUAllocator"))
 
 
 UNDER_A_LIMIT = """
@@ -311,16 +313,16 @@ def test_what_a_run_takes_counts_its_rows_and_its_coefficients():
         return [[run] for run in given]
 
     with pytest.MonkeyPatch.context() as patch, fused_fits():
-        patch.setattr(fusion, "make_stacks", record)
+        patch.setattr(pool, "make_stacks", record)
         joblib.Parallel()(joblib.delayed(network(early_stopping=early).fit)(X, y) for early in [False, True])
-    plain, watched = map(fusion._count_bytes, runs)
+    plain, watched = map(pool.count_bytes, runs)
     rows = 60 * (4 + 1 + 1) * 8  # columns, ones and target
     assert plain == 5 * rows + 8 * (5 * 5 + 6) * 8
     assert watched == plain  # the rows are dealt out to training and validation
     run = runs[0]
     meta = Data(run.data.indeps.to("meta"), run.data.deps.to("meta"))
     elsewhere = TrainingRun(meta, run.settings, run.coeffs, run.generator)
-    assert fusion._count_bytes(elsewhere) == 8 * (5 * 5 + 6) * 8
+    assert pool.count_bytes(elsewhere) == 8 * (5 * 5 + 6) * 8
 
 
 @within_a_minute
@@ -334,7 +336,7 @@ def test_no_task_begins_while_those_that_wait_hold_much(monkeypatch):
         return 1000 * MEGABYTE - 90 * MEGABYTE * n_alive
 
     expected = score()
-    monkeypatch.setattr(fusion, "_count_memory", count_memory)
+    monkeypatch.setattr(pool, "count_memory", count_memory)
     with fused_fits() as report:
         np.testing.assert_allclose(score(), expected, rtol=1e-6)
     assert report.n_fits == 12
@@ -354,7 +356,7 @@ def test_models_that_nobody_needs_are_not_kept_until_the_end():
     model = Counted((2,), solver="lbfgs", max_iter=2)
     with pytest.MonkeyPatch.context() as patch, fused_fits(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        patch.setattr(fusion, "MAX_TASKS", 2)
+        patch.setattr(Scheduler, "MAX_TASKS", 2)
         cross_val_score(model, X, y, cv=10)
     assert len(most) == 10
     assert max(most) <= 3
@@ -396,7 +398,7 @@ def test_where_no_thread_can_be_started_training_asks_for_none(monkeypatch, star
         train(runs)
 
     numbers = []
-    monkeypatch.setattr(fusion, "train", note)
+    monkeypatch.setattr(pool, "train", note)
     start_with(start)
     with fused_fits():
         score()
@@ -519,7 +521,7 @@ def test_a_thread_that_dies_fails_its_task(start_with):
 
 @within_a_minute
 def test_an_error_outside_of_the_call_reaches_the_caller(monkeypatch):
-    original = fusion._Conductor.end
+    original = Scheduler.end
 
     def end(self, task):
         if not failed:
@@ -528,19 +530,19 @@ def test_an_error_outside_of_the_call_reaches_the_caller(monkeypatch):
         original(self, task)
 
     failed = []
-    monkeypatch.setattr(fusion._Conductor, "end", end)
+    monkeypatch.setattr(Scheduler, "end", end)
     with fused_fits():
         with pytest.raises(MemoryError, match="at the end"):
             score()
         assert len(score()) == 4
-    monkeypatch.setattr(fusion._Task, "_live", lambda self: raise_memory_error())
+    monkeypatch.setattr(Task, "_live", lambda self: raise_memory_error())
     with fused_fits(), pytest.raises(MemoryError, match="of a task"):
         score()
 
 
 @within_a_minute
 def test_an_error_in_making_a_task_reaches_the_caller(monkeypatch):
-    original, n_made = fusion._Conductor.submit, 0
+    original, n_made = Scheduler.submit, 0
 
     def submit(self, task):
         nonlocal n_made
@@ -549,7 +551,7 @@ def test_an_error_in_making_a_task_reaches_the_caller(monkeypatch):
             raise MemoryError("while a task is made")
         original(self, task)
 
-    monkeypatch.setattr(fusion._Conductor, "submit", submit)
+    monkeypatch.setattr(Scheduler, "submit", submit)
     with fused_fits():
         with pytest.raises(MemoryError, match="while a task is made"):
             score()
@@ -562,14 +564,14 @@ def test_calls_that_make_calls_while_they_are_taken_end():
     small = network(max_iter=1)
 
     def make_calls():
-        for k in range(fusion.MAX_TASKS + 10):
-            if k > fusion.MAX_TASKS:
+        for k in range(Scheduler.MAX_TASKS + 10):
+            if k > Scheduler.MAX_TASKS:
                 cross_val_score(small, X, y, cv=2)
             yield joblib.delayed(small.fit)(X, y)
 
     with fused_fits() as report:
-        assert len(joblib.Parallel()(make_calls())) == fusion.MAX_TASKS + 10
-    assert report.n_fits == fusion.MAX_TASKS + 10
+        assert len(joblib.Parallel()(make_calls())) == Scheduler.MAX_TASKS + 10
+    assert report.n_fits == Scheduler.MAX_TASKS + 10
 
 
 # Training that needs more memory than there is.
@@ -593,7 +595,7 @@ def train_if(monkeypatch):
                 raise_error()
             train(runs)
 
-        monkeypatch.setattr(fusion, "train", train_within_limit)
+        monkeypatch.setattr(pool, "train", train_within_limit)
 
     return patch
 
@@ -655,7 +657,7 @@ def test_all_fits_may_run_out_of_memory(train_if):
 
 @within_a_minute
 def test_snapshots_for_which_memory_does_not_suffice_are_of_smaller_stacks(monkeypatch):
-    class Snapshot(fusion._Snapshot):
+    class Snapshot(pool.Snapshot):
         n_alive = 0
 
         def __init__(self, run):
@@ -665,10 +667,10 @@ def test_snapshots_for_which_memory_does_not_suffice_are_of_smaller_stacks(monke
             Snapshot.n_alive += 1
 
         def __del__(self):
-            Snapshot.n_alive -= hasattr(self, "state")
+            Snapshot.n_alive -= hasattr(self, "fields")
 
     expected = score()
-    monkeypatch.setattr(fusion, "_Snapshot", Snapshot)
+    monkeypatch.setattr(pool, "Snapshot", Snapshot)
     with fused_fits() as report:
         np.testing.assert_allclose(score(), expected, rtol=1e-6)
     assert max(stack.n_models for stack in report.stacks) == 3
@@ -679,7 +681,7 @@ def test_what_was_not_trained_does_not_pass_for_it(monkeypatch):
     def make_stacks(runs):
         raise MemoryError("while stacks are made")
 
-    monkeypatch.setattr(fusion, "make_stacks", make_stacks)
+    monkeypatch.setattr(pool, "make_stacks", make_stacks)
     with fused_fits(), pytest.raises(MemoryError, match="while stacks are made"):
         score(error_score="raise")
 

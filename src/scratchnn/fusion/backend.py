@@ -1,0 +1,73 @@
+"""The joblib backend that runs calls as tasks of a scheduler."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+from joblib.parallel import ParallelBackendBase
+
+from .scheduler import Scheduler, Task, current
+
+
+class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
+    """The joblib backend of `fused_fits`. Its tasks are threads, whatever ``n_jobs`` is."""
+
+    supports_sharedmem = True
+    uses_threads = True
+
+    def __init__(self, scheduler: Scheduler | None = None, nesting_level: int | None = None) -> None:
+        super().__init__(nesting_level=nesting_level)
+        self._scheduler = scheduler
+        self.tasks: list[Task] = []
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FusedBackend, (None, self.nesting_level)  # elsewhere, it takes the scheduler of the task that runs there
+
+    @property
+    def scheduler(self) -> Scheduler:
+        """The scheduler that gets the tasks."""
+        return cast(Scheduler, current.scheduler if self._scheduler is None else self._scheduler)
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Return how many tasks may be under way; 1 where none can wait for the others."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        return 1 if current.is_dispatching else Scheduler.MAX_TASKS
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **kwargs: Any) -> int:
+        """Keep the caller, and return the number of tasks that may be under way."""
+        self.parallel = parallel
+        return self.effective_n_jobs(n_jobs)
+
+    def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any]) -> Task:
+        """Make a task of a call."""
+        task = Task(self.scheduler, func, callback, self.nesting_level or 0)
+        self.tasks.append(task)
+        self.scheduler.submit(task)
+        return task
+
+    apply_async = submit
+
+    def start_call(self) -> None:
+        """Begin to take tasks: their iterator must not wait for other tasks while joblib's lock is held."""
+        self.tasks = []
+        current.is_dispatching = True
+
+    @contextmanager
+    def retrieval_context(self) -> Iterator[None]:
+        """Begin to wait for results."""
+        current.is_dispatching = False
+        yield
+
+    def stop_call(self) -> None:
+        """Forget the tasks, which have ended."""
+        self.tasks = []
+        current.is_dispatching = False
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """End the tasks of this call."""
+        self.scheduler.cancel(self.tasks)
+
+    def get_nested_backend(self) -> tuple[ParallelBackendBase, None]:
+        """Return the backend for calls inside a task."""
+        return FusedBackend(self._scheduler, (self.nesting_level or 0) + 1), None

@@ -1,0 +1,102 @@
+"""The context `fused_fits`, and the checks of its parameters."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from numbers import Integral
+
+import joblib
+import numpy as np
+from joblib.parallel import BACKENDS, EXTERNAL_BACKENDS, MAYBE_AVAILABLE_BACKENDS, ParallelBackendBase
+
+from .backend import FusedBackend
+from .report import FusionReport
+from .scheduler import Scheduler, warning_filters
+from .workers import WorkerBackend
+
+
+@contextmanager
+def fused_fits(
+    *, backend: str | ParallelBackendBase | None = None, n_jobs: int | None = None, verbose: bool | int = False
+) -> Iterator[FusionReport]:
+    """Train the networks that scikit-learn's parallel tasks fit inside this context together, with the same results.
+
+    Parameters
+    ----------
+    backend : str or joblib backend, default=None
+        A joblib backend, such as 'loky' or 'dask', to deal the tasks out to: each worker fuses its portion. 'dask'
+        needs a ``distributed.Client``, and others must be registered with joblib before. None trains in this process.
+    n_jobs : int, default=None
+        Number of portions, with ``backend``: one for each worker. None or -1 is as many as the backend has.
+    verbose : bool or int, default=False
+        Whether to print a line for each stack.
+
+    Yields
+    ------
+    report : FusionReport
+        What has been trained so far: stacks, sizes, seconds, and why a fit was trained alone.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is of the wrong type, if joblib knows no such backend or it is not ready, or if ``n_jobs`` is
+        given without ``backend``, or is 0.
+
+    Notes
+    -----
+    The ``n_jobs`` of what runs inside is not used: tasks take turns, and large steps of training use PyTorch's threads.
+    Times that scikit-learn measures, such as ``mean_fit_time``, count the wait for the others. What is fitted in no
+    task of joblib, such as the final ``refit`` of a search, trains as ever, and is not in the report.
+    ``joblib.Parallel`` cannot return a generator inside.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from scratchnn import ScratchNNClassifier, fused_fits
+    >>> X, y = load_iris(return_X_y=True)
+    >>> classifier = ScratchNNClassifier((10,), max_iter=20, tol=0, n_iter_no_change=np.inf, random_state=0)
+    >>> with fused_fits() as report:
+    ...     search = GridSearchCV(classifier, {"alpha": [0.1, 1.0]}, cv=3, refit=False).fit(X, y)
+    >>> report.n_fits
+    6
+    """
+    _check_parameters(backend, n_jobs, verbose)
+    report = FusionReport()
+    scheduler = Scheduler(report, bool(verbose))
+    chosen: ParallelBackendBase = FusedBackend(scheduler)
+    if backend is not None:
+        chosen = WorkerBackend(backend, -1 if n_jobs is None else n_jobs, report)
+    with warning_filters:
+        try:
+            with joblib.parallel_config(backend=chosen):
+                yield report
+        finally:
+            scheduler.close()
+
+
+def _check_parameters(backend: object, n_jobs: object, verbose: object) -> None:
+    remedy = "Use the number of workers, or None for all of the backend's."
+    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral)):
+        raise ValueError(f"n_jobs must be an int or None, got {n_jobs!r}. {remedy}")
+    if n_jobs == 0:
+        raise ValueError(f"n_jobs must not be 0, got 0. {remedy}")
+    if backend is None and n_jobs is not None:
+        raise ValueError(f"n_jobs must go with a backend, got {n_jobs} and backend=None. Use backend='loky'.")
+    if not isinstance(verbose, bool | np.bool_) and not (isinstance(verbose, Integral) and int(verbose) >= 0):
+        raise ValueError(f"verbose must be a bool or an int of at least 0, got {verbose!r}. Use True to print a line.")
+    if backend is None or isinstance(backend, ParallelBackendBase):
+        return
+    names = sorted({*BACKENDS, *EXTERNAL_BACKENDS, *MAYBE_AVAILABLE_BACKENDS})
+    if not isinstance(backend, str) or backend not in names:
+        raise ValueError(
+            f"backend must be None, one of {names} or an instance of a joblib backend, got {backend!r}. Use 'loky', or "
+            "register yours with joblib.register_parallel_backend first; ray does so in ray.util.joblib.register_ray."
+        )
+    try:
+        with joblib.parallel_config(backend=backend):
+            pass
+    except Exception as error:
+        remedy = "Install distributed, and make a client first: distributed.Client()." if backend == "dask" else ""
+        remedy = remedy or "Make it ready before, or use backend='loky'."
+        raise ValueError(f"backend must be ready for use, got {backend!r}, which is not: {error}. {remedy}") from error

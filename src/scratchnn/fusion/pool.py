@@ -1,0 +1,181 @@
+"""The runs that wait for their training: what they hold in memory, and how they are trained together."""
+
+import time
+import traceback
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+
+from ..training import Data, TrainingRun, explain_alone, make_stacks, train
+from ..training.threads import use_threads
+from .memory import count_memory, is_out_of_memory
+from .report import FusionReport, TrainedStack
+
+
+@dataclass(eq=False)
+class WaitingRun:
+    """A run that has been handed in. ``failure`` is what its training raised."""
+
+    run: TrainingRun
+    failure: BaseException | None = None
+
+
+class RunPool:
+    """Runs that wait for their training.
+
+    Parameters
+    ----------
+    report : FusionReport
+        Gets each stack that has been trained.
+    verbose : bool
+        Whether to print a line for each stack.
+    n_threads : int
+        How many threads of PyTorch training may use.
+    """
+
+    def __init__(self, report: FusionReport, verbose: bool, n_threads: int) -> None:
+        self.report, self.verbose, self.n_threads = report, verbose, n_threads
+        self.budget = 0  # the memory that was left when no run waited
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all runs."""
+        self.waiting: list[WaitingRun] = []
+        self.datas: dict[object, list[Data]] = {}  # of the waiting runs, by shape
+        self.n_bytes = 0  # that the waiting runs and their training take, about
+        self.is_short = False  # of memory: those that wait are tried again when other tasks have ended
+
+    def add(self, run: TrainingRun) -> WaitingRun:
+        """Let a run wait. Data that another run has are not kept twice."""
+        self.n_bytes += count_bytes(run)
+        run.data = self._deduplicate(run.data)
+        if run.validation is not None:
+            run.validation = self._deduplicate(run.validation)
+        self.waiting.append(WaitingRun(run))
+        return self.waiting[-1]
+
+    def remove(self, entry: WaitingRun) -> None:
+        """Forget a run."""
+        self.waiting = [other for other in self.waiting if other is not entry]
+        if not self.waiting:
+            self.clear()
+
+    def has_room(self) -> bool:
+        """Return whether another task may begin: those that wait must leave enough for it, and for the training."""
+        n_free = count_memory()
+        if not self.waiting:
+            self.budget = n_free
+        n_held = max(self.n_bytes, self.budget - n_free)  # the second is what tasks really hold, where it can be seen
+        return not self.is_short and n_held < self.budget / 4
+
+    def train(self, runs: Sequence[TrainingRun], alone: str | None = None) -> None:
+        """Train runs as one stack, in place, and report it. ``alone`` says why, if it is a single run."""
+        start = time.perf_counter()
+        with use_threads(0, most=self.n_threads):
+            train(runs)
+        seconds = time.perf_counter() - start
+        stack = TrainedStack(len(runs), seconds, runs[0].coeffs.sizes, len(runs[0].data.deps), alone)
+        self.report.stacks.append(stack)
+        if self.verbose:
+            print(f"[fused_fits] {stack}", flush=True)
+
+    def train_waiting(self) -> None:
+        """Train all runs, in place. Those that still wait afterwards lacked memory, and are to be tried again."""
+        entries = self.waiting
+        self.clear()
+        untrained = {id(entry.run): entry for entry in entries}
+        try:
+            for stack in make_stacks([entry.run for entry in entries]):
+                self._train_stack([untrained[id(run)] for run in stack], explain_alone(stack[0]), len(entries) > 1)
+                for run in stack:
+                    del untrained[id(run)]
+        except BaseException as error:  # what was not trained must not pass for it
+            for entry in untrained.values():
+                entry.failure = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            self._keep_short(entries)
+
+    def _keep_short(self, entries: Sequence[WaitingRun]) -> None:
+        """Let those that lacked memory wait, except the first of them if all did: one that fails makes room."""
+        short = [entry for entry in entries if entry.failure is not None and is_out_of_memory(entry.failure)]
+        short = short[1:] if len(short) == len(entries) else short
+        for entry in short:
+            entry.failure = None
+        self.waiting += short
+        self.is_short = bool(short)
+
+    def _train_stack(self, entries: Sequence[WaitingRun], alone: str | None, is_tried_again: bool) -> None:
+        """Train runs as one stack, or, if that fails, in parts, so that those at fault fail alone."""
+        failure = self._try_to_train([entry.run for entry in entries], alone, is_tried_again)
+        if failure is None or len(entries) == 1:
+            entries[0].failure = failure
+            return
+        size = len(entries) // 2 if is_out_of_memory(failure) else 1
+        for start in range(0, len(entries), size):
+            part = entries[start : start + size]
+            self._train_stack(part, "its stack failed" if len(part) == 1 else None, is_tried_again)
+
+    def _try_to_train(self, runs: Sequence[TrainingRun], alone: str | None, is_tried_again: bool) -> Exception | None:
+        """Train runs as one stack, and return None, or what it raised, which then leaves the runs as they were."""
+        before: list[Snapshot] = []
+        try:
+            if is_tried_again:
+                before = [Snapshot(run) for run in runs]
+            self.train(runs, alone)
+            return None
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # they keep the memory that the next to be tried need
+            failure = error
+        for snapshot in before:
+            snapshot.restore()
+        return failure
+
+    def _deduplicate(self, data: Data) -> Data:
+        """Return equal data of another waiting run, or these."""
+        if not isinstance(data.indeps, torch.Tensor):
+            return data
+        indeps = data.indeps
+        key = (indeps.shape, indeps.dtype, indeps.device, data.deps.shape, data.weights is None, data.weight_mean)
+        known = self.datas.setdefault(key, [])
+        for other in known:
+            if (
+                torch.equal(other.deps, data.deps)
+                and (data.weights is None or torch.equal(cast(torch.Tensor, other.weights), data.weights))
+                and torch.equal(cast(torch.Tensor, other.indeps), indeps)
+            ):
+                return other
+        known.append(data)
+        return data
+
+
+class Snapshot:
+    """A run as it was before training, except its data, which training does not change."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.run, self.flat, self.drawn = run, run.coeffs.flat.clone(), run.generator.get_state()
+        self.fields = {
+            name: deepcopy(getattr(run, name))
+            for name in ("solver_state", "history", "best_flat", "n_epochs", "warning", "error")
+        }
+
+    def restore(self) -> None:
+        """Undo, in place, what training did."""
+        self.run.coeffs.flat.copy_(self.flat)
+        self.run.generator.set_state(self.drawn)
+        for name, value in self.fields.items():
+            setattr(self.run, name, value)
+
+
+def count_bytes(run: TrainingRun) -> int:
+    """Return about how many bytes of the CPU's memory a run takes while it waits, and then its training."""
+    datas = [data for data in (run.data, run.validation) if data is not None]
+    tensors = [tensor for data in datas for tensor in (data.indeps, data.deps, data.weights)]
+    n_bytes = sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor) and tensor.is_cpu)
+    # The task has its rows in double precision too, perhaps once more scaled, and a stack may copy what it trains on.
+    # Of the coefficients there are those of run, snapshot and stack, their gradients, and moments with copies.
+    return 5 * n_bytes + (8 * run.coeffs.flat.nbytes if run.coeffs.flat.is_cpu else 0)
