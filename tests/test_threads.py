@@ -11,8 +11,8 @@ import torch
 from sklearn.model_selection import GridSearchCV
 
 from scratchnn import ScratchNNClassifier, _threads, fused_fits
-from scratchnn._tables import count_values
 from scratchnn._threads import LEAST_PARALLEL_WORK, SharedContext, count_work, use_threads
+from scratchnn.estimator.tables import count_values
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -304,7 +304,7 @@ import multiprocessing, os, pickle, threading, traceback, warnings
 import joblib, numpy as np, torch
 from sklearn.model_selection import GridSearchCV
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn._tables import to_tensor
+from scratchnn.estimator.tables import to_tensor
 
 warnings.simplefilter("ignore")
 torch.set_num_threads(2)

@@ -9,22 +9,17 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from . import _parameters
-from ._callbacks import CallbackSupportMixin, with_callbacks
-from ._convert import Labels, calc_logits, calc_probabilities, read_coeffs, read_scales, resolve_device
-from ._fitting import fit_network, validate_features, validate_table, validate_validation_table
-from ._sklearn import (
-    HAS_ARRAY_API,
-    available_unless,
-    check_partial_fit_first_call,
-    fetch,
-    find_place,
-    fit_context,
-    give_back,
-)
-from ._tables import Array, count_values
 from ._threads import VALUE_WORK, count_work, use_threads
-from ._validation import check_known, find_labels
+from .estimator import parameters
+from .estimator.arrays import find_array_library, resolve_device, to_library_of, to_numpy
+from .estimator.callbacks import CallbackSupportMixin, with_callbacks
+from .estimator.compat import HAS_ARRAY_API, available_unless, check_partial_fit_first_call, fit_context
+from .estimator.fitted import read_coeffs, read_scales
+from .estimator.fitting import fit_network
+from .estimator.labels import Labels, check_known, find_labels
+from .estimator.predicting import calc_logits, calc_probabilities
+from .estimator.tables import Array, count_values
+from .estimator.validation import validate_features, validate_table, validate_validation_table
 from .network import Layers
 
 
@@ -203,7 +198,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     array([0, 0, 0])
     """
 
-    _parameter_constraints = _parameters.CONSTRAINTS
+    _parameter_constraints = parameters.CONSTRAINTS
 
     def __init__(
         self,
@@ -296,11 +291,11 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ValueError
             If there is no such recipe.
         """
-        if name not in _parameters.RECIPES:
+        if name not in parameters.RECIPES:
             raise ValueError(
-                f"name must be one of the recipes {sorted(_parameters.RECIPES)}, got {name!r}. Choose one of them."
+                f"name must be one of the recipes {sorted(parameters.RECIPES)}, got {name!r}. Choose one of them."
             )
-        return cls(**(_parameters.RECIPES[name] | changes))
+        return cls(**(parameters.RECIPES[name] | changes))
 
     @with_callbacks  # type: ignore[untyped-decorator]
     @fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -349,10 +344,10 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             If Ctrl-C ended it; the model so far is kept.
         """
         with self._use_threads(X):
-            goes_on = self.warm_start and hasattr(self, "coefs_")
-            table, multilabel = validate_table(self, X, y, sample_weight, reset=not goes_on)
+            resume = self.warm_start and hasattr(self, "coefs_")
+            table, multilabel = validate_table(self, X, y, sample_weight, reset=not resume)
             labels = find_labels(table.y, multilabel)
-            if goes_on and not np.array_equal(labels.classes, self.classes_):
+            if resume and not np.array_equal(labels.classes, self.classes_):
                 raise ValueError(
                     "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
                     f"Previously got {self.classes_}, `y` has {labels.classes}. Use partial_fit, or warm_start=False."
@@ -366,8 +361,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 table,
                 validation,
                 labels,
-                goes_on=goes_on,
-                place=find_place(X),
+                resume=resume,
+                array_library=find_array_library(X),
                 reported={"X": X, "y": y, "metadata": metadata},
             )
         return self
@@ -413,12 +408,12 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "dict."
             )
         with self._use_threads(X):
-            goes_on = hasattr(self, "coefs_")
-            check_partial_fit_first_call(self, fetch(classes))
-            table, multilabel = validate_table(self, X, y, sample_weight, reset=not goes_on)
-            labels = Labels(self.classes_, self._is_multilabel() if goes_on else multilabel)
+            resume = hasattr(self, "coefs_")
+            check_partial_fit_first_call(self, to_numpy(classes))
+            table, multilabel = validate_table(self, X, y, sample_weight, reset=not resume)
+            labels = Labels(self.classes_, self._is_multilabel() if resume else multilabel)
             check_known(table.y, multilabel, labels, "y")
-            fit_network(self, table, None, labels, goes_on=goes_on, incremental=True, place=find_place(X))
+            fit_network(self, table, None, labels, resume=resume, incremental=True, array_library=find_array_library(X))
         return self
 
     @classmethod
@@ -431,7 +426,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         try:
             super()._validate_params()
         except ValueError as error:
-            hint = _parameters.find_hint(self.get_params(deep=False), str(error))
+            hint = parameters.find_hint(self.get_params(deep=False), str(error))
             raise type(error)(f"{error}{hint}") from None
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -476,7 +471,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         with self._use_threads(X, predicts=True):
             logits = self._calc_logits(X, "decision_function")
-            return give_back(logits[:, 0] if self.n_outputs_ == 1 else logits, X)
+            return to_library_of(logits[:, 0] if self.n_outputs_ == 1 else logits, X)
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the likeliest labels.
@@ -493,7 +488,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         with self._use_threads(X, predicts=True):
             logits = self._calc_logits(X, "predict")
-            return give_back(Labels(self.classes_, self._is_multilabel()).decode(logits), X)
+            return to_library_of(Labels(self.classes_, self._is_multilabel()).decode(logits), X)
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the probability of each class.
@@ -509,7 +504,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Probabilities between 0 and 1, in the order of ``classes_``. Multilabel columns do not sum to one.
         """
         with self._use_threads(X, predicts=True):
-            return give_back(calc_probabilities(self._calc_logits(X, "predict_proba"), self.out_activation_), X)
+            return to_library_of(calc_probabilities(self._calc_logits(X, "predict_proba"), self.out_activation_), X)
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
         """Return the logarithm of the probability of each class: exact where `predict_proba` rounds to 0 or 1.
@@ -526,7 +521,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         with self._use_threads(X, predicts=True):
             logits = self._calc_logits(X, "predict_log_proba")
-            return give_back(calc_probabilities(logits, self.out_activation_, log=True), X)
+            return to_library_of(calc_probabilities(logits, self.out_activation_, log=True), X)
 
     @property
     def coef_(self) -> Array:

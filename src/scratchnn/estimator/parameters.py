@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.metrics import get_scorer_names
+from sklearn.utils import check_random_state
 
-from ._sklearn import Interval, Options, StrOptions
-from .losses import LOSSES
-from .network import ACTIVATIONS
-from .solvers import SCHEDULES
-from .training import Settings
+from ..losses import LOSSES
+from ..network import ACTIVATIONS
+from ..solvers import SCHEDULES
+from ..training import Settings
+from .compat import Interval, Options, StrOptions
+from .tables import Table
 
+N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
 CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [StrOptions(set(ACTIVATIONS))],
@@ -48,7 +51,6 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "dtype": [StrOptions({"auto", "float32", "float64"})],
     "scoring": [StrOptions({"loss", *get_scorer_names()}), callable],
 }
-
 # What to say of values that other libraries or parameters take: the types of such values, and the way out.
 HINTS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "learning_rate": (Real, "learning_rate is the schedule. Set learning_rate_init={value}, which is the rate."),
@@ -70,7 +72,6 @@ HINTS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "device": (Integral, "Pass the name, for example device='cuda:{value}'."),
     "scoring": (object, "Pass one name or one scorer, or 'loss' for the validation loss."),
 }
-
 RECIPES: dict[str, dict[str, Any]] = {
     # The plain method of `network`, to the letter.
     "scratch": {
@@ -144,3 +145,31 @@ def make_settings(params: dict[str, Any], n_samples: int, early_stopping: bool) 
     }
     same = {name: params[name] for name in Settings.__dataclass_fields__ if name not in resolved}
     return Settings(**same, **resolved)
+
+
+def check_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
+    """Return the parameter as a tuple of plain integers, or raise ValueError."""
+    sizes = tuple(np.atleast_1d(np.asarray(sizes, dtype=object)).tolist())
+    if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) and size > 0 for size in sizes):
+        raise ValueError(
+            f"hidden_layer_sizes must be > 0, whole numbers, one for each hidden layer, got {sizes}. Use for example "
+            "(100,), or () for no hidden layer."
+        )
+    return tuple(int(size) for size in sizes)
+
+
+def resolve_dtype(dtype: str, table: Table, solver: str) -> np.dtype[Any]:
+    """Return the dtype to train in. "auto": that of X where it is float32, small, or for lbfgs; else float32."""
+    if dtype != "auto":
+        return np.dtype(dtype)
+    own = np.dtype(str(table.X.dtype).removeprefix("torch."))
+    return own if len(table) <= N_SMALL_ROWS or solver == "lbfgs" else np.dtype(np.float32)
+
+
+def resolve_seed(random_state: int | np.random.RandomState | None) -> int:
+    """Return the seed that the parameter means. None draws one from the operating system, not from NumPy's global."""
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    return int(check_random_state(random_state).randint(2**31 - 1))
