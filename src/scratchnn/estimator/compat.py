@@ -3,6 +3,7 @@
 import functools
 import inspect
 import types
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,12 @@ __all__ = [
     "fit_context",
     "get_class_arguments",
     "get_namespace_and_device",
+    "warn_user",
 ]
+
+
+# Frames of these packages are not the user's. scikit-learn's decorators add some, and not the same in each version.
+LIBRARIES = {"scratchnn", "sklearn", "joblib"}
 
 
 class UnavailableError(AttributeError, ValueError):
@@ -82,3 +88,11 @@ def get_class_arguments(scorer: Any, classes: np.ndarray) -> dict[str, Any]:
         for name, value in told.items()
         if name in parameters and parameters[name].default is None and name not in scorer._kwargs
     }
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn with the line of the user's code that led here: the nearest one outside of ``LIBRARIES``."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

@@ -1,6 +1,5 @@
 """One call of `fit` or `partial_fit`: from an estimator and rows to a `TrainingRun`, and to the fitted attributes."""
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
@@ -16,6 +15,7 @@ from ..solvers import SCHEDULES
 from ..training import Data, TrainingRun, train_run
 from .arrays import ArrayLibrary, resolve_device
 from .callbacks import Reporter, has_callbacks
+from .compat import warn_user
 from .fitted import (
     State,
     are_equal,
@@ -103,9 +103,9 @@ def fit_network(
     if run.error is not None:
         raise run.error
     if run.interrupted:
-        warnings.warn("Training interrupted by user. The model so far is kept.", stacklevel=4)
+        warn_user("Training interrupted by user. The model so far is kept.")
     elif run.warning is not None and not incremental:
-        warnings.warn(run.warning, ConvergenceWarning, stacklevel=4)
+        warn_user(run.warning, ConvergenceWarning)
     best = run.coeffs if run.best_flat is None else replace(run.coeffs, flat=run.best_flat)
     store_coeffs(estimator, best, labels, scales, array_library)
     store_history(estimator, run, resume=resume)

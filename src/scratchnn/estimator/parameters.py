@@ -1,6 +1,5 @@
 """The constructor's parameters: which values they may take, named configurations, and what training makes of them."""
 
-import warnings
 from numbers import Integral, Real
 from typing import Any
 
@@ -13,7 +12,7 @@ from ..losses import LOSSES
 from ..network import ACTIVATIONS
 from ..solvers import SCHEDULES
 from ..training import Settings
-from .compat import Interval, Options, StrOptions
+from .compat import Interval, Options, StrOptions, warn_user
 from .tables import Table
 
 N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
@@ -116,10 +115,9 @@ def make_settings(params: dict[str, Any], n_samples: int, early_stopping: bool) 
             "Use solver='adam', or alpha against overfitting."
         )
     if not isinstance(batch_size, str) and batch_size > n_samples:
-        warnings.warn(
+        warn_user(
             f"batch_size={batch_size} is larger than the {n_samples} training rows, which make one batch. Lower it, or "
-            "set batch_size='full'.",
-            stacklevel=5,
+            "set batch_size='full'."
         )
     # L-BFGS stops by its gradient, not by patience, unless it watches a validation set.
     patience = np.inf if solver == "lbfgs" and not early_stopping else params["n_iter_no_change"]
