@@ -7,20 +7,17 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
 
 from ._threads import VALUE_WORK, count_work, use_threads
 from .estimator import parameters
-from .estimator.arrays import find_array_library, resolve_device, to_library_of, to_numpy
+from .estimator.arrays import find_array_library, to_library_of
 from .estimator.callbacks import CallbackSupportMixin, with_callbacks
-from .estimator.compat import HAS_ARRAY_API, available_unless, check_partial_fit_first_call, fit_context
-from .estimator.fitted import read_coeffs, read_scales
-from .estimator.fitting import fit_network
-from .estimator.labels import Labels, check_known, find_labels
-from .estimator.predicting import calc_logits, calc_probabilities
+from .estimator.compat import HAS_ARRAY_API, available_unless, fit_context
+from .estimator.fitted import read_labels
+from .estimator.fitting import Call, Tables, fit_network
+from .estimator.predicting import calc_probabilities, predict_logits
 from .estimator.tables import Array, count_values
-from .estimator.validation import validate_features, validate_table, validate_validation_table
-from .network import Layers
+from .estimator.validation import validate_part, validate_table, validate_validation_table
 
 
 def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
@@ -345,26 +342,12 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         """
         with self._use_threads(X):
             resume = self.warm_start and hasattr(self, "coefs_")
-            table, multilabel = validate_table(self, X, y, sample_weight, reset=not resume)
-            labels = find_labels(table.y, multilabel)
-            if resume and not np.array_equal(labels.classes, self.classes_):
-                raise ValueError(
-                    "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
-                    f"Previously got {self.classes_}, `y` has {labels.classes}. Use partial_fit, or warm_start=False."
-                )
-            validation = None
-            if X_val is not None or y_val is not None or sample_weight_val is not None:
-                validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels)
+            table, labels = validate_table(self, X, y, sample_weight, resume=resume)
+            validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels)
             metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-            fit_network(
-                self,
-                table,
-                validation,
-                labels,
-                resume=resume,
-                array_library=find_array_library(X),
-                reported={"X": X, "y": y, "metadata": metadata},
-            )
+            reported = {"X": X, "y": y, "metadata": metadata}
+            call = Call(self, labels, resume, array_library=find_array_library(X), reported=reported)
+            fit_network(call, Tables(table, validation))
         return self
 
     @available_unless(_forbid_partial_fit)
@@ -409,11 +392,9 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             )
         with self._use_threads(X):
             resume = hasattr(self, "coefs_")
-            check_partial_fit_first_call(self, to_numpy(classes))
-            table, multilabel = validate_table(self, X, y, sample_weight, reset=not resume)
-            labels = Labels(self.classes_, self._is_multilabel() if resume else multilabel)
-            check_known(table.y, multilabel, labels, "y")
-            fit_network(self, table, None, labels, resume=resume, incremental=True, array_library=find_array_library(X))
+            table, labels = validate_part(self, X, y, sample_weight, classes, resume=resume)
+            call = Call(self, labels, resume, incremental=True, array_library=find_array_library(X))
+            fit_network(call, Tables(table))
         return self
 
     @classmethod
@@ -432,9 +413,6 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coefs_")
 
-    def _is_multilabel(self) -> bool:
-        return bool(self.out_activation_ == "logistic" and self.n_outputs_ > 1)
-
     @property
     def _first_coef(self) -> Any:
         return self.coefs_[0]
@@ -447,14 +425,6 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         widths = (width for coef in self.coefs_ for width in np.shape(coef)[-1:])  # checked later: they may be lists
         sizes = (self.n_features_in_, *widths)
         return use_threads(count_work(n_values, X.shape[0], sizes))
-
-    def _calc_logits(self, X: ArrayLike, method: str) -> torch.Tensor:
-        check_is_fitted(self)
-        features = validate_features(self, X, method)
-        device = resolve_device(self.device, features)
-        weights, biases = read_coeffs(self, device)
-        layers = Layers(weights, list(biases), self.activation, self.out_activation_)
-        return calc_logits(layers, features, *read_scales(self))
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the logits: what sigmoid or softmax turn into probabilities.
@@ -470,7 +440,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             For two classes, one value a row: positive where the second class is likelier.
         """
         with self._use_threads(X, predicts=True):
-            logits = self._calc_logits(X, "decision_function")
+            logits = predict_logits(self, X, "decision_function")
             return to_library_of(logits[:, 0] if self.n_outputs_ == 1 else logits, X)
 
     def predict(self, X: ArrayLike) -> Array:
@@ -487,8 +457,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Class labels, or zeros and ones for each of several labels.
         """
         with self._use_threads(X, predicts=True):
-            logits = self._calc_logits(X, "predict")
-            return to_library_of(Labels(self.classes_, self._is_multilabel()).decode(logits), X)
+            logits = predict_logits(self, X, "predict")
+            return to_library_of(read_labels(self).decode(logits), X)
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the probability of each class.
@@ -504,7 +474,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Probabilities between 0 and 1, in the order of ``classes_``. Multilabel columns do not sum to one.
         """
         with self._use_threads(X, predicts=True):
-            return to_library_of(calc_probabilities(self._calc_logits(X, "predict_proba"), self.out_activation_), X)
+            return to_library_of(calc_probabilities(predict_logits(self, X, "predict_proba"), self.out_activation_), X)
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
         """Return the logarithm of the probability of each class: exact where `predict_proba` rounds to 0 or 1.
@@ -520,7 +490,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Log-probabilities, finite, in the order of ``classes_``.
         """
         with self._use_threads(X, predicts=True):
-            logits = self._calc_logits(X, "predict_log_proba")
+            logits = predict_logits(self, X, "predict_log_proba")
             return to_library_of(calc_probabilities(logits, self.out_activation_, log=True), X)
 
     @property

@@ -34,6 +34,25 @@ class State:
     moments: Moments | None = None  # of all rows that `partial_fit` has seen
 
 
+@dataclass(frozen=True)
+class Start:
+    """Where training starts: on a device, from the fitted attributes, or anew, where there are no weights."""
+
+    device: torch.device
+    weights: list[torch.Tensor] = field(default_factory=list)
+    biases: list[torch.Tensor] = field(default_factory=list)
+    scales: tuple[Array | None, Array | None] = (None, None)  # mean_ and scale_, if they are to be used
+
+    def find_trained_columns(self, state: State) -> Array | None:
+        """Return which columns have weights, or moments in the solver's state, (n_features,) of bool; None if new."""
+        if not self.weights:
+            return None
+        is_trained: Array = self.weights[0].ne(0).any(1).cpu().numpy()
+        if state.solver_state or state.flat is not None:
+            is_trained[slice(None) if state.columns is None else state.columns] = True
+        return is_trained
+
+
 def get_state(estimator: Any, resume: bool) -> State:
     """Return a copy of what the last call left, or what the attributes tell of it, or a new state.
 
@@ -234,34 +253,6 @@ def _to_float_tensor(values: Any, name: str) -> torch.Tensor:
     return tensor.to(torch.float32 if tensor.is_floating_point() else torch.float64)
 
 
-def restore_coeffs(
-    params: dict[str, Any],
-    sizes: tuple[int, ...],
-    output: str,
-    known: tuple[list[torch.Tensor], list[torch.Tensor]],
-    columns: Array | None,
-) -> Coeffs:
-    """Return a copy of the network of ``coefs_`` and ``intercepts_``, which reads ``columns``, or all."""
-    weights, biases = known
-    shapes = [tuple(weight.shape) for weight in weights]
-    if shapes != list(pairwise(sizes)):
-        raise ValueError(
-            "hidden_layer_sizes must not change while training goes on (warm_start=True, or partial_fit), got "
-            f"{sizes[1:-1]} where coefs_ has shapes {shapes}. Set it back, or fit with warm_start=False."
-        )
-    if columns is not None:
-        weights = [weights[0][torch.from_numpy(columns).to(weights[0].device)], *weights[1:]]
-    coeffs = tensors_to_coeffs(
-        weights, biases, activation=params["activation"], output=output, hidden_bias=params["hidden_bias"]
-    )
-    if not torch.isfinite(coeffs.flat).all():
-        raise ValueError(
-            "coefs_ and intercepts_ must be finite to go on from them, got NaN or infinity. Set them to finite "
-            "numbers, or fit anew."
-        )
-    return coeffs
-
-
 def move_columns(flat: Array, sizes: tuple[int, ...], old: Array, new: Array) -> Array:
     """Return the buffer of a network that reads the columns ``old`` as one that reads ``new``: zeros for the others.
 
@@ -272,3 +263,30 @@ def move_columns(flat: Array, sizes: tuple[int, ...], old: Array, new: Array) ->
     first = np.zeros((len(new), width), flat.dtype)
     first[np.searchsorted(new, old)] = flat[start:stop].reshape(-1, width)
     return np.concatenate([flat[:start], first.ravel(), flat[stop:]])
+
+
+def restore_coeffs(estimator: Any, start: Start, sizes: tuple[int, ...], output: str, columns: Array | None) -> Coeffs:
+    """Return a copy of the network of ``coefs_`` and ``intercepts_``, which reads ``columns``, or all."""
+    weights = start.weights
+    shapes = [tuple(weight.shape) for weight in weights]
+    if shapes != list(pairwise(sizes)):
+        raise ValueError(
+            "hidden_layer_sizes must not change while training goes on (warm_start=True, or partial_fit), got "
+            f"{sizes[1:-1]} where coefs_ has shapes {shapes}. Set it back, or fit with warm_start=False."
+        )
+    if columns is not None:
+        weights = [weights[0][torch.from_numpy(columns).to(weights[0].device)], *weights[1:]]
+    coeffs = tensors_to_coeffs(
+        weights, start.biases, activation=estimator.activation, output=output, hidden_bias=estimator.hidden_bias
+    )
+    if not torch.isfinite(coeffs.flat).all():
+        raise ValueError(
+            "coefs_ and intercepts_ must be finite to go on from them, got NaN or infinity. Set them to finite "
+            "numbers, or fit anew."
+        )
+    return coeffs
+
+
+def read_labels(estimator: Any) -> Labels:
+    """Return the classes that a fitted estimator tells apart."""
+    return Labels(estimator.classes_, bool(estimator.out_activation_ == "logistic" and estimator.n_outputs_ > 1))

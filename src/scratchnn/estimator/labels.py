@@ -83,42 +83,55 @@ def make_class_weights(class_weight: Any, labels: Labels, table: Table) -> Calla
     """
     if class_weight is None or not len(table):
         return lambda rows: rows
-    if labels.multilabel:
-        columns = list(table.y.T)
-        specs = [class_weight] * len(columns) if class_weight == "balanced" else class_weight
-        if not isinstance(specs, list) or len(specs) != len(columns):
-            raise ValueError(
-                f"class_weight must be 'balanced' or a list of {len(columns)} dicts, one for each label, got "
-                f"{class_weight!r}. Pass one such as [{{0: 1, 1: 5}}, ...]."
-            )
-    elif isinstance(class_weight, list):
-        raise ValueError(
-            f"class_weight must be a dict, 'balanced' or None for targets of one column, got {class_weight!r}. A "
-            "list is for multilabel targets."
-        )
-    else:
-        columns, specs = [table.y], [class_weight]
-    of_labels = []
-    for column, spec in zip(columns, specs, strict=True):
-        classes = np.unique(column) if labels.multilabel or spec == "balanced" else labels.classes
-        if isinstance(spec, dict):
-            _check_keys(spec, classes)
-        of_classes = compute_class_weight(spec, classes=classes, y=column, sample_weight=table.weights)
-        if not (np.isfinite(of_classes).all() and (of_classes >= 0).all()):
-            raise ValueError(
-                f"class_weight must have finite weights that are not negative, got {spec!r}. Use 0 to leave a class "
-                "out."
-            )
-        of_labels.append((classes, of_classes))
+    columns = _list_columns(table, labels)
+    specs = _list_specs(class_weight, labels, len(columns))
+    of_labels = [
+        _find_weights(spec, column, labels, table.weights) for spec, column in zip(specs, columns, strict=True)
+    ]
 
     def weigh(rows: Table) -> Table:
         weights = np.ones(len(rows)) if rows.weights is None else rows.weights
-        for column, (classes, of_classes) in zip(rows.y.T if labels.multilabel else [rows.y], of_labels, strict=True):
+        for column, (classes, of_classes) in zip(_list_columns(rows, labels), of_labels, strict=True):
             places = np.searchsorted(classes, column).clip(max=len(classes) - 1)
             weights = weights * np.where(classes[places] == column, of_classes[places], 1.0)
         return replace(rows, weights=weights)
 
     return weigh
+
+
+def _list_columns(table: Table, labels: Labels) -> list[Array]:
+    return list(table.y.T) if labels.multilabel else [table.y]
+
+
+def _list_specs(class_weight: Any, labels: Labels, n_columns: int) -> list[Any]:
+    """Return the class weights that the parameter names for each column of targets, or raise ValueError."""
+    if not labels.multilabel:
+        if isinstance(class_weight, list):
+            raise ValueError(
+                f"class_weight must be a dict, 'balanced' or None for targets of one column, got {class_weight!r}. A "
+                "list is for multilabel targets."
+            )
+        return [class_weight]
+    specs = [class_weight] * n_columns if class_weight == "balanced" else class_weight
+    if not isinstance(specs, list) or len(specs) != n_columns:
+        raise ValueError(
+            f"class_weight must be 'balanced' or a list of {n_columns} dicts, one for each label, got "
+            f"{class_weight!r}. Pass one such as [{{0: 1, 1: 5}}, ...]."
+        )
+    return specs
+
+
+def _find_weights(spec: Any, y: Array, labels: Labels, sample_weight: Array | None) -> tuple[Array, Array]:
+    """Return the classes of a column of targets, and their weights, (n_classes,) both."""
+    classes = np.unique(y) if labels.multilabel or spec == "balanced" else labels.classes
+    if isinstance(spec, dict):
+        _check_keys(spec, classes)
+    of_classes = compute_class_weight(spec, classes=classes, y=y, sample_weight=sample_weight)
+    if not (np.isfinite(of_classes).all() and (of_classes >= 0).all()):
+        raise ValueError(
+            f"class_weight must have finite weights that are not negative, got {spec!r}. Use 0 to leave a class out."
+        )
+    return classes, of_classes
 
 
 def _check_keys(weights: dict[Any, float], classes: Array) -> None:

@@ -13,7 +13,7 @@ from ..network import ACTIVATIONS
 from ..solvers import SCHEDULES
 from ..training import Settings
 from .compat import Interval, Options, StrOptions, warn_user
-from .tables import Table
+from .tables import Array, Table
 
 N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
 CONSTRAINTS: dict[str, list[Any]] = {
@@ -103,49 +103,7 @@ def find_hint(params: dict[str, Any], message: str) -> str:
     return ""
 
 
-def make_settings(params: dict[str, Any], n_samples: int, early_stopping: bool) -> Settings:
-    """Return how to train on ``n_samples`` rows, from the (valid) parameters of the estimator.
-
-    Where ``alpha`` is "auto", they include ``alpha_per_row``.
-    """
-    batch_size, solver, schedule = params["batch_size"], params["solver"], params["learning_rate"]
-    if solver == "lbfgs" and params["dropout"]:
-        raise ValueError(
-            f"dropout must be 0 with solver='lbfgs', which needs the same loss at every step, got {params['dropout']}. "
-            "Use solver='adam', or alpha against overfitting."
-        )
-    if not isinstance(batch_size, str) and batch_size > n_samples:
-        warn_user(
-            f"batch_size={batch_size} is larger than the {n_samples} training rows, which make one batch. Lower it, or "
-            "set batch_size='full'."
-        )
-    # L-BFGS stops by its gradient, not by patience, unless it watches a validation set.
-    patience = np.inf if solver == "lbfgs" and not early_stopping else params["n_iter_no_change"]
-    if solver == "lbfgs" or (solver == "adam" and schedule not in SCHEDULES):
-        schedule = "constant"
-    # In steps of 8, so that folds which differ by a row have batches of one size, and can train as a stack.
-    automatic = min(max(32, n_samples // 80 * 8), 200)
-    batch_size = min({"auto": automatic, "full": n_samples}.get(batch_size, batch_size), n_samples)
-    alpha, max_iter = params["alpha"], params["max_iter"]
-    default_max_iter = 50 if schedule in SCHEDULES else 200
-    if alpha == "auto":
-        alpha = params["alpha_per_row"] * (n_samples if solver == "lbfgs" else batch_size)
-    resolved: dict[str, Any] = {
-        "alpha": alpha,
-        "batch_size": batch_size,
-        "learning_rate": schedule,
-        "max_iter": default_max_iter if max_iter is None else max_iter,
-        # A schedule that is over before patience could be is one that the user cut short.
-        "ends_by_itself": schedule in SCHEDULES and (max_iter is None or max_iter >= min(default_max_iter, patience)),
-        "early_stopping": early_stopping,
-        "n_iter_no_change": patience,
-        "verbose": bool(params["verbose"]),
-    }
-    same = {name: params[name] for name in Settings.__dataclass_fields__ if name not in resolved}
-    return Settings(**same, **resolved)
-
-
-def check_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
+def resolve_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
     """Return the parameter as a tuple of plain integers, or raise ValueError."""
     sizes = tuple(np.atleast_1d(np.asarray(sizes, dtype=object)).tolist())
     if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) and size > 0 for size in sizes):
@@ -171,3 +129,92 @@ def resolve_seed(random_state: int | np.random.RandomState | None) -> int:
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
     return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def make_settings(estimator: Any, n_samples: int, alpha_per_row: float, *, incremental: bool) -> Settings:
+    """Return how to train on ``n_samples`` rows, from the (valid) parameters of the estimator.
+
+    ``alpha_per_row`` is what ``alpha="auto"`` means for a row of a batch. ``incremental`` is `partial_fit`: one epoch.
+    """
+    solver = estimator.solver
+    check_dropout(estimator.dropout, solver)
+    early_stopping = estimator.early_stopping and not incremental
+    # L-BFGS stops by its gradient, not by patience, unless it watches a validation set.
+    patience = np.inf if solver == "lbfgs" and not early_stopping else estimator.n_iter_no_change
+    schedule = resolve_schedule(estimator.learning_rate, solver, incremental)
+    default_max_iter = 50 if schedule in SCHEDULES else 200
+    max_iter = 1 if incremental else estimator.max_iter
+    batch_size = resolve_batch_size(estimator.batch_size, n_samples)
+    return Settings(
+        loss=estimator.loss,
+        solver=solver,
+        alpha=resolve_alpha(estimator.alpha, alpha_per_row, n_samples if solver == "lbfgs" else batch_size),
+        batch_size=batch_size,
+        learning_rate=schedule,
+        learning_rate_init=estimator.learning_rate_init,
+        dropout=estimator.dropout,
+        power_t=estimator.power_t,
+        max_iter=default_max_iter if max_iter is None else max_iter,
+        # A schedule that is over before patience could be is one that the user cut short.
+        ends_by_itself=schedule in SCHEDULES and (max_iter is None or max_iter >= min(default_max_iter, patience)),
+        shuffle=estimator.shuffle,
+        tol=estimator.tol,
+        momentum=estimator.momentum,
+        nesterovs_momentum=estimator.nesterovs_momentum,
+        early_stopping=early_stopping,
+        beta_1=estimator.beta_1,
+        beta_2=estimator.beta_2,
+        epsilon=estimator.epsilon,
+        n_iter_no_change=patience,
+        max_fun=estimator.max_fun,
+        verbose=bool(estimator.verbose),
+        standardize=estimator.standardize,
+    )
+
+
+def check_dropout(dropout: float, solver: str) -> None:
+    """Raise ValueError if the solver cannot train with dropout."""
+    if solver == "lbfgs" and dropout:
+        raise ValueError(
+            f"dropout must be 0 with solver='lbfgs', which needs the same loss at every step, got {dropout}. "
+            "Use solver='adam', or alpha against overfitting."
+        )
+
+
+def resolve_schedule(learning_rate: str, solver: str, incremental: bool) -> str:
+    """Return the schedule of the rate: "constant" where the solver, or `partial_fit`, knows no other."""
+    if learning_rate in SCHEDULES:
+        # A schedule needs the number of steps, and nobody knows how many calls of `partial_fit` will come.
+        return "constant" if incremental or solver == "lbfgs" else learning_rate
+    return learning_rate if solver == "sgd" else "constant"
+
+
+def resolve_batch_size(batch_size: int | str, n_samples: int) -> int:
+    """Return how many rows a batch has, at most ``n_samples``; warn where the parameter says more."""
+    if batch_size == "full":
+        return n_samples
+    if isinstance(batch_size, str):
+        # In steps of 8, so that folds which differ by a row have batches of one size, and can train as a stack.
+        return min(max(32, n_samples // 80 * 8), 200, n_samples)
+    if batch_size > n_samples:
+        warn_user(
+            f"batch_size={batch_size} is larger than the {n_samples} training rows, which make one batch. Lower it, or "
+            "set batch_size='full'."
+        )
+    return min(batch_size, n_samples)
+
+
+def resolve_alpha(alpha: float | str, alpha_per_row: float, n_rows: int) -> float:
+    """Return the strength of the penalty in steps of ``n_rows`` each."""
+    return alpha_per_row * n_rows if isinstance(alpha, str) else alpha
+
+
+def calc_alpha_per_row(row_length: float, n_seen: int, weights: Array | None) -> float:
+    """Return what ``alpha="auto"`` means for each row of a batch.
+
+    ``row_length`` is the root mean square length of the rows, ``n_seen`` how many rows training has seen, and
+    ``weights`` are those of the rows at hand.
+    """
+    # Weights below 1 on average are parts of a whole (AdaBoost's sum up to 1), and not so many rows fewer.
+    weight_mean = 1.0 if weights is None else min(1.0, float(weights.sum()) / max(1, len(weights)))
+    return row_length * weight_mean / max(1, n_seen)

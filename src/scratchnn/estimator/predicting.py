@@ -8,12 +8,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 
 from ..network import OUTPUTS, Layers, calc_layers
+from .arrays import resolve_device
+from .fitted import read_coeffs, read_scales
 from .tables import Array, Features, ScaledRows, Table, count_block_rows, get_device
+from .validation import validate_features
 
 LARGEST_INPUT = 1e100  # of a scaled column: products with coefficients and sums of them stay finite in float64
 LEAST_FROM_ONE = float(np.finfo(np.float64).epsneg)  # from 1 to the next smaller number
+
+
+def predict_logits(estimator: Any, X: Any, method: str) -> torch.Tensor:
+    """Return the logits of the rows that a user passes to ``method``, (n_samples, n_outputs)."""
+    check_is_fitted(estimator)
+    features = validate_features(estimator, X, method)
+    weights, biases = read_coeffs(estimator, resolve_device(estimator.device, features))
+    layers = Layers(weights, list(biases), estimator.activation, estimator.out_activation_)
+    return calc_logits(layers, features, *read_scales(estimator))
 
 
 def calc_logits(layers: Layers, X: Features, mean: Array | None, scale: Array | None) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """What is known of the columns of tables, and how the network reads them: means, scales, columns with weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,11 +31,11 @@ class Moments:
             self.counts_zeros = sparse.issparse(table.X)
         filled = _count_filled(table) / n_added if self.counts_zeros else 1.0
         n_samples = self.n_samples + n_added
-        share = n_added / n_samples
+        part = n_added / n_samples
         distance = mean - self.mean
-        self.mean = self.mean + distance * share
-        self.variance = self.variance * (1 - share) + variance * share + distance**2 * share * (1 - share)
-        self.filled = self.filled * (1 - share) + filled * share
+        self.mean = self.mean + distance * part
+        self.variance = self.variance * (1 - part) + variance * part + distance**2 * part * (1 - part)
+        self.filled = self.filled * (1 - part) + filled * part
         self.n_samples = n_samples
         self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
@@ -160,6 +160,25 @@ class Scales:
         if scale is not None and self.is_read is not None:
             scale = np.where(self.is_read, scale, np.inf)  # what varies by rounding is zero, too
         return ScaledRows(table, self.mean, scale, like.dtype, like.device, self.columns)
+
+
+def find_scales(moments: Moments, n_features: int, known: tuple[Array | None, Array | None] | None = None) -> Scales:
+    """Return the mean and scale of the columns: the ``known`` ones if there is a scale, else those of the moments."""
+    if known is not None and known[1] is not None:
+        return Scales(*known)
+    if moments.n_samples == 0:
+        return Scales(None, np.ones(n_features))
+    return Scales(moments.calc_mean(), moments.calc_scale())
+
+
+def find_read_columns(scales: Scales, moments: Moments, table: Table, had_weights: Array | None) -> Scales:
+    """Return the scales with the columns that have weights: those that vary, and those that ``had_weights`` before."""
+    is_read = moments.find_varying(scales.scale is not None)
+    if had_weights is not None:
+        is_read |= had_weights
+    if is_read.all():
+        return scales
+    return replace(scales, is_read=is_read, columns=list_columns(is_read) if sparse.issparse(table.X) else None)
 
 
 def list_columns(is_read: Array) -> Array:

@@ -11,37 +11,48 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import validate_data
 
 from .arrays import find_array_library, get_float_dtypes, to_numpy
-from .compat import check_same_namespace
-from .labels import Labels, check_known
+from .compat import check_partial_fit_first_call, check_same_namespace
+from .fitted import read_labels
+from .labels import Labels, check_known, find_labels
 from .tables import Array, Features, Table, to_tensor
 
 WEIGHT_REMEDY = "Use 0 for the rows or classes to leave out, and a positive number for the others."
 
 
-def validate_table(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
-) -> tuple[Table, bool]:
-    """Return the rows, and whether the targets are multilabel.
-
-    ScaledRows of another array library than NumPy stay where they are, as a tensor; targets and weights go to the host.
-    """
-    array_library = find_array_library(X)
-    y, sample_weight = to_numpy(y), to_numpy(sample_weight)
-    X, y = validate_data(
-        estimator, X, y, accept_sparse="csr", dtype=get_float_dtypes(array_library), multi_output=True, reset=reset
-    )
-    X = X if array_library is None else to_tensor(X)
-    y, multilabel = check_targets(y)
-    return Table(with_sorted_entries(X), y, check_weights(sample_weight, len(y), f"sample_weight{suffix}")), multilabel
+def validate_table(estimator: Any, X: Any, y: Any, sample_weight: Any, *, resume: bool) -> tuple[Table, Labels]:
+    """Return the rows of `fit` and the labels that their targets have."""
+    table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
+    labels = find_labels(table.y, multilabel)
+    if resume and not np.array_equal(labels.classes, estimator.classes_):
+        raise ValueError(
+            "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+            f"Previously got {estimator.classes_}, `y` has {labels.classes}. Use partial_fit, or warm_start=False."
+        )
+    return table, labels
 
 
-def validate_validation_table(estimator: Any, X_val: Any, y_val: Any, sample_weight_val: Any, labels: Labels) -> Table:
-    """Return the validation rows, whose errors say that it is they."""
+def validate_part(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, classes: Any, *, resume: bool
+) -> tuple[Table, Labels]:
+    """Return the rows of `partial_fit`, and the labels of all parts; set ``classes_`` at the first call."""
+    check_partial_fit_first_call(estimator, to_numpy(classes))
+    table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
+    labels = read_labels(estimator) if resume else Labels(estimator.classes_, multilabel)
+    check_known(table.y, multilabel, labels, "y")
+    return table, labels
+
+
+def validate_validation_table(
+    estimator: Any, X_val: Any, y_val: Any, sample_weight_val: Any, labels: Labels
+) -> Table | None:
+    """Return the validation rows, whose errors say that it is they; None where there are none."""
+    if X_val is None and y_val is None and sample_weight_val is None:
+        return None
     if X_val is None or y_val is None:
         missing = "X_val" if X_val is None else "y_val"
         raise ValueError(f"X_val and y_val must be given together, got None for {missing}. Pass both.")
     try:
-        table, multilabel = validate_table(estimator, X_val, y_val, sample_weight_val, reset=False, suffix="_val")
+        table, multilabel = _validate_rows(estimator, X_val, y_val, sample_weight_val, reset=False, suffix="_val")
     except ValueError as error:
         raise ValueError(f"The validation data, X_val and y_val, are not as they must be: {error}") from error
     check_known(table.y, multilabel, labels, "y_val")
@@ -69,6 +80,23 @@ def validate_features(estimator: Any, X: Any, method: str) -> Features:
     array_library = find_array_library(X)
     X = validate_data(estimator, X, accept_sparse="csr", dtype=get_float_dtypes(array_library), reset=False)
     return with_sorted_entries(X) if array_library is None else to_tensor(X)
+
+
+def _validate_rows(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
+) -> tuple[Table, bool]:
+    """Return the rows, and whether the targets are multilabel.
+
+    ScaledRows of another array library than NumPy stay where they are, as a tensor; targets and weights go to the host.
+    """
+    array_library = find_array_library(X)
+    y, sample_weight = to_numpy(y), to_numpy(sample_weight)
+    X, y = validate_data(
+        estimator, X, y, accept_sparse="csr", dtype=get_float_dtypes(array_library), multi_output=True, reset=reset
+    )
+    X = X if array_library is None else to_tensor(X)
+    y, multilabel = check_targets(y)
+    return Table(with_sorted_entries(X), y, check_weights(sample_weight, len(y), f"sample_weight{suffix}")), multilabel
 
 
 def check_targets(y: Any) -> tuple[Array, bool]:
