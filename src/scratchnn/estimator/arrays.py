@@ -24,7 +24,7 @@ class ArrayLibrary(NamedTuple):
 
 
 def find_array_library(X: Any) -> ArrayLibrary | None:
-    """Return where X is if it follows the array API, and scikit-learn is to dispatch to it; None for NumPy's arrays."""
+    """Return the library of X if scikit-learn dispatches to it by the array API; None for NumPy's arrays."""
     if not get_config()["array_api_dispatch"] or not hasattr(X, "__dlpack__"):
         return None
     namespace, is_compliant, device = get_namespace_and_device(X)
@@ -32,7 +32,7 @@ def find_array_library(X: Any) -> ArrayLibrary | None:
 
 
 def get_float_dtypes(array_library: ArrayLibrary | None) -> tuple[Any, Any]:
-    """Return the dtypes that X may keep, of NumPy or of the library that it is of."""
+    """Return the float dtypes that X may keep, as its own library names them (None: NumPy)."""
     namespace: Any = np if array_library is None else array_library.namespace
     return namespace.float64, namespace.float32
 

@@ -80,10 +80,10 @@ def keep_state(run: TrainingRun, state: State, columns: Array | None) -> None:
 
 
 def resume_state(state: State, solver: str, coeffs: Coeffs, columns: Array | None) -> torch.Tensor | None:
-    """Prepare the state and the coefficients for going on, in place. Return the best coefficients, if others are best.
+    """Adapt the state and the coefficients to the network, in place. Return the best coefficients, if others are best.
 
-    What belongs to another network or solver is of no use, and neither are the last coefficients of early stopping if
-    somebody has set others since.
+    Drop the solver's state if it belongs to another network or solver, and the last coefficients of early stopping if
+    somebody has set ``coefs_`` or ``intercepts_`` since.
     """
     if state.columns is not None and not are_equal(state.columns, columns):
         everything = np.arange(coeffs.sizes[0]) if columns is None else columns

@@ -115,10 +115,10 @@ def scale_columns(call: Call, table: Table, state: State, start: Start) -> tuple
 
 
 def _find_moments(call: Call, table: Table, state: State, start: Start) -> tuple[Moments, bool]:
-    """Return what is known of the columns, if anybody wants to know it, and whether the scales stay what they were.
+    """Return the moments of the columns, empty if nothing needs them, and whether the scales stay what they were.
 
-    So `fit` keeps those of an earlier call, and `partial_fit` those of a `fit`, which saw all the data, and those that
-    somebody has set. Else it goes on from the moments of all calls, which it keeps in ``state``, in place.
+    `fit` keeps the scales of an earlier call. `partial_fit` keeps those of a `fit`, which saw all the data, and those
+    that somebody has set; else it adds the rows to the moments of all calls, in ``state`` and in place.
     """
     estimator = call.estimator
     moments = state.moments

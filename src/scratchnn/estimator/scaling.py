@@ -1,4 +1,4 @@
-"""What is known of the columns of tables, and how the network reads them: means, scales, columns with weights."""
+"""The columns of tables: their moments, and the means and scales with which the network reads them."""
 
 from dataclasses import dataclass, replace
 

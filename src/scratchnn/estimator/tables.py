@@ -133,7 +133,7 @@ class ScaledRows:
         self.n_values = count_values(table.X) * len(table) // max(1, table.X.shape[0])
 
     def take(self, samples: slice | torch.Tensor) -> torch.Tensor:
-        """Return samples, (n_taken, n_features), sparse in COO format if so."""
+        """Return samples, (n_taken, n_features); in COO format if ``is_sparse``."""
         block = self.table.get_features(samples if isinstance(samples, slice) else samples.cpu().numpy())
         if not sparse.issparse(block):
             return self._convert(to_tensor(block))
@@ -162,10 +162,10 @@ class ScaledRows:
         return block + sparse.csr_array((shifts, np.tile(self.centred, n_rows), ends), block.shape)
 
     def convert(self, ones: bool) -> "torch.Tensor | ScaledRows":
-        """Return all samples as one tensor, without a copy if none is due, or as they are if they had better stay so.
+        """Return all samples as one tensor. Sparse and memory-mapped tables, which may exceed memory, stay as they are.
 
-        Those are sparse tables, and tables mapped into memory, which may be larger than it. With ``ones``, a tensor
-        that must be a copy gets a column of ones at the end, for `Coeffs.with_ones`.
+        The tensor shares the table's memory if the values need no change. A copy gets a column of ones at the end if
+        ``ones`` is set, for `Coeffs.with_ones`.
         """
         if sparse.issparse(self.table.X):
             return self

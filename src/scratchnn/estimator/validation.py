@@ -45,7 +45,7 @@ def validate_part(
 def validate_validation_table(
     estimator: Any, X_val: Any, y_val: Any, sample_weight_val: Any, labels: Labels
 ) -> Table | None:
-    """Return the validation rows, whose errors say that it is they; None where there are none."""
+    """Return the validation rows, or None if the user gave none. Errors say that they are about these rows."""
     if X_val is None and y_val is None and sample_weight_val is None:
         return None
     if X_val is None or y_val is None:
@@ -62,8 +62,8 @@ def validate_validation_table(
 def validate_features(estimator: Any, X: Any, method: str) -> Features:
     """Return the rows to predict with ``method``, as scikit-learn checks them.
 
-    That takes longer than the prediction of a few rows, and there is nothing to find about an array of floats of the
-    right shape, but whether they are finite. So are they, if their sum is.
+    That takes longer than the prediction of a few rows. For a plain float array of the right shape only finiteness is
+    left to check; a finite sum proves it.
     """
     if (
         type(X) is np.ndarray
