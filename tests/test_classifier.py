@@ -19,8 +19,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import scale
 
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn._tables import Table
-from scratchnn._validation import _hash_rows
+from scratchnn.estimator.splitting import _hash_rows
+from scratchnn.estimator.tables import Table
 from scratchnn.training import stopping
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -1,8 +1,10 @@
 """Warnings come only where the user can act, and say what to change for the solver at hand; so do errors."""
 
 import functools
+import inspect
 import math
 import re
+import threading
 import warnings
 
 import numpy as np
@@ -13,9 +15,11 @@ from scipy.optimize import OptimizeResult
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn.training import lbfgs
+from scratchnn.training import lbfgs, stopping
 
 X = np.random.default_rng(0).normal(size=(60, 3))
 y = (X[:, 0] > 0).astype(int)
@@ -313,3 +317,47 @@ def test_class_weight_may_name_classes_that_a_fold_lacks():
 def test_a_metric_in_the_place_of_a_scorer_names_make_scorer(metric):
     with pytest.raises(ValueError, match=r"scor.*make_scorer"):
         network(early_stopping=True, scoring=metric).fit(X, y)
+
+
+# --- the line that a warning names
+
+
+def search(model, **settings):
+    return GridSearchCV(model, {"alpha": [1.0]}, cv=2, **settings)
+
+
+@pytest.mark.parametrize("wrap", [lambda model: model, lambda model: make_pipeline(StandardScaler(), model), search])
+@pytest.mark.parametrize("params", [{"max_iter": 1}, {"batch_size": 1000}])
+def test_warning_of_fit_names_the_line_of_the_caller(wrap, params):
+    check_warned_lines(wrap(network(**params)).fit, X, y)
+
+
+def test_warning_of_partial_fit_names_the_line_of_the_caller():
+    check_warned_lines(network(batch_size=1000).partial_fit, X, y, classes=[0, 1])
+
+
+def test_warning_of_an_interrupted_fit_names_the_line_of_the_caller(monkeypatch):
+    monkeypatch.setattr(stopping, "end_epoch", raise_interrupt)
+    check_warned_lines(network().fit, X, y)
+
+
+def raise_interrupt(*args, **settings):
+    raise KeyboardInterrupt
+
+
+def check_warned_lines(call, *data, **settings):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        line = inspect.currentframe().f_lineno + 1
+        call(*data, **settings)
+    assert caught
+    assert {(warning.filename, warning.lineno) for warning in caught} == {(__file__, line)}
+
+
+def test_warning_where_no_frame_is_the_users_is_given_all_the_same():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        thread = threading.Thread(target=functools.partial(network(max_iter=1).fit, X, y))
+        thread.start()
+        thread.join()
+    assert [warning.category for warning in caught] == [ConvergenceWarning]

@@ -9,8 +9,8 @@ from sklearn.ensemble import AdaBoostClassifier
 from sklearn.utils.class_weight import compute_sample_weight
 
 from scratchnn import ScratchNNClassifier
-from scratchnn._tables import Table
-from scratchnn._validation import cut_table, split_validation
+from scratchnn.estimator.splitting import cut_table, split_validation
+from scratchnn.estimator.tables import Table
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from scipy import sparse
 from sklearn.preprocessing import StandardScaler, scale
 
 from scratchnn import ScratchNNClassifier
-from scratchnn._convert import Rows
-from scratchnn._tables import Moments, Table, to_tensor
+from scratchnn.estimator.scaling import Moments
+from scratchnn.estimator.tables import ScaledRows, Table, to_tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 CPU = torch.device("cpu")
@@ -123,7 +123,7 @@ def test_tensor_of_another_layout_is_a_copy(order, index):
 
 def convert(X, *, scales=(None, None), rows=None, ones=True):
     y = np.zeros(X.shape[0] if rows is None else len(rows))
-    return Rows(Table(X, y, None, rows), *scales, torch.float32, CPU).convert(ones)
+    return ScaledRows(Table(X, y, None, rows), *scales, torch.float32, CPU).convert(ones)
 
 
 def test_float32_rows_to_be_left_as_they_are_become_a_tensor_in_place(make_mapped):
@@ -155,9 +155,9 @@ def test_mapped_and_sparse_rows_stay_where_they_are_until_taken(make_mapped):
         convert(by_column),
         convert(sparse.csr_array(X)),
     ]:
-        assert isinstance(lazy, Rows)
+        assert isinstance(lazy, ScaledRows)
     mapped = convert(make_mapped(X), scales=scales, rows=rows)
-    assert isinstance(mapped, Rows)
+    assert isinstance(mapped, ScaledRows)
     taken = mapped.take(torch.tensor([2, 0]))
     np.testing.assert_array_equal(taken, ((X[[4, 1]] - 1) / 2).astype(np.float32))
 
@@ -199,8 +199,8 @@ def test_mapped_rows_train_as_those_in_memory(cancer, make_mapped, standardize, 
 
 
 def test_mapped_rows_are_taken_batch_by_batch(cancer, make_mapped, monkeypatch):
-    taken, take = [], Rows.take
-    monkeypatch.setattr(Rows, "take", lambda rows, samples: taken.append(take(rows, samples)) or taken[-1])
+    taken, take = [], ScaledRows.take
+    monkeypatch.setattr(ScaledRows, "take", lambda rows, samples: taken.append(take(rows, samples)) or taken[-1])
     ScratchNNClassifier((), batch_size=100, max_iter=2).fit(make_mapped(cancer[0]), cancer[1])
     assert [len(rows) for rows in taken] == [100, 100, 100, 100, 100, 69] * 2
 

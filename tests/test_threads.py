@@ -11,7 +11,7 @@ import torch
 from sklearn.model_selection import GridSearchCV
 
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn._tables import count_values
+from scratchnn.estimator.tables import count_values
 from scratchnn.training import threads as _threads
 from scratchnn.training.threads import LEAST_PARALLEL_WORK, SharedContext, count_work, use_threads
 
@@ -305,7 +305,7 @@ import multiprocessing, os, pickle, threading, traceback, warnings
 import joblib, numpy as np, torch
 from sklearn.model_selection import GridSearchCV
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn._tables import to_tensor
+from scratchnn.estimator.tables import to_tensor
 
 warnings.simplefilter("ignore")
 torch.set_num_threads(2)

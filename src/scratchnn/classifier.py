@@ -7,24 +7,16 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
 
-from . import _parameters
-from ._callbacks import CallbackSupportMixin, with_callbacks
-from ._convert import Labels, calc_logits, calc_probabilities, read_coeffs, read_scales, resolve_device
-from ._fitting import fit_network, validate_features, validate_table, validate_validation_table
-from ._sklearn import (
-    HAS_ARRAY_API,
-    available_unless,
-    check_partial_fit_first_call,
-    fetch,
-    find_place,
-    fit_context,
-    give_back,
-)
-from ._tables import Array, count_values
-from ._validation import check_known, find_labels
-from .network import Layers
+from .estimator import parameters
+from .estimator.arrays import find_array_library, to_library_of
+from .estimator.callbacks import CallbackSupportMixin, with_callbacks
+from .estimator.compat import HAS_ARRAY_API, available_unless, fit_context
+from .estimator.fitted import read_labels
+from .estimator.fitting import Call, Tables, fit_network
+from .estimator.predicting import calc_probabilities, predict_logits
+from .estimator.tables import Array, count_values
+from .estimator.validation import validate_part, validate_table, validate_validation_table
 from .training.threads import VALUE_WORK, count_work, use_threads
 
 
@@ -203,7 +195,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     array([0, 0, 0])
     """
 
-    _parameter_constraints = _parameters.CONSTRAINTS
+    _parameter_constraints = parameters.CONSTRAINTS
 
     def __init__(
         self,
@@ -296,11 +288,11 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ValueError
             If there is no such recipe.
         """
-        if name not in _parameters.RECIPES:
+        if name not in parameters.RECIPES:
             raise ValueError(
-                f"name must be one of the recipes {sorted(_parameters.RECIPES)}, got {name!r}. Choose one of them."
+                f"name must be one of the recipes {sorted(parameters.RECIPES)}, got {name!r}. Choose one of them."
             )
-        return cls(**(_parameters.RECIPES[name] | changes))
+        return cls(**(parameters.RECIPES[name] | changes))
 
     @with_callbacks  # type: ignore[untyped-decorator]
     @fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -349,27 +341,13 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             If Ctrl-C ended it; the model so far is kept.
         """
         with self._use_threads(X):
-            goes_on = self.warm_start and hasattr(self, "coefs_")
-            table, multilabel = validate_table(self, X, y, sample_weight, reset=not goes_on)
-            labels = find_labels(table.y, multilabel)
-            if goes_on and not np.array_equal(labels.classes, self.classes_):
-                raise ValueError(
-                    "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
-                    f"Previously got {self.classes_}, `y` has {labels.classes}. Use partial_fit, or warm_start=False."
-                )
-            validation = None
-            if X_val is not None or y_val is not None or sample_weight_val is not None:
-                validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels)
+            resume = self.warm_start and hasattr(self, "coefs_")
+            table, labels = validate_table(self, X, y, sample_weight, resume=resume)
+            validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels)
             metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-            fit_network(
-                self,
-                table,
-                validation,
-                labels,
-                goes_on=goes_on,
-                place=find_place(X),
-                reported={"X": X, "y": y, "metadata": metadata},
-            )
+            reported = {"X": X, "y": y, "metadata": metadata}
+            call = Call(self, labels, resume, array_library=find_array_library(X), reported=reported)
+            fit_network(call, Tables(table, validation))
         return self
 
     @available_unless(_forbid_partial_fit)
@@ -413,12 +391,10 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "dict."
             )
         with self._use_threads(X):
-            goes_on = hasattr(self, "coefs_")
-            check_partial_fit_first_call(self, fetch(classes))
-            table, multilabel = validate_table(self, X, y, sample_weight, reset=not goes_on)
-            labels = Labels(self.classes_, self._is_multilabel() if goes_on else multilabel)
-            check_known(table.y, multilabel, labels, "y")
-            fit_network(self, table, None, labels, goes_on=goes_on, incremental=True, place=find_place(X))
+            resume = hasattr(self, "coefs_")
+            table, labels = validate_part(self, X, y, sample_weight, classes, resume=resume)
+            call = Call(self, labels, resume, incremental=True, array_library=find_array_library(X))
+            fit_network(call, Tables(table))
         return self
 
     @classmethod
@@ -431,14 +407,11 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         try:
             super()._validate_params()
         except ValueError as error:
-            hint = _parameters.find_hint(self.get_params(deep=False), str(error))
+            hint = parameters.find_hint(self.get_params(deep=False), str(error))
             raise type(error)(f"{error}{hint}") from None
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coefs_")
-
-    def _is_multilabel(self) -> bool:
-        return bool(self.out_activation_ == "logistic" and self.n_outputs_ > 1)
 
     @property
     def _first_coef(self) -> Any:
@@ -452,14 +425,6 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         widths = (width for coef in self.coefs_ for width in np.shape(coef)[-1:])  # checked later: they may be lists
         sizes = (self.n_features_in_, *widths)
         return use_threads(count_work(n_values, X.shape[0], sizes))
-
-    def _calc_logits(self, X: ArrayLike, method: str) -> torch.Tensor:
-        check_is_fitted(self)
-        features = validate_features(self, X, method)
-        device = resolve_device(self.device, features)
-        weights, biases = read_coeffs(self, device)
-        layers = Layers(weights, list(biases), self.activation, self.out_activation_)
-        return calc_logits(layers, features, *read_scales(self))
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the logits: what sigmoid or softmax turn into probabilities.
@@ -475,8 +440,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             For two classes, one value a row: positive where the second class is likelier.
         """
         with self._use_threads(X, predicts=True):
-            logits = self._calc_logits(X, "decision_function")
-            return give_back(logits[:, 0] if self.n_outputs_ == 1 else logits, X)
+            logits = predict_logits(self, X, "decision_function")
+            return to_library_of(logits[:, 0] if self.n_outputs_ == 1 else logits, X)
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the likeliest labels.
@@ -492,8 +457,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Class labels, or zeros and ones for each of several labels.
         """
         with self._use_threads(X, predicts=True):
-            logits = self._calc_logits(X, "predict")
-            return give_back(Labels(self.classes_, self._is_multilabel()).decode(logits), X)
+            logits = predict_logits(self, X, "predict")
+            return to_library_of(read_labels(self).decode(logits), X)
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the probability of each class.
@@ -509,7 +474,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Probabilities between 0 and 1, in the order of ``classes_``. Multilabel columns do not sum to one.
         """
         with self._use_threads(X, predicts=True):
-            return give_back(calc_probabilities(self._calc_logits(X, "predict_proba"), self.out_activation_), X)
+            return to_library_of(calc_probabilities(predict_logits(self, X, "predict_proba"), self.out_activation_), X)
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
         """Return the logarithm of the probability of each class: exact where `predict_proba` rounds to 0 or 1.
@@ -525,8 +490,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Log-probabilities, finite, in the order of ``classes_``.
         """
         with self._use_threads(X, predicts=True):
-            logits = self._calc_logits(X, "predict_log_proba")
-            return give_back(calc_probabilities(logits, self.out_activation_, log=True), X)
+            logits = predict_logits(self, X, "predict_log_proba")
+            return to_library_of(calc_probabilities(logits, self.out_activation_, log=True), X)
 
     @property
     def coef_(self) -> Array:

@@ -3,18 +3,15 @@
 import functools
 import inspect
 import types
+import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
-from sklearn import get_config
 from sklearn.base import _fit_context as fit_context
 from sklearn.utils._array_api import get_namespace_and_device
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.multiclass import _check_partial_fit_first_call as check_partial_fit_first_call
-
-from ._tables import to_host
 
 try:
     from sklearn.utils._array_api import check_same_namespace
@@ -29,7 +26,6 @@ except ImportError:  # before 1.9, whose checks of array API support are other o
 
 __all__ = [
     "HAS_ARRAY_API",
-    "ArrayPlace",
     "Interval",
     "Options",
     "StrOptions",
@@ -37,12 +33,15 @@ __all__ = [
     "available_unless",
     "check_partial_fit_first_call",
     "check_same_namespace",
-    "fetch",
-    "find_place",
     "fit_context",
     "get_class_arguments",
-    "give_back",
+    "get_namespace_and_device",
+    "warn_user",
 ]
+
+
+# Frames of these packages are not the user's. scikit-learn's decorators add some, and not the same in each version.
+LIBRARIES = {"scratchnn", "sklearn", "joblib"}
 
 
 class UnavailableError(AttributeError, ValueError):
@@ -74,44 +73,6 @@ class available_unless:
         return types.MethodType(self.method, instance)
 
 
-class ArrayPlace(NamedTuple):
-    """An array library other than NumPy, by its namespace, and one of its devices."""
-
-    namespace: Any
-    device: Any
-
-    def give(self, values: torch.Tensor | np.ndarray) -> Any:
-        """Return a tensor or an array of NumPy as an array of this library, on this device."""
-        if self.namespace.__name__.endswith("torch"):
-            return torch.as_tensor(values, device=self.device)
-        return self.namespace.asarray(to_host(values), device=self.device)
-
-
-def find_place(X: Any) -> ArrayPlace | None:
-    """Return where X is if it follows the array API, and scikit-learn is to dispatch to it; None for NumPy's arrays."""
-    if not get_config()["array_api_dispatch"] or not hasattr(X, "__dlpack__"):
-        return None
-    namespace, is_compliant, device = get_namespace_and_device(X)
-    return ArrayPlace(namespace, device) if is_compliant and "numpy" not in namespace.__name__ else None
-
-
-def fetch(values: Any) -> Any:
-    """Return an array that scikit-learn would dispatch on as NumPy's, and anything else as it is."""
-    return values if find_place(values) is None else to_host(values)
-
-
-def give_back(values: torch.Tensor | np.ndarray, X: Any) -> np.ndarray:
-    """Return results in the library and on the device of X: NumPy's arrays, unless X is of another.
-
-    Labels that are no numbers are NumPy's in any case.
-    """
-    place = find_place(X)
-    if place is None or (isinstance(values, np.ndarray) and values.dtype.kind not in "biuf"):
-        return values.numpy() if isinstance(values, torch.Tensor) else values
-    given: np.ndarray = place.give(values)  # or another library's array, which has no common type
-    return given
-
-
 def get_class_arguments(scorer: Any, classes: np.ndarray) -> dict[str, Any]:
     """Return what the metric of a scorer must be told of the classes, as the targets it gets may lack some.
 
@@ -127,3 +88,11 @@ def get_class_arguments(scorer: Any, classes: np.ndarray) -> dict[str, Any]:
         for name, value in told.items()
         if name in parameters and parameters[name].default is None and name not in scorer._kwargs
     }
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn with the line of the user's code that led here: the nearest one outside of ``LIBRARIES``."""
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)

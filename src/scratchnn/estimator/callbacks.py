@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from .network import Coeffs
+from ..network import Coeffs
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks

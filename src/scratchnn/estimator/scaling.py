@@ -1,102 +1,14 @@
-"""Tables of rows as scikit-learn has validated them: arrays, tensors or sparse; and what is known of their columns."""
+"""The columns of tables: their moments, and the means and scales with which the network reads them."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 from torch import Tensor
 
-Array = NDArray[Any]
-Features = Any  # (n_rows, n_features): an ndarray, a tensor, or a CSR matrix or array of scipy
-
-
-@dataclass(eq=False)
-class Table:
-    """Valid rows: ``y`` for `Labels.encode`, ``weights`` (n_samples,) or None, and ``X`` (n_rows, n_features).
-
-    The samples are the rows of ``X`` that ``rows`` counts, or all: a part of a large table is not copied.
-    """
-
-    X: Features
-    y: Array
-    weights: Array | None = None
-    rows: Array | None = None
-
-    def __len__(self) -> int:
-        return len(self.y)
-
-    def take(self, mask: Array) -> "Table":
-        """Return the samples of a mask, (n_samples,)."""
-        rows = np.flatnonzero(mask) if self.rows is None else self.rows[mask]
-        return Table(self.X, self.y[mask], None if self.weights is None else self.weights[mask], rows)
-
-    def get_features(self, samples: slice | Array = slice(None)) -> Features:
-        """Return the rows of X for the samples."""
-        rows = samples if self.rows is None else self.rows[samples]
-        return self.X[torch.from_numpy(rows) if isinstance(self.X, Tensor) and isinstance(rows, np.ndarray) else rows]
-
-    def split(self) -> Iterator[tuple[slice, Features]]:
-        """Yield the samples in blocks, with their features, where a whole copy would be a waste."""
-        size = count_block_rows(self.X)
-        for start in range(0, len(self), size):
-            samples = slice(start, min(start + size, len(self)))
-            yield samples, self.get_features(samples)
-
-
-def count_block_rows(X: Features, width: int = 1) -> int:
-    """Return how many rows to work on at a time: as many as the cache holds, and ``width`` values for each."""
-    n_values = int(X.nnz // max(1, X.shape[0]) + 1 if sparse.issparse(X) else X.shape[1])
-    return min(8192, max(1, 2**18 // max(n_values, width)))
-
-
-def count_values(X: Any) -> int:
-    """Return how many values X holds: its entries if it is sparse, and 0 if it has no two known lengths, as a list."""
-    if sparse.issparse(X):
-        return int(X.nnz)
-    shape: Any = getattr(X, "shape", None)
-    if not isinstance(shape, tuple) or len(shape) != 2 or not all(isinstance(length, int) for length in shape):
-        return 0
-    return int(shape[0] * shape[1])
-
-
-def get_device(X: Features) -> torch.device:
-    """Return where the rows are."""
-    return X.device if isinstance(X, Tensor) else torch.device("cpu")
-
-
-def to_tensor(array: Any) -> Tensor:
-    """Return the array as a tensor where it is, without a copy if it can be. It must not be written to."""
-    if not isinstance(array, np.ndarray):
-        return array.detach() if isinstance(array, Tensor) else torch.utils.dlpack.from_dlpack(array)
-    array = np.ascontiguousarray(array)
-    if not array.flags.writeable and array.size:
-        array = np.asarray(_Memory(array))  # PyTorch knows no read-only tensors and would warn
-    return torch.from_numpy(array)
-
-
-def has_own_library(array: Any) -> bool:
-    """Return whether this is an array of another library than NumPy."""
-    return hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray)
-
-
-def to_host(array: Any) -> Array:
-    """Return an array of any library, or nested lists, as NumPy's, without a copy if it can be."""
-    return to_tensor(array).cpu().numpy() if has_own_library(array) else np.asarray(array)
-
-
-class _Memory:
-    """The memory of an array that may be read-only, offered as writable."""
-
-    def __init__(self, array: Array) -> None:
-        interface = dict(array.__array_interface__)
-        interface["data"] = (interface["data"][0], False)
-        self.__array_interface__ = interface
-        self.owner = array
+from .tables import Array, ScaledRows, Table, get_device, to_host, to_tensor
 
 
 @dataclass(eq=False)
@@ -119,11 +31,11 @@ class Moments:
             self.counts_zeros = sparse.issparse(table.X)
         filled = _count_filled(table) / n_added if self.counts_zeros else 1.0
         n_samples = self.n_samples + n_added
-        share = n_added / n_samples
+        part = n_added / n_samples
         distance = mean - self.mean
-        self.mean = self.mean + distance * share
-        self.variance = self.variance * (1 - share) + variance * share + distance**2 * share * (1 - share)
-        self.filled = self.filled * (1 - share) + filled * share
+        self.mean = self.mean + distance * part
+        self.variance = self.variance * (1 - part) + variance * part + distance**2 * part * (1 - part)
+        self.filled = self.filled * (1 - part) + filled * part
         self.n_samples = n_samples
         self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
@@ -221,3 +133,54 @@ def _weigh(values: Tensor, table: Table, samples: slice) -> Tensor:
     if table.weights is None:
         return values
     return values * to_tensor(table.weights[samples]).to(values.device).unsqueeze(-1)
+
+
+@dataclass(frozen=True)
+class Scales:
+    """How the network reads the columns of X. Arrays are (n_features,) each.
+
+    Columns that are zero in all rows of training, as the network reads them, need no weights to train: they have zeros.
+    Of a sparse table they are left out, ``columns`` are the others; of a dense one they stay, so that fits on other
+    rows of the table have the same shapes, and train in one stack.
+    """
+
+    mean: Array | None
+    scale: Array | None
+    is_read: Array | None = None  # of bool; None: all columns have weights
+    columns: Array | None = None  # (n_read,), where the others are left out
+
+    @property
+    def n_features(self) -> int:
+        """The number of columns of X, where some are not read."""
+        return 0 if self.is_read is None else len(self.is_read)
+
+    def make_rows(self, table: Table, like: torch.Tensor) -> ScaledRows:
+        """Return the samples of a table as training reads them, as tensors ``like`` this one."""
+        scale = self.scale
+        if scale is not None and self.is_read is not None:
+            scale = np.where(self.is_read, scale, np.inf)  # what varies by rounding is zero, too
+        return ScaledRows(table, self.mean, scale, like.dtype, like.device, self.columns)
+
+
+def find_scales(moments: Moments, n_features: int, known: tuple[Array | None, Array | None] | None = None) -> Scales:
+    """Return the mean and scale of the columns: the ``known`` ones if there is a scale, else those of the moments."""
+    if known is not None and known[1] is not None:
+        return Scales(*known)
+    if moments.n_samples == 0:
+        return Scales(None, np.ones(n_features))
+    return Scales(moments.calc_mean(), moments.calc_scale())
+
+
+def find_read_columns(scales: Scales, moments: Moments, table: Table, had_weights: Array | None) -> Scales:
+    """Return the scales with the columns that have weights: those that vary, and those that ``had_weights`` before."""
+    is_read = moments.find_varying(scales.scale is not None)
+    if had_weights is not None:
+        is_read |= had_weights
+    if is_read.all():
+        return scales
+    return replace(scales, is_read=is_read, columns=list_columns(is_read) if sparse.issparse(table.X) else None)
+
+
+def list_columns(is_read: Array) -> Array:
+    """Return the numbers of the columns that a network reads: one at least, as a network has an input."""
+    return np.flatnonzero(is_read) if is_read.any() else np.array([0])

@@ -1,0 +1,82 @@
+"""Array libraries other than NumPy, and devices."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn import get_config
+
+from .compat import get_namespace_and_device
+from .tables import Features, to_host
+
+
+class ArrayLibrary(NamedTuple):
+    """An array library other than NumPy, by its namespace, and one of its devices."""
+
+    namespace: Any
+    device: Any
+
+    def give(self, values: torch.Tensor | np.ndarray) -> Any:
+        """Return a tensor or an array of NumPy as an array of this library, on this device."""
+        if self.namespace.__name__.endswith("torch"):
+            return torch.as_tensor(values, device=self.device)
+        return self.namespace.asarray(to_host(values), device=self.device)
+
+
+def find_array_library(X: Any) -> ArrayLibrary | None:
+    """Return the library of X if scikit-learn dispatches to it by the array API; None for NumPy's arrays."""
+    if not get_config()["array_api_dispatch"] or not hasattr(X, "__dlpack__"):
+        return None
+    namespace, is_compliant, device = get_namespace_and_device(X)
+    return ArrayLibrary(namespace, device) if is_compliant and "numpy" not in namespace.__name__ else None
+
+
+def get_float_dtypes(array_library: ArrayLibrary | None) -> tuple[Any, Any]:
+    """Return the float dtypes that X may keep, as its own library names them (None: NumPy)."""
+    namespace: Any = np if array_library is None else array_library.namespace
+    return namespace.float64, namespace.float32
+
+
+def to_numpy(values: Any) -> Any:
+    """Return an array that scikit-learn would dispatch on as NumPy's, and anything else as it is."""
+    return values if find_array_library(values) is None else to_host(values)
+
+
+def to_library_of(values: torch.Tensor | np.ndarray, X: Any) -> np.ndarray:
+    """Return results in the library and on the device of X: NumPy's arrays, unless X is of another.
+
+    Labels that are no numbers are NumPy's in any case.
+    """
+    array_library = find_array_library(X)
+    if array_library is None or (isinstance(values, np.ndarray) and values.dtype.kind not in "biuf"):
+        return values.numpy() if isinstance(values, torch.Tensor) else values
+    given: np.ndarray = array_library.give(values)  # or another library's array, which has no common type
+    return given
+
+
+def resolve_device(device: str | torch.device, X: Features = None) -> torch.device:
+    """Return the device that the parameter means: "auto" is that of X if it is a tensor.
+
+    Raises
+    ------
+    ValueError
+        If it is none that PyTorch knows, or a CUDA device that is not there.
+    """
+    if isinstance(device, str) and device == "auto":
+        if isinstance(X, torch.Tensor):
+            return resolve_device(X.device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rule = "device must be 'auto', 'cpu', 'cuda', 'cuda:N' or a torch.device of these types"
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"{rule}, got {device!r}. Choose one, or leave it 'auto'.") from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise ValueError(f"{rule}, got {device!r}. Choose one, or leave it 'auto'.")
+    n_devices = torch.cuda.device_count() if resolved.type == "cuda" else 1
+    if resolved.type == "cuda" and (not torch.cuda.is_available() or (resolved.index or 0) >= n_devices):
+        raise ValueError(
+            f"device must be one that is there, got {device!r} where PyTorch sees {torch.cuda.device_count()} CUDA "
+            "devices. Use device='cpu' or 'auto', or install a CUDA build of PyTorch and its driver."
+        )
+    return resolved

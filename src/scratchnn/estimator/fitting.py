@@ -1,0 +1,257 @@
+"""One call of `fit` or `partial_fit`, as a recipe of five steps from rows to fitted attributes."""
+
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+
+from ..network import Coeffs, init_coeffs
+from ..training import Data, Settings, TrainingRun, train_run
+from .arrays import ArrayLibrary, resolve_device
+from .callbacks import Reporter, has_callbacks
+from .compat import warn_user
+from .fitted import (
+    Start,
+    State,
+    are_equal,
+    get_state,
+    keep_state,
+    move_columns,
+    read_coeffs,
+    read_scales,
+    restore_coeffs,
+    resume_state,
+    store_coeffs,
+    store_history,
+)
+from .labels import Labels, make_class_weights
+from .parameters import calc_alpha_per_row, make_settings, resolve_dtype, resolve_hidden_layer_sizes
+from .scaling import Moments, Scales, find_read_columns, find_scales, list_columns
+from .scoring import make_calc_score
+from .splitting import cut_table, split_validation
+from .tables import Table, to_tensor
+from .validation import leave_out_rows
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of `fit` or `partial_fit`, beyond its rows."""
+
+    estimator: Any
+    labels: Labels
+    resume: bool  # whether training starts from the fitted attributes
+    incremental: bool = False  # whether this is `partial_fit`
+    array_library: ArrayLibrary | None = None  # of the fitted model; None: NumPy
+    reported: dict[str, Any] | None = None  # X, y and metadata, for callbacks
+
+
+class Tables(NamedTuple):
+    """The rows to train on, and those to validate on, if there are any."""
+
+    training: Table
+    validation: Table | None = None
+
+
+def fit_network(call: Call, tables: Tables) -> None:
+    """Train a network on a table, and set the estimator's fitted attributes in place."""
+    state = get_state(call.estimator, call.resume)
+    tables = prepare_rows(call, tables, state.seed)
+    n_samples = len(tables.training)
+    if n_samples == 0 and call.resume:
+        return  # there is nothing to learn
+    start = begin_or_resume(call, tables.training)
+    scales, alpha_per_row = scale_columns(call, tables.training, state, start)
+    settings = make_settings(call.estimator, n_samples, alpha_per_row, incremental=call.incremental)
+    run = _make_run(call, tables, settings, state, start, scales)
+    reporter = _make_reporter(call, run, scales)
+    train_network(run, reporter, incremental=call.incremental)
+    best = store_fit(call, run, state, scales)
+    if reporter is not None:
+        reporter.end(best)
+
+
+def prepare_rows(call: Call, tables: Tables, seed: int) -> Tables:
+    """Return the rows of positive weight to train and to validate on, with the weights of their classes in theirs."""
+    estimator, labels, incremental = call.estimator, call.labels, call.incremental
+    table, validation = tables
+    table = leave_out_rows(table, "sample_weight", may_be_all=incremental)
+    validation = None if validation is None else leave_out_rows(validation, "sample_weight_val")
+    weigh = make_class_weights(estimator.class_weight, labels, table)
+    if estimator.early_stopping and not incremental and validation is None:
+        # Before classes are weighed: a class weight of 2 makes no two copies of a row, to be held out one by one.
+        codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
+        held_out = split_validation(replace(table, y=codes), estimator.validation_fraction, seed)
+        table, validation = cut_table(table, 1 - held_out), cut_table(table, held_out)
+    table = leave_out_rows(weigh(table), "class_weight", may_be_all=incremental)
+    return Tables(table, None if validation is None else leave_out_rows(weigh(validation), "class_weight"))
+
+
+def begin_or_resume(call: Call, table: Table) -> Start:
+    """Return where training starts: from the fitted attributes if the call is to resume."""
+    estimator = call.estimator
+    device = resolve_device(estimator.device, table.X)
+    if not call.resume:
+        return Start(device)
+    weights, biases = read_coeffs(estimator, device)
+    return Start(device, weights, biases, read_scales(estimator) if estimator.standardize else (None, None))
+
+
+def scale_columns(call: Call, table: Table, state: State, start: Start) -> tuple[Scales, float]:
+    """Return how the network reads the columns, and what alpha="auto" means for each row of a batch, if it is set."""
+    estimator = call.estimator
+    moments, keeps_scales = _find_moments(call, table, state, start)
+    scales = Scales(None, None)
+    if estimator.standardize:
+        scales = find_scales(moments, estimator.n_features_in_, start.scales if keeps_scales else None)
+    if not call.incremental and (call.resume or estimator.init != "scratch"):  # which draws weights for all columns
+        scales = find_read_columns(scales, moments, table, start.find_trained_columns(state))
+    if estimator.alpha != "auto":
+        return scales, 0.0
+    n_seen = len(table) + (state.history.n_samples_seen if call.incremental else 0)
+    return scales, calc_alpha_per_row(moments.calc_row_length(scales.scale), n_seen, table.weights)
+
+
+def _find_moments(call: Call, table: Table, state: State, start: Start) -> tuple[Moments, bool]:
+    """Return the moments of the columns, empty if nothing needs them, and whether the scales stay what they were.
+
+    `fit` keeps the scales of an earlier call. `partial_fit` keeps those of a `fit`, which saw all the data, and those
+    that somebody has set; else it adds the rows to the moments of all calls, in ``state`` and in place.
+    """
+    estimator = call.estimator
+    moments = state.moments
+    keeps_scales = call.resume and (not call.incremental or moments is None or not _has_scales(call, moments, start))
+    if keeps_scales or moments is None:
+        moments = Moments()
+    if len(table) and (estimator.standardize or estimator.alpha == "auto" or not call.incremental):
+        moments.add(table)
+    if call.incremental and not keeps_scales:
+        state.moments = moments
+    return moments, keeps_scales
+
+
+def _has_scales(call: Call, moments: Moments, start: Start) -> bool:
+    """Return whether ``mean_`` and ``scale_`` are those of the moments, and not set since."""
+    if not call.estimator.standardize or moments.n_samples == 0:
+        return True
+    mean, scale = start.scales
+    return are_equal(mean, moments.calc_mean()) and are_equal(scale, moments.calc_scale())
+
+
+def train_network(run: TrainingRun, reporter: Reporter | None, *, incremental: bool) -> None:
+    """Train, in place, and raise or warn of what went wrong."""
+    if reporter is not None:
+        run.on_epoch = reporter.end_epoch
+    if len(run.data.deps):
+        train_run(run)
+    if run.error is not None:
+        raise run.error
+    if run.interrupted:
+        warn_user("Training interrupted by user. The model so far is kept.")
+    elif run.warning is not None and not incremental:
+        warn_user(run.warning, ConvergenceWarning)
+
+
+def store_fit(call: Call, run: TrainingRun, state: State, scales: Scales) -> Coeffs:
+    """Set the fitted attributes, and keep what a later call goes on from. Return the coefficients of the model."""
+    estimator = call.estimator
+    best = run.coeffs if run.best_flat is None else replace(run.coeffs, flat=run.best_flat)
+    store_coeffs(estimator, best, call.labels, scales, call.array_library)
+    store_history(estimator, run, resume=call.resume)
+    estimator._state = None
+    if estimator.warm_start or call.incremental:
+        keep_state(run, state, scales.columns)
+        estimator._state = state
+    return best
+
+
+def _make_reporter(call: Call, run: TrainingRun, scales: Scales) -> Reporter | None:
+    """Return what tells the estimator's callbacks of the run; None if there are none."""
+    if call.reported is None or not has_callbacks(call.estimator):
+        return None
+
+    def describe(coeffs: Coeffs) -> dict[str, Any]:
+        described = SimpleNamespace()
+        store_coeffs(described, coeffs, call.labels, scales, call.array_library)
+        return vars(described)
+
+    return Reporter(call.estimator, run.settings.max_iter, call.reported, describe)
+
+
+def _make_run(
+    call: Call, tables: Tables, settings: Settings, state: State, start: Start, scales: Scales
+) -> TrainingRun:
+    """Return the run that trains a network on the tables."""
+    estimator, labels = call.estimator, call.labels
+    generator = torch.Generator("cpu").manual_seed(state.seed)
+    if state.generator_state is not None:
+        generator.set_state(torch.from_numpy(state.generator_state.copy()))
+    coeffs, best_flat = _make_coeffs(call, tables.training, state, start, scales, generator)
+    if state.history.rate is None:
+        state.history.rate = settings.learning_rate_init
+    validation = tables.validation
+    return TrainingRun(
+        data=_make_data(tables.training, labels, scales, coeffs),
+        settings=settings,
+        coeffs=coeffs,
+        generator=generator,
+        validation=None if validation is None else _make_data(validation, labels, scales, coeffs),
+        calc_score=make_calc_score(estimator, validation, labels, scales),
+        solver_state={
+            name: torch.from_numpy(array).to(coeffs.flat, copy=True) for name, array in state.solver_state.items()
+        },
+        history=state.history,
+        best_flat=best_flat if settings.early_stopping else None,
+    )
+
+
+def _make_coeffs(
+    call: Call, table: Table, state: State, start: Start, scales: Scales, generator: torch.Generator
+) -> tuple[Coeffs, torch.Tensor | None]:
+    """Return the coefficients to train from, and the best ones, if others are best."""
+    estimator, output = call.estimator, call.labels.output
+    hidden_sizes = resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)
+    sizes = (table.X.shape[1], *hidden_sizes, call.labels.n_outputs)
+    if start.weights:
+        coeffs = restore_coeffs(estimator, start, sizes, output, scales.columns)
+        return coeffs, resume_state(state, estimator.solver, coeffs, scales.columns)
+    coeffs = _draw_coeffs(estimator, sizes, output, generator, scales)
+    dtype = getattr(torch, resolve_dtype(estimator.dtype, table, estimator.solver).name)
+    return replace(coeffs, flat=coeffs.flat.to(start.device, dtype)), None
+
+
+def _draw_coeffs(
+    estimator: Any, sizes: tuple[int, ...], output: str, generator: torch.Generator, scales: Scales
+) -> Coeffs:
+    """Draw the coefficients of a network, with weights for the columns that it reads, and zeros for others it has."""
+    columns = np.arange(sizes[0]) if scales.is_read is None else list_columns(scales.is_read)
+    coeffs = init_coeffs(
+        len(columns),
+        sizes[1:-1],
+        sizes[-1],
+        generator=generator,
+        init=estimator.init,
+        activation=estimator.activation,
+        output=output,
+        hidden_bias=estimator.hidden_bias,
+    )
+    if scales.is_read is not None and not scales.is_read.any():
+        coeffs.weights[0].zero_()
+    if scales.is_read is None or scales.columns is not None:
+        return coeffs
+    flat = move_columns(coeffs.flat.numpy(), sizes, columns, np.arange(sizes[0]))
+    return replace(coeffs, flat=torch.from_numpy(flat), sizes=sizes)
+
+
+def _make_data(table: Table, labels: Labels, scales: Scales, coeffs: Coeffs) -> Data:
+    """Return the samples as the training of ``coeffs`` takes them, which are of their dtype and on their device."""
+    flat = coeffs.flat
+    is_first_biased = coeffs.biases[0] is not None
+    indeps = scales.make_rows(table, flat).convert(ones=is_first_biased)
+    deps = to_tensor(labels.encode(table.y)).to(flat)
+    if table.weights is None or not len(table):
+        return Data(indeps, deps)
+    weight_mean = float(table.weights.mean())
+    return Data(indeps, deps, to_tensor(table.weights / weight_mean).to(flat), weight_mean)

@@ -1,0 +1,145 @@
+"""Classes and their targets, and the weights of classes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+
+from .tables import Array, Table, to_tensor
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a problem, and the way between them and the network's outputs."""
+
+    classes: Array  # (n_classes,); the column numbers if multilabel
+    multilabel: bool
+
+    @property
+    def output(self) -> str:
+        """The activation of the output: one for all classes, or one for each output."""
+        return "softmax" if self.n_outputs > 1 and not self.multilabel else "logistic"
+
+    @property
+    def n_outputs(self) -> int:
+        """The number of outputs: a single one tells two classes apart."""
+        return len(self.classes) if self.multilabel or len(self.classes) > 2 else 1
+
+    def encode(self, y: Array) -> Array:
+        """Return targets of zeros and ones, (n_samples, n_outputs). ``y`` must hold known labels only."""
+        if self.multilabel:
+            return y.astype(np.float32)
+        codes = np.searchsorted(self.classes, y)
+        if self.n_outputs == 1:
+            return codes.astype(np.float32)[:, np.newaxis]
+        targets = np.zeros((len(y), self.n_outputs), np.float32)
+        targets[np.arange(len(y)), codes] = 1
+        return targets
+
+    def decode(self, logits: torch.Tensor) -> Array | torch.Tensor:
+        """Return the likeliest labels, (n_samples,), or (n_samples, n_outputs) zeros and ones if multilabel.
+
+        They are a tensor where the logits are, or an array if the labels are no numbers.
+        """
+        if self.multilabel:
+            return (logits > 0).to(torch.int64)
+        codes = logits.argmax(1) if self.n_outputs > 1 else (logits[:, 0] > 0).to(torch.int64)
+        if logits.device.type == "cpu" or self.classes.dtype.kind not in "biuf":
+            return np.asarray(self.classes[codes.cpu().numpy()])
+        return to_tensor(self.classes).to(logits.device)[codes]
+
+
+def find_labels(y: Array, multilabel: bool) -> Labels:
+    """Return the labels of training targets, or raise ValueError if there is nothing to tell apart."""
+    labels = Labels(np.arange(y.shape[1]) if multilabel else np.unique(y), multilabel)
+    if len(labels.classes) < 2:
+        raise ValueError(
+            f"y must have at least two classes, got one class: {labels.classes}. Add rows of another class; if this is "
+            "a fold of cross-validation, stratify."
+        )
+    return labels
+
+
+def check_known(y: Array, multilabel: bool, labels: Labels, name: str) -> None:
+    """Raise ValueError if ``y``, called ``name``, has labels that ``labels`` has not, or another form."""
+    if multilabel != labels.multilabel or (multilabel and y.shape[1] != len(labels.classes)):
+        form = f"{len(labels.classes)} label columns" if labels.multilabel else "one column of class labels"
+        raise ValueError(f"{name} must have the form of the training targets, {form}, got shape {y.shape}.")
+    unknown = np.setdiff1d(y, labels.classes)
+    if not multilabel and len(unknown):
+        raise ValueError(
+            f"{name} must hold no labels but the classes of training, {labels.classes}, got also {unknown}: `y` has "
+            "classes not in `self.classes_`. Leave these rows out, or train with these classes."
+        )
+
+
+def make_class_weights(class_weight: Any, labels: Labels, table: Table) -> Callable[[Table], Table]:
+    """Return what multiplies a table's weights by those of classes, as ``class_weight`` and a table of training say.
+
+    With multilabel targets, the weights of a row's labels are multiplied.
+    """
+    if class_weight is None or not len(table):
+        return lambda rows: rows
+    columns = _list_columns(table, labels)
+    specs = _list_specs(class_weight, labels, len(columns))
+    of_labels = [
+        _find_weights(spec, column, labels, table.weights) for spec, column in zip(specs, columns, strict=True)
+    ]
+
+    def weigh(rows: Table) -> Table:
+        weights = np.ones(len(rows)) if rows.weights is None else rows.weights
+        for column, (classes, of_classes) in zip(_list_columns(rows, labels), of_labels, strict=True):
+            places = np.searchsorted(classes, column).clip(max=len(classes) - 1)
+            weights = weights * np.where(classes[places] == column, of_classes[places], 1.0)
+        return replace(rows, weights=weights)
+
+    return weigh
+
+
+def _list_columns(table: Table, labels: Labels) -> list[Array]:
+    return list(table.y.T) if labels.multilabel else [table.y]
+
+
+def _list_specs(class_weight: Any, labels: Labels, n_columns: int) -> list[Any]:
+    """Return the class weights that the parameter names for each column of targets, or raise ValueError."""
+    if not labels.multilabel:
+        if isinstance(class_weight, list):
+            raise ValueError(
+                f"class_weight must be a dict, 'balanced' or None for targets of one column, got {class_weight!r}. A "
+                "list is for multilabel targets."
+            )
+        return [class_weight]
+    specs = [class_weight] * n_columns if class_weight == "balanced" else class_weight
+    if not isinstance(specs, list) or len(specs) != n_columns:
+        raise ValueError(
+            f"class_weight must be 'balanced' or a list of {n_columns} dicts, one for each label, got "
+            f"{class_weight!r}. Pass one such as [{{0: 1, 1: 5}}, ...]."
+        )
+    return specs
+
+
+def _find_weights(spec: Any, y: Array, labels: Labels, sample_weight: Array | None) -> tuple[Array, Array]:
+    """Return the classes of a column of targets, and their weights, (n_classes,) both."""
+    classes = np.unique(y) if labels.multilabel or spec == "balanced" else labels.classes
+    if isinstance(spec, dict):
+        _check_keys(spec, classes)
+    of_classes = compute_class_weight(spec, classes=classes, y=y, sample_weight=sample_weight)
+    if not (np.isfinite(of_classes).all() and (of_classes >= 0).all()):
+        raise ValueError(
+            f"class_weight must have finite weights that are not negative, got {spec!r}. Use 0 to leave a class out."
+        )
+    return classes, of_classes
+
+
+def _check_keys(weights: dict[Any, float], classes: Array) -> None:
+    """Raise ValueError if weights are of other labels in the place of classes. A fold may lack a class that has one."""
+    missing = [label for label in classes.tolist() if label not in weights]
+    unknown = [label for label in weights if label not in classes.tolist()]
+    if missing and unknown:
+        raise ValueError(
+            f"class_weight must have no keys but the classes, got {unknown}, while {missing} are not in class_weight. "
+            "Rename these keys, or leave them out: a class without a key has weight 1."
+        )

@@ -1,0 +1,220 @@
+"""The constructor's parameters: which values they may take, named configurations, and what training makes of them."""
+
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import get_scorer_names
+from sklearn.utils import check_random_state
+
+from ..losses import LOSSES
+from ..network import ACTIVATIONS
+from ..training import Settings
+from ..training.solvers import SCHEDULES
+from .compat import Interval, Options, StrOptions, warn_user
+from .tables import Array, Table
+
+N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
+CONSTRAINTS: dict[str, list[Any]] = {
+    "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+    "activation": [StrOptions(set(ACTIVATIONS))],
+    "solver": [StrOptions({"adam", "sgd", "lbfgs"})],
+    "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+    "batch_size": [StrOptions({"auto", "full"}), Interval(Integral, 1, None, closed="left")],
+    "learning_rate": [StrOptions({"constant", "invscaling", "adaptive", *SCHEDULES})],
+    "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+    "power_t": [Interval(Real, 0, None, closed="left")],
+    "max_iter": [Interval(Integral, 1, None, closed="left"), None],
+    "shuffle": ["boolean"],
+    "random_state": ["random_state"],
+    "tol": [Interval(Real, 0, None, closed="left")],
+    "verbose": ["verbose"],
+    "warm_start": ["boolean"],
+    "momentum": [Interval(Real, 0, 1, closed="both")],
+    "nesterovs_momentum": ["boolean"],
+    "early_stopping": ["boolean"],
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "beta_1": [Interval(Real, 0, 1, closed="left")],
+    "beta_2": [Interval(Real, 0, 1, closed="left")],
+    "epsilon": [Interval(Real, 0, None, closed="neither")],
+    "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+    "max_fun": [Interval(Integral, 1, None, closed="left")],
+    "loss": [StrOptions(set(LOSSES)), callable],
+    "dropout": [Interval(Real, 0, 1, closed="left")],
+    "class_weight": [dict, list, StrOptions({"balanced"}), None],
+    "standardize": ["boolean"],
+    "init": [StrOptions({"glorot_uniform", "he_uniform", "scratch"})],
+    "hidden_bias": ["boolean"],
+    "device": [str, torch.device],
+    "dtype": [StrOptions({"auto", "float32", "float64"})],
+    "scoring": [StrOptions({"loss", *get_scorer_names()}), callable],
+}
+# What to say of values that other libraries or parameters take: the types of such values, and the way out.
+HINTS: dict[str, tuple[type | tuple[type, ...], str]] = {
+    "learning_rate": (Real, "learning_rate is the schedule. Set learning_rate_init={value}, which is the rate."),
+    "learning_rate_init": (str, "learning_rate_init is the rate, a number, and learning_rate the schedule."),
+    "batch_size": (Real, "batch_size counts rows. Set for example batch_size=32, or 'full' for all rows."),
+    "alpha": ((str, type(None)), "Set alpha=0 for no penalty."),
+    "hidden_layer_sizes": (type(None), "Set hidden_layer_sizes=() for no hidden layer."),
+    "activation": ((str, type(None)), "The sigmoid is 'logistic', and no activation 'identity'."),
+    "early_stopping": (Real, "Set early_stopping=True, and n_iter_no_change={value} for the epochs to wait."),
+    "validation_fraction": (
+        Real,
+        "validation_fraction is a share of the rows. Pass X_val and y_val for rows of yours.",
+    ),
+    "n_iter_no_change": (type(None), "Set n_iter_no_change=np.inf for as many epochs as max_iter."),
+    "tol": (type(None), "Set tol=0 to count any improvement."),
+    "loss": (str, "Cross-entropy, binary or not, is 'log_loss'."),
+    "dropout": (object, "dropout is one share for all hidden layers. Set for example dropout=0.2, or 0 for none."),
+    "dtype": (object, "Pass the name, for example dtype='float32'."),
+    "device": (Integral, "Pass the name, for example device='cuda:{value}'."),
+    "scoring": (object, "Pass one name or one scorer, or 'loss' for the validation loss."),
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    # The plain method of `network`, to the letter.
+    "scratch": {
+        "hidden_layer_sizes": (20,),
+        "hidden_bias": False,
+        "init": "scratch",
+        "loss": "mae",
+        "solver": "sgd",
+        "momentum": 0.0,
+        "nesterovs_momentum": False,
+        "alpha": 0.0,
+        "batch_size": "full",
+        "shuffle": False,
+        "learning_rate": "constant",
+        "learning_rate_init": 0.1,
+        "max_iter": 30,
+        "tol": 0.0,
+        "n_iter_no_change": np.inf,
+        "standardize": False,
+        "dtype": "float32",
+    },
+}
+
+
+def find_hint(params: dict[str, Any], message: str) -> str:
+    """Return what helps against scikit-learn's error about one of the parameters, with a space before it, or ''."""
+    for name, (types, hint) in HINTS.items():
+        if f"The {name!r} parameter" in message and isinstance(params[name], types):
+            return f" {hint.format(value=params[name])}"
+    return ""
+
+
+def resolve_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
+    """Return the parameter as a tuple of plain integers, or raise ValueError."""
+    sizes = tuple(np.atleast_1d(np.asarray(sizes, dtype=object)).tolist())
+    if not all(isinstance(size, int | np.integer) and not isinstance(size, bool) and size > 0 for size in sizes):
+        raise ValueError(
+            f"hidden_layer_sizes must be > 0, whole numbers, one for each hidden layer, got {sizes}. Use for example "
+            "(100,), or () for no hidden layer."
+        )
+    return tuple(int(size) for size in sizes)
+
+
+def resolve_dtype(dtype: str, table: Table, solver: str) -> np.dtype[Any]:
+    """Return the dtype to train in. "auto": that of X where it is float32, small, or for lbfgs; else float32."""
+    if dtype != "auto":
+        return np.dtype(dtype)
+    own = np.dtype(str(table.X.dtype).removeprefix("torch."))
+    return own if len(table) <= N_SMALL_ROWS or solver == "lbfgs" else np.dtype(np.float32)
+
+
+def resolve_seed(random_state: int | np.random.RandomState | None) -> int:
+    """Return the seed that the parameter means. None draws one from the operating system, not from NumPy's global."""
+    if isinstance(random_state, int | np.integer):
+        return int(random_state)
+    if random_state is None:
+        return int(np.random.SeedSequence().generate_state(1)[0])
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def make_settings(estimator: Any, n_samples: int, alpha_per_row: float, *, incremental: bool) -> Settings:
+    """Return how to train on ``n_samples`` rows, from the (valid) parameters of the estimator.
+
+    ``alpha_per_row`` is what ``alpha="auto"`` means for a row of a batch. ``incremental`` is `partial_fit`: one epoch.
+    """
+    solver = estimator.solver
+    check_dropout(estimator.dropout, solver)
+    early_stopping = estimator.early_stopping and not incremental
+    # L-BFGS stops by its gradient, not by patience, unless it watches a validation set.
+    patience = np.inf if solver == "lbfgs" and not early_stopping else estimator.n_iter_no_change
+    schedule = resolve_schedule(estimator.learning_rate, solver, incremental)
+    default_max_iter = 50 if schedule in SCHEDULES else 200
+    max_iter = 1 if incremental else estimator.max_iter
+    batch_size = resolve_batch_size(estimator.batch_size, n_samples)
+    return Settings(
+        loss=estimator.loss,
+        solver=solver,
+        alpha=resolve_alpha(estimator.alpha, alpha_per_row, n_samples if solver == "lbfgs" else batch_size),
+        batch_size=batch_size,
+        learning_rate=schedule,
+        learning_rate_init=estimator.learning_rate_init,
+        dropout=estimator.dropout,
+        power_t=estimator.power_t,
+        max_iter=default_max_iter if max_iter is None else max_iter,
+        # A schedule that is over before patience could be is one that the user cut short.
+        ends_by_itself=schedule in SCHEDULES and (max_iter is None or max_iter >= min(default_max_iter, patience)),
+        shuffle=estimator.shuffle,
+        tol=estimator.tol,
+        momentum=estimator.momentum,
+        nesterovs_momentum=estimator.nesterovs_momentum,
+        early_stopping=early_stopping,
+        beta_1=estimator.beta_1,
+        beta_2=estimator.beta_2,
+        epsilon=estimator.epsilon,
+        n_iter_no_change=patience,
+        max_fun=estimator.max_fun,
+        verbose=bool(estimator.verbose),
+        standardize=estimator.standardize,
+    )
+
+
+def check_dropout(dropout: float, solver: str) -> None:
+    """Raise ValueError if the solver cannot train with dropout."""
+    if solver == "lbfgs" and dropout:
+        raise ValueError(
+            f"dropout must be 0 with solver='lbfgs', which needs the same loss at every step, got {dropout}. "
+            "Use solver='adam', or alpha against overfitting."
+        )
+
+
+def resolve_schedule(learning_rate: str, solver: str, incremental: bool) -> str:
+    """Return the schedule of the rate: "constant" where the solver, or `partial_fit`, knows no other."""
+    if learning_rate in SCHEDULES:
+        # A schedule needs the number of steps, and nobody knows how many calls of `partial_fit` will come.
+        return "constant" if incremental or solver == "lbfgs" else learning_rate
+    return learning_rate if solver == "sgd" else "constant"
+
+
+def resolve_batch_size(batch_size: int | str, n_samples: int) -> int:
+    """Return how many rows a batch has, at most ``n_samples``; warn where the parameter says more."""
+    if batch_size == "full":
+        return n_samples
+    if isinstance(batch_size, str):
+        # In steps of 8, so that folds which differ by a row have batches of one size, and can train as a stack.
+        return min(max(32, n_samples // 80 * 8), 200, n_samples)
+    if batch_size > n_samples:
+        warn_user(
+            f"batch_size={batch_size} is larger than the {n_samples} training rows, which make one batch. Lower it, or "
+            "set batch_size='full'."
+        )
+    return min(batch_size, n_samples)
+
+
+def resolve_alpha(alpha: float | str, alpha_per_row: float, n_rows: int) -> float:
+    """Return the strength of the penalty in steps of ``n_rows`` each."""
+    return alpha_per_row * n_rows if isinstance(alpha, str) else alpha
+
+
+def calc_alpha_per_row(row_length: float, n_seen: int, weights: Array | None) -> float:
+    """Return what ``alpha="auto"`` means for each row of a batch.
+
+    ``row_length`` is the root mean square length of the rows, ``n_seen`` how many rows training has seen, and
+    ``weights`` are those of the rows at hand.
+    """
+    # Weights below 1 on average are parts of a whole (AdaBoost's sum up to 1), and not so many rows fewer.
+    weight_mean = 1.0 if weights is None else min(1.0, float(weights.sum()) / max(1, len(weights)))
+    return row_length * weight_mean / max(1, n_seen)

@@ -1,0 +1,81 @@
+"""The score of the validation rows that early stopping watches."""
+
+import math
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.metrics import check_scoring
+
+from ..network import Coeffs
+from .compat import get_class_arguments
+from .fitted import store_coeffs
+from .labels import Labels
+from .scaling import Scales
+from .tables import Table, to_host
+
+
+def make_calc_score(
+    estimator: Any, validation: Table | None, labels: Labels, scales: Scales
+) -> Callable[[Coeffs], float] | None:
+    """Return what scores coefficients on the validation rows; None where their loss serves."""
+    scorer = None if estimator.scoring == "loss" else check_scoring(estimator, scoring=estimator.scoring)
+    if validation is None or scorer is None:
+        return None
+    judged = clone(estimator)
+    judged.n_features_in_ = estimator.n_features_in_  # and no feature names: the rows are an array by now
+    features = validation.get_features()
+    features = features if sparse.issparse(features) else to_host(features)
+    arguments = {} if labels.multilabel else get_class_arguments(scorer, labels.classes)
+    # Scorers take other arguments than weights only where scikit-learn routes metadata.
+    config = {"array_api_dispatch": False} | ({"enable_metadata_routing": True} if arguments else {})
+    if validation.weights is not None:
+        arguments["sample_weight"] = validation.weights
+    gap = describe_gap(validation, labels)
+
+    def calc_score(coeffs: Coeffs) -> float:
+        store_coeffs(judged, coeffs, labels, scales)
+        score = partial(scorer, judged, features, validation.y, **arguments)
+        try:
+            with config_context(**config):
+                return float(score()) if gap is None else _score_despite(gap, estimator.scoring, score)
+        except TypeError as error:
+            raise ValueError(
+                "scoring must be a name, or a callable that takes an estimator, X and y (and sample_weight, where rows "
+                f"have weights) and returns a number, got {estimator.scoring!r}, which raised TypeError: {error}. Wrap "
+                "a metric of labels in sklearn.metrics.make_scorer."
+            ) from error
+
+    return calc_score
+
+
+def _score_despite(gap: str, scoring: Any, score: Callable[[], float]) -> float:
+    """Return the score of validation rows that have a gap, or raise ValueError if it leaves them without a score."""
+    try:
+        with warnings.catch_warnings():  # scikit-learn would tell of the gap at each epoch
+            warnings.filterwarnings("ignore", module=r"(sklearn|numpy)\.")
+            value = float(score())
+        if not math.isfinite(value):
+            raise ValueError(f"the score is {value}")
+    except (ValueError, ArithmeticError) as error:
+        raise ValueError(
+            f"scoring must be defined for the validation rows, which {gap}, got {scoring!r}, which is not: "
+            f"{str(error).rstrip('.')}. Pass X_val and y_val that have them all, or another scoring: 'loss' is always "
+            "defined."
+        ) from error
+    return value
+
+
+def describe_gap(table: Table, labels: Labels) -> str | None:
+    """Return what the rows of positive weight lack that a score may need, as the end of a sentence; None if nothing."""
+    y = table.y if table.weights is None else table.y[table.weights > 0]
+    if labels.multilabel:
+        constant = np.flatnonzero((y == y[:1]).all(0))
+        return f"have only one value of the labels {constant}" if len(constant) else None
+    missing = np.setdiff1d(labels.classes, y)
+    return f"lack the classes {missing}" if len(missing) else None

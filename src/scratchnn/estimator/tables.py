@@ -1,0 +1,210 @@
+"""Tables of rows as scikit-learn has validated them: arrays, tensors or sparse; and their rows as tensors."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+Array = NDArray[Any]
+Features = Any  # (n_rows, n_features): an ndarray, a tensor, or a CSR matrix or array of scipy
+
+
+@dataclass(eq=False)
+class Table:
+    """Valid rows: ``y`` for `Labels.encode`, ``weights`` (n_samples,) or None, and ``X`` (n_rows, n_features).
+
+    The samples are the rows of ``X`` that ``rows`` counts, or all: a part of a large table is not copied.
+    """
+
+    X: Features
+    y: Array
+    weights: Array | None = None
+    rows: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, mask: Array) -> "Table":
+        """Return the samples of a mask, (n_samples,)."""
+        rows = np.flatnonzero(mask) if self.rows is None else self.rows[mask]
+        return Table(self.X, self.y[mask], None if self.weights is None else self.weights[mask], rows)
+
+    def get_features(self, samples: slice | Array = slice(None)) -> Features:
+        """Return the rows of X for the samples."""
+        rows = samples if self.rows is None else self.rows[samples]
+        return self.X[torch.from_numpy(rows) if isinstance(self.X, Tensor) and isinstance(rows, np.ndarray) else rows]
+
+    def split(self) -> Iterator[tuple[slice, Features]]:
+        """Yield the samples in blocks, with their features, where a whole copy would be a waste."""
+        size = count_block_rows(self.X)
+        for start in range(0, len(self), size):
+            samples = slice(start, min(start + size, len(self)))
+            yield samples, self.get_features(samples)
+
+
+def count_block_rows(X: Features, width: int = 1) -> int:
+    """Return how many rows to work on at a time: as many as the cache holds, and ``width`` values for each."""
+    n_values = int(X.nnz // max(1, X.shape[0]) + 1 if sparse.issparse(X) else X.shape[1])
+    return min(8192, max(1, 2**18 // max(n_values, width)))
+
+
+def count_values(X: Any) -> int:
+    """Return how many values X holds: its entries if it is sparse, and 0 if it has no two known lengths, as a list."""
+    if sparse.issparse(X):
+        return int(X.nnz)
+    shape: Any = getattr(X, "shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 2 or not all(isinstance(length, int) for length in shape):
+        return 0
+    return int(shape[0] * shape[1])
+
+
+def get_device(X: Features) -> torch.device:
+    """Return where the rows are."""
+    return X.device if isinstance(X, Tensor) else torch.device("cpu")
+
+
+def to_tensor(array: Any) -> Tensor:
+    """Return the array as a tensor where it is, without a copy if it can be. It must not be written to."""
+    if not isinstance(array, np.ndarray):
+        return array.detach() if isinstance(array, Tensor) else torch.utils.dlpack.from_dlpack(array)
+    array = np.ascontiguousarray(array)
+    if not array.flags.writeable and array.size:
+        array = np.asarray(_Memory(array))  # PyTorch knows no read-only tensors and would warn
+    return torch.from_numpy(array)
+
+
+def has_own_library(array: Any) -> bool:
+    """Return whether this is an array of another library than NumPy."""
+    return hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray)
+
+
+def to_host(array: Any) -> Array:
+    """Return an array of any library, or nested lists, as NumPy's, without a copy if it can be."""
+    return to_tensor(array).cpu().numpy() if has_own_library(array) else np.asarray(array)
+
+
+class _Memory:
+    """The memory of an array that may be read-only, offered as writable."""
+
+    def __init__(self, array: Array) -> None:
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+        self.owner = array
+
+
+class ScaledRows:
+    """Samples of a table that become tensors when they are taken.
+
+    Tensors are of one dtype and device, with columns centred and scaled in double precision first (a ``mean`` of None
+    does not centre, a ``scale`` of None does neither). Samples of a sparse table stay sparse, unless most columns are
+    centred: those have an entry in every row. Of a sparse table, ``columns`` may name the ones to read; the others are
+    left out.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        mean: Array | None,
+        scale: Array | None,
+        dtype: torch.dtype,
+        device: torch.device,
+        columns: Array | None = None,
+    ) -> None:
+        self.table, self.dtype, self.device = table, dtype, device
+        n_features = table.X.shape[1]
+        self.shape = (len(table), n_features if columns is None else len(columns))
+        self.positions: Array | None = None  # of the columns of X among those read, or -1
+        if columns is not None:
+            self.positions = np.full(n_features, -1)
+            self.positions[columns] = np.arange(len(columns))
+            mean, scale = (None if each is None else each[columns] for each in (mean, scale))
+        source = get_device(table.X)
+        self.factor = None if scale is None else torch.from_numpy(1 / scale).to(source)
+        self.shift = None if mean is None or scale is None else torch.from_numpy(-mean / scale).to(source)
+        is_sparse = sparse.issparse(table.X)
+        self.centred = np.empty(0, int) if mean is None or not is_sparse else np.flatnonzero(mean)
+        self.is_sparse = is_sparse and 2 * len(self.centred) <= self.shape[1]
+        self.n_values = count_values(table.X) * len(table) // max(1, table.X.shape[0])
+
+    def take(self, samples: slice | torch.Tensor) -> torch.Tensor:
+        """Return samples, (n_taken, n_features); in COO format if ``is_sparse``."""
+        block = self.table.get_features(samples if isinstance(samples, slice) else samples.cpu().numpy())
+        if not sparse.issparse(block):
+            return self._convert(to_tensor(block))
+        if self.positions is not None:
+            block = _select_columns(block, self.positions, self.shape[1])
+        if not self.is_sparse:
+            return self._convert(torch.from_numpy(block.toarray()))
+        entries = self._scale_sparse(block).tocoo()
+        indices = torch.from_numpy(np.stack([entries.row, entries.col]).astype(np.int64))
+        values = torch.from_numpy(entries.data).to(self.dtype)
+        return torch.sparse_coo_tensor(
+            indices, values, block.shape, device="cpu", is_coalesced=True, check_invariants=False
+        ).to(self.device)
+
+    def _scale_sparse(self, block: Features) -> Features:
+        """Return rows in CSR format, scaled, and with an entry in every row for the columns that are centred."""
+        if self.factor is None:
+            return block
+        scaled = block.data * self.factor.numpy()[block.indices]
+        block = sparse.csr_array((scaled, block.indices, block.indptr), block.shape)
+        if self.shift is None or not len(self.centred):
+            return block
+        n_rows, n_centred = block.shape[0], len(self.centred)
+        shifts = np.tile(self.shift.numpy()[self.centred], n_rows)
+        ends = np.arange(n_rows + 1) * n_centred
+        return block + sparse.csr_array((shifts, np.tile(self.centred, n_rows), ends), block.shape)
+
+    def convert(self, ones: bool) -> "torch.Tensor | ScaledRows":
+        """Return all samples as one tensor. Sparse and memory-mapped tables, which may exceed memory, stay as they are.
+
+        The tensor shares the table's memory if the values need no change. A copy gets a column of ones at the end if
+        ``ones`` is set, for `Coeffs.with_ones`.
+        """
+        if sparse.issparse(self.table.X):
+            return self
+        dtype_name = str(self.dtype).removeprefix("torch.")
+        is_mapped = _is_mapped(self.table.X)
+        is_ready = self.factor is None and self.table.rows is None and str(self.table.X.dtype).endswith(dtype_name)
+        if is_ready and (not is_mapped or self.table.X.flags.c_contiguous):
+            return to_tensor(self.table.X).to(self.device)
+        if is_mapped:
+            return self
+        n_samples, n_features = self.shape
+        if isinstance(self.table.X, torch.Tensor):
+            result = torch.empty((n_samples, n_features + ones), dtype=self.dtype, device=self.table.X.device)
+        else:  # NumPy asks for large pages, which the system hands out several times faster
+            result = torch.from_numpy(np.empty((n_samples, n_features + ones), dtype_name))
+        for samples, block in self.table.split():
+            result[samples, :n_features] = self._convert(to_tensor(block))
+            result[samples, n_features:] = 1
+        return result.to(self.device)
+
+    def _convert(self, values: torch.Tensor) -> torch.Tensor:
+        if self.shift is not None and self.factor is not None:
+            values = torch.addcmul(self.shift, values.double(), self.factor)
+        elif self.factor is not None:
+            values = values * self.factor
+        return values.to(self.device, self.dtype)
+
+
+def _select_columns(block: Features, positions: Array, n_columns: int) -> Features:
+    """Return rows in CSR format with the columns whose ``positions`` are not negative, at these positions."""
+    columns = positions[block.indices]
+    is_read = columns >= 0
+    ends = np.concatenate([[0], np.cumsum(is_read)])[block.indptr]
+    return sparse.csr_array((block.data[is_read], columns[is_read], ends), (block.shape[0], n_columns))
+
+
+def _is_mapped(X: Array | None) -> bool:
+    while isinstance(X, np.ndarray):
+        if isinstance(X, np.memmap):
+            return True
+        X = X.base
+    return False

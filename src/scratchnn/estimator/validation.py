@@ -1,0 +1,152 @@
+"""Checks of the rows, targets and weights that users pass, beyond those of scikit-learn."""
+
+import math
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+from sklearn.utils import check_array, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import validate_data
+
+from .arrays import find_array_library, get_float_dtypes, to_numpy
+from .compat import check_partial_fit_first_call, check_same_namespace
+from .fitted import read_labels
+from .labels import Labels, check_known, find_labels
+from .tables import Array, Features, Table, to_tensor
+
+WEIGHT_REMEDY = "Use 0 for the rows or classes to leave out, and a positive number for the others."
+
+
+def validate_table(estimator: Any, X: Any, y: Any, sample_weight: Any, *, resume: bool) -> tuple[Table, Labels]:
+    """Return the rows of `fit` and the labels that their targets have."""
+    table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
+    labels = find_labels(table.y, multilabel)
+    if resume and not np.array_equal(labels.classes, estimator.classes_):
+        raise ValueError(
+            "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
+            f"Previously got {estimator.classes_}, `y` has {labels.classes}. Use partial_fit, or warm_start=False."
+        )
+    return table, labels
+
+
+def validate_part(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, classes: Any, *, resume: bool
+) -> tuple[Table, Labels]:
+    """Return the rows of `partial_fit`, and the labels of all parts; set ``classes_`` at the first call."""
+    check_partial_fit_first_call(estimator, to_numpy(classes))
+    table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
+    labels = read_labels(estimator) if resume else Labels(estimator.classes_, multilabel)
+    check_known(table.y, multilabel, labels, "y")
+    return table, labels
+
+
+def validate_validation_table(
+    estimator: Any, X_val: Any, y_val: Any, sample_weight_val: Any, labels: Labels
+) -> Table | None:
+    """Return the validation rows, or None if the user gave none. Errors say that they are about these rows."""
+    if X_val is None and y_val is None and sample_weight_val is None:
+        return None
+    if X_val is None or y_val is None:
+        missing = "X_val" if X_val is None else "y_val"
+        raise ValueError(f"X_val and y_val must be given together, got None for {missing}. Pass both.")
+    try:
+        table, multilabel = _validate_rows(estimator, X_val, y_val, sample_weight_val, reset=False, suffix="_val")
+    except ValueError as error:
+        raise ValueError(f"The validation data, X_val and y_val, are not as they must be: {error}") from error
+    check_known(table.y, multilabel, labels, "y_val")
+    return table
+
+
+def validate_features(estimator: Any, X: Any, method: str) -> Features:
+    """Return the rows to predict with ``method``, as scikit-learn checks them.
+
+    That takes longer than the prediction of a few rows. For a plain float array of the right shape only finiteness is
+    left to check; a finite sum proves it.
+    """
+    if (
+        type(X) is np.ndarray
+        and X.dtype in (np.float64, np.float32)
+        and X.ndim == 2
+        and X.shape[0] > 0
+        and X.shape[1] == estimator.n_features_in_
+        and not hasattr(estimator, "feature_names_in_")
+        and type(estimator.coefs_[0]) is np.ndarray
+        and math.isfinite(to_tensor(X).sum())
+    ):
+        return X
+    check_same_namespace(X, estimator, attribute="_first_coef", method=method)
+    array_library = find_array_library(X)
+    X = validate_data(estimator, X, accept_sparse="csr", dtype=get_float_dtypes(array_library), reset=False)
+    return with_sorted_entries(X) if array_library is None else to_tensor(X)
+
+
+def _validate_rows(
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
+) -> tuple[Table, bool]:
+    """Return the rows, and whether the targets are multilabel.
+
+    ScaledRows of another array library than NumPy stay where they are, as a tensor; targets and weights go to the host.
+    """
+    array_library = find_array_library(X)
+    y, sample_weight = to_numpy(y), to_numpy(sample_weight)
+    X, y = validate_data(
+        estimator, X, y, accept_sparse="csr", dtype=get_float_dtypes(array_library), multi_output=True, reset=reset
+    )
+    X = X if array_library is None else to_tensor(X)
+    y, multilabel = check_targets(y)
+    return Table(with_sorted_entries(X), y, check_weights(sample_weight, len(y), f"sample_weight{suffix}")), multilabel
+
+
+def check_targets(y: Any) -> tuple[Array, bool]:
+    """Return targets as an array, (n_samples,) or (n_samples, n_outputs), and whether they are multilabel."""
+    kind = type_of_target(y, input_name="y")
+    if kind == "multilabel-indicator":
+        return (y.toarray() if sparse.issparse(y) else np.asarray(y)), True
+    if kind == "multiclass-multioutput":
+        raise ValueError(
+            f"y must be one label per row, or 0 and 1 for each of several labels, got {kind} of shape {np.shape(y)}. "
+            "Fit one classifier per column with sklearn.multioutput.MultiOutputClassifier."
+        )
+    if kind not in ("binary", "multiclass"):
+        check_classification_targets(y)  # raises
+    return column_or_1d(y, warn=True), False
+
+
+def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
+    """Return the row weights as float64 of shape (n_samples,), or None for None."""
+    if weights is None:
+        return None
+    if isinstance(weights, Real):
+        weights = np.full(n_samples, weights)
+    checked: Array = check_array(weights, ensure_2d=False, dtype=np.float64, input_name=name)
+    if checked.shape != (n_samples,):
+        raise ValueError(
+            f"{name} must have shape ({n_samples},), one weight a row, got {checked.shape}. Pass one each."
+        )
+    if (checked < 0).any():
+        raise ValueError(f"{name} must not have negative values, got {checked.min():g}. {WEIGHT_REMEDY}")
+    return checked
+
+
+def leave_out_rows(table: Table, name: str, *, may_be_all: bool = False) -> Table:
+    """Return the rows of positive weight.
+
+    Raises ValueError, which says that ``name`` leaves out all rows, unless that ``may_be_all``.
+    """
+    if table.weights is None or table.weights.all():
+        return table
+    if not (may_be_all or table.weights.any()):
+        raise ValueError(f"{name} must have a positive value, got only zeros. {WEIGHT_REMEDY}")
+    return table.take(table.weights > 0)
+
+
+def with_sorted_entries(X: Features) -> Features:
+    """Return X; if it is sparse, with every entry once and in order, in a copy if it was not so."""
+    if sparse.issparse(X) and not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+        if not np.isfinite(X.data).all():
+            raise ValueError("X must be finite, got entries of one place whose sum is not. Scale X, or leave them out.")
+    return X
