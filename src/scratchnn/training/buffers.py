@@ -1,4 +1,4 @@
-"""The flat buffers of coefficients: how they are stacked, and the sum of their squares."""
+"""The flat buffers of coefficients, one for each model: how they are stacked, and cut into parts."""
 
 from collections.abc import Sequence
 
@@ -22,15 +22,6 @@ def make_column(values: Sequence[float], like: Tensor) -> Tensor:
 def meet(coeffs: Coeffs, data: Data) -> Coeffs:
     """Return the network, on the same buffer, for inputs as ``data`` has them: with a column of ones or without."""
     return coeffs.with_ones() if data.indeps.shape[-1] > coeffs.sizes[0] else coeffs
-
-
-def add_squares(totals: Tensor, weights: Tensor, block: int = 16384) -> None:
-    """Add the sum of the squares of each model's weights, (models,). By blocks: long sums depend on the threads."""
-    for part in (
-        [weights] if weights.shape[-1] <= block else weights.split_with_sizes(count_sizes(weights.shape[-1], block), -1)
-    ):
-        norms = torch.linalg.vector_norm(part, dim=-1)
-        totals.addcmul_(norms, norms)
 
 
 def count_sizes(total: int, size: int) -> list[int]:

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 from ..losses import get_loss
-from ..network import Batch, Coeffs, calc_loss, execute_epoch, get_grads
+from ..network import Batch, Coeffs, execute_epoch, get_grads
 from . import stopping
 from .batches import BatchSource, stack_whole
-from .buffers import add_squares, make_column, meet, stack_buffers
+from .buffers import make_column, meet, stack_buffers
+from .objective import Penalty, calc_validation_losses
 from .run import TrainingRun
 from .solvers import calc_rate_factors, make_solver
-from .threads import use_threads
+
+N_STEPS_AHEAD = 128  # for which rates are worked out at once
 
 
 class Stack:
@@ -27,19 +29,16 @@ class Stack:
         self.loss = get_loss(runs[0].settings.loss)
         self.plain_coeffs = replace(runs[0].coeffs, flat=stack_buffers([run.coeffs.flat for run in runs]))
         self.coeffs = meet(self.plain_coeffs, runs[0].data)
-        self.penalties = make_column([run.settings.alpha / run.data.weight_mean for run in runs], runs[0].coeffs.flat)
         self.is_penalized = any(run.settings.alpha for run in runs)
         self.flats = self.coeffs.flat.unbind()
         self.grads = get_grads(self.coeffs.flat)
-        n_weights = self.plain_coeffs.n_weights
-        self.weights, self.weight_grads = self.coeffs.flat[:, :n_weights], self.grads[:, :n_weights]
-        self.squares = torch.zeros_like(self.coeffs.flat[:, 0])  # of the weights, summed over an epoch's steps
+        self.penalty = Penalty(self.plain_coeffs)
+        self.strengths = make_column([run.settings.alpha / run.data.weight_mean for run in runs], self.coeffs.flat)
+        n_samples = make_column([len(run.data.deps) for run in runs], self.coeffs.flat)
+        self.epoch_decays, self.decays = self.strengths / n_samples, self.strengths
+        self.n_batch: int | None = 1  # samples of a batch that ``decays`` are for; None: each model has its own number
         self.rates: list[float] = []
         self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
-        n_samples = make_column([len(run.data.deps) for run in runs], runs[0].coeffs.flat)
-        self.loss_penalties = (self.penalties / n_samples / 2).squeeze(-1)
-        self.n_batch: int | None = 1
-        self.decays = self.penalties
         self.solver = make_solver(runs)
 
     def train_until_one_stops(self) -> list[TrainingRun]:
@@ -58,7 +57,7 @@ class Stack:
     def _execute_epoch(self) -> list[TrainingRun]:
         histories = [run.history for run in self.runs]
         self.n_steps = 0
-        self.squares.zero_()
+        self.penalty.squares.zero_()
         rates = [run.history.rate or 0.0 for run in self.runs]
         if rates != self.rates:
             self.rates, self.step_rates = rates, []
@@ -69,7 +68,7 @@ class Stack:
                 history.n_updates += self.n_steps
         for run in self.runs:
             run.history.n_samples_seen += len(run.data.deps)
-        penalized = torch.addcmul(losses, self.squares, self.loss_penalties)
+        penalized = self.penalty.add_to_losses(losses, self.epoch_decays)
         both = torch.stack([penalized, losses]).tolist()  # one copy from a device
         results = zip(both[0], self._calc_validation_losses(), self.flats, both[1], strict=True)
         ended = [stopping.end_epoch(run, *result) for run, result in zip(self.runs, results, strict=True)]
@@ -79,10 +78,10 @@ class Stack:
         """Yield the minibatches of an epoch, and work out before each step the penalty on each of its samples."""
         for batch in self.batches.draw_batches():
             if batch.counts is not None:
-                self.n_batch, self.decays = None, self.penalties / batch.counts.unsqueeze(-1)
+                self.n_batch, self.decays = None, self.strengths / batch.counts.unsqueeze(-1)
             elif batch.deps.shape[-2] != self.n_batch:
                 self.n_batch = batch.deps.shape[-2]
-                self.decays = self.penalties / self.n_batch
+                self.decays = self.strengths / self.n_batch
             yield batch
 
     @cached_property
@@ -93,25 +92,22 @@ class Stack:
     def _update(self, coeffs: Coeffs) -> None:
         """Add the gradient of the L2 penalty, and let the solver change the coefficients, in place."""
         if self.is_penalized:
-            add_squares(self.squares, self.weights)
-            self.weight_grads.addcmul_(self.weights, self.decays)
+            self.penalty.add_grads(self.decays)
         if not self.step_rates:
             n_updates = [run.history.n_updates + self.n_steps for run in self.runs]
-            factors = [calc_rate_factors(run, n, 128) for run, n in zip(self.runs, n_updates, strict=True)]
+            factors = [calc_rate_factors(run, n, N_STEPS_AHEAD) for run, n in zip(self.runs, n_updates, strict=True)]
             self.step_rates = list(self.solver.calc_rates(np.stack(factors, -1) * self.rates, n_updates))[::-1]
         self.solver.update(coeffs.flat, self.grads, self.step_rates.pop())
         self.grads.zero_()
         self.n_steps += 1
 
     def _calc_validation_losses(self) -> list[float] | list[None]:
-        if self.runs[0].validation is None:
-            return [None] * len(self.runs)
         validation = self.runs[0].validation
-        coeffs = meet(self.plain_coeffs, validation)
-        indeps, deps, weights, counts, _ = self.validation_batch
-        with use_threads(validation.count_work(len(validation.deps), self.runs[0].coeffs)):
-            losses: list[float] = calc_loss(coeffs, indeps, deps, weights, self.loss, counts).tolist()
-        return losses
+        if validation is None:
+            return [None] * len(self.runs)
+        losses = calc_validation_losses(self.plain_coeffs, validation, self.validation_batch, self.loss)
+        values: list[float] = losses.tolist()
+        return values
 
     def _store(self) -> None:
         self.batches.copy_generator_states()
