@@ -7,11 +7,9 @@ import weakref
 import joblib
 import numpy as np
 import pytest
-from fusion_helpers import network, raise_memory_error, within
+from fusion_helpers import alphas, network, raise_memory_error, within
 from sklearn.exceptions import FitFailedWarning
-from sklearn.model_selection import (
-    cross_val_score,
-)
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from small_searches import SEARCHES, X, allocate_too_much, score, y
 
 from scratchnn import ScratchNNClassifier, fused_fits
@@ -186,3 +184,30 @@ def test_what_was_not_trained_does_not_pass_for_it(monkeypatch):
     monkeypatch.setattr(pool, "make_stacks", make_stacks)
     with fused_fits(), pytest.raises(MemoryError, match="while stacks are made"):
         score(error_score="raise")
+
+
+def score_by_tasks(estimator, X, y):
+    return cross_val_score(network(alpha=0.3), X, y, cv=2, scoring="neg_log_loss").mean()
+
+
+@within(60)
+def test_scoring_during_training_may_run_tasks_of_its_own(monkeypatch):
+    """The tasks whose runs are being trained must not go on meanwhile."""
+
+    def train_one_at_a_time(runs):
+        if len(runs) > 1:
+            raise MemoryError
+        trained.append(runs[0])
+        if len(trained) == 1:
+            raise MemoryError
+        train(runs)
+
+    def use():
+        net = network(early_stopping=True, scoring=score_by_tasks, max_iter=2)
+        return GridSearchCV(net, alphas, cv=KFold(3), scoring="neg_log_loss", refit=False).fit(X, y)
+
+    expected, trained = use().cv_results_["mean_test_score"], []
+    monkeypatch.setattr(Scheduler, "MAX_TASKS", 4)
+    monkeypatch.setattr(pool, "train", train_one_at_a_time)
+    with fused_fits():
+        np.testing.assert_allclose(use().cv_results_["mean_test_score"], expected, rtol=1e-6)
