@@ -6,6 +6,9 @@ The method in seven functions, as they stand in `scratchnn.network`, and then th
 The data are the 569 tumours of scikit-learn's breast cancer table.
 """
 
+import copy
+from functools import partial
+
 import numpy as np
 import torch
 from sklearn.datasets import load_breast_cancer
@@ -13,12 +16,14 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 
 from scratchnn import ScratchNNClassifier
+from scratchnn.batch import Batch
 from scratchnn.network import (
     calc_loss,
     calc_preds,
     execute_epoch,
     init_coeffs,
     model_accuracy,
+    store_grads,
     train_model,
     update_coeffs,
 )
@@ -62,12 +67,27 @@ print("predictions", calc_preds(coeffs, train_indeps)[:3].flatten())
 print("loss", calc_loss(coeffs, train_indeps, train_deps))
 
 # %%
-# `execute_epoch` works out the loss and, by the chain rule, its gradient, and has `update_coeffs` take a step downhill.
-# Here one batch holds all the data. The loss it returns is the one before the step.
+# `store_grads` follows the chain rule by hand, and stores the gradient where PyTorch's autograd would store it. Here
+# both work on the same batch, which holds all the data, and come to the same.
 
-everything = [(train_indeps, train_deps, None)]
+everything = Batch(train_indeps, train_deps)
+store_grads(coeffs, everything)
+by_hand = [value.grad.clone() for value in coeffs]
+followed = copy.deepcopy(coeffs).requires_grad_()
+for value in followed:
+    value.grad = None
+calc_loss(followed, train_indeps, train_deps).backward()
+for name, own, other in zip(["hidden weights", "output weights", "output bias"], by_hand, followed, strict=True):
+    print(f"{name}: by hand {own.flatten()[:2]}, autograd {other.grad.flatten()[:2]}")
+    torch.testing.assert_close(own, other.grad)
+
+# %%
+# `update_coeffs` takes a step downhill, and clears the gradients. `execute_epoch` does both for each batch. The loss
+# that it returns is the one before the step.
+
+update_coeffs(coeffs, lr=1.4)
 for _ in range(3):
-    loss = execute_epoch(coeffs, everything, lambda coeffs: update_coeffs(coeffs, lr=1.4))
+    loss = execute_epoch(coeffs, [everything], partial(update_coeffs, lr=1.4))
     print(f"loss {loss:.3f}, then {calc_loss(coeffs, train_indeps, train_deps):.3f}")
 
 # %%

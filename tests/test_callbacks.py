@@ -99,8 +99,8 @@ def test_weights_are_copied_only_for_a_callback_that_wants_them(monkeypatch):
     from scratchnn.training import TrainingRun
 
     copied = []
-    original = TrainingRun.copy_coeffs
-    monkeypatch.setattr(TrainingRun, "copy_coeffs", lambda *args: copied.append(1) or original(*args))
+    original = TrainingRun.copy_buffer
+    monkeypatch.setattr(TrainingRun, "copy_buffer", lambda *args: copied.append(1) or original(*args))
     network().set_callbacks(callback.ProgressBar()).fit(X, y)
     assert not copied
     network().set_callbacks(callback.ProgressBar(), Recorder(), Recorder()).fit(X, y)

@@ -144,7 +144,7 @@ def test_wide_table_with_few_columns_in_use_trains_a_small_network(monkeypatch):
 
     sizes = []
     train = loop.train
-    monkeypatch.setattr(loop, "train", lambda runs: sizes.append(runs[0].coeffs.sizes) or train(runs))
+    monkeypatch.setattr(loop, "train", lambda runs: sizes.append(runs[0].buffer.sizes) or train(runs))
     rng = np.random.default_rng(0)
     columns = rng.choice(2**18, 50, replace=False)
     entries = rng.choice(columns, 900)

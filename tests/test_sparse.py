@@ -12,7 +12,10 @@ from sklearn.preprocessing import MaxAbsScaler
 from sklearn.utils import get_tags
 
 from scratchnn import ScratchNNClassifier
+from scratchnn._kernels import get_grad
+from scratchnn.batch import Batch
 from scratchnn.network import calc_loss, calc_preds, init_coeffs, store_grads
+from scratchnn.training.buffers import pack
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 KINDS = ["binary", "multiclass", "multilabel"]
@@ -43,17 +46,18 @@ def assert_same_fit(first, second, rtol=1e-9):
 def test_network_takes_sparse_inputs_as_dense_ones(hidden, models, weighted, n_samples):
     generator = torch.Generator().manual_seed(0)
     options = {"generator": generator, "dtype": torch.float64}
-    coeffs = init_coeffs(6, hidden, 3, generator=generator, output="softmax", hidden_bias=True)
-    coeffs = replace(coeffs, flat=torch.randn(*models, len(coeffs.flat), **options))
+    buffer = pack(init_coeffs(6, hidden, 3, generator=generator, output="softmax", hidden_bias=True))
+    buffer = replace(buffer, flat=torch.randn(*models, len(buffer.flat), **options))
     dense = torch.randn(n_samples, 6, **options) * (torch.rand(n_samples, 6, **options) < 0.3)
     deps = torch.eye(3, dtype=torch.float64)[torch.randint(3, (n_samples,), generator=generator)]
     weights = torch.rand(*models, n_samples, **options) if weighted else None
     results = []
     for indeps in [dense, dense.to_sparse()]:
-        current = replace(coeffs, flat=coeffs.flat.clone())
-        logits = store_grads(current, indeps, deps, weights)
-        loss, preds = calc_loss(current, indeps, deps, weights), calc_preds(current, indeps)
-        results.append([current.flat.grad, logits, loss, preds])
+        current = replace(buffer, flat=buffer.flat.clone())
+        grads = get_grad(current.flat)
+        coeffs = current.view()
+        logits = store_grads(coeffs, Batch(indeps, deps, weights))
+        results.append([grads, logits, calc_loss(coeffs, indeps, deps, weights), calc_preds(coeffs, indeps)])
     assert (results[0][0] != 0).any(-1).all()
     torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-14)
 

@@ -11,6 +11,7 @@ from scratchnn.losses import LOSSES
 from scratchnn.network import calc_loss, init_coeffs
 from scratchnn.training import Data, Settings, TrainingRun, make_stacks, stopping, train
 from scratchnn.training.batches import draw_order
+from scratchnn.training.buffers import pack
 
 SETTINGS = Settings(
     loss="log_loss",
@@ -55,8 +56,9 @@ def make_run(data=None, seed=0, validation=None, sizes=(8,), **changes):
     coeffs = init_coeffs(
         data.indeps.shape[1], sizes, data.deps.shape[1], generator=generator, init="glorot_uniform", hidden_bias=True
     )
-    coeffs = dataclasses.replace(coeffs, flat=coeffs.flat.to(data.indeps.dtype))
-    run = TrainingRun(data, dataclasses.replace(SETTINGS, **changes), coeffs, generator, validation=validation)
+    buffer = pack(coeffs)
+    buffer.flat = buffer.flat.to(data.indeps.dtype)
+    run = TrainingRun(data, dataclasses.replace(SETTINGS, **changes), buffer, generator, validation=validation)
     run.history.rate = run.settings.learning_rate_init
     return run
 
@@ -88,7 +90,7 @@ def test_stacked_runs_train_as_if_alone(solver, batch_size, shared):
         train([run])
     assert [run.n_epochs for run in together] == [4, 5, 6]
     for stacked, single in zip(together, alone, strict=True):
-        torch.testing.assert_close(stacked.coeffs.flat, single.coeffs.flat, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(stacked.buffer.flat, single.buffer.flat, rtol=1e-10, atol=1e-12)
         np.testing.assert_allclose(stacked.history.losses, single.history.losses, rtol=1e-10)
         np.testing.assert_allclose(stacked.history.training_losses, single.history.training_losses, rtol=1e-10)
         assert stacked.history.n_samples_seen == single.history.n_samples_seen
@@ -109,16 +111,16 @@ def test_early_stopping_of_one_run_leaves_the_others_alone():
     assert [run.n_epochs for run in runs] == [4, 40]
     assert len(runs[0].history.validation_scores) == 4
     assert runs[0].best_flat is not None
-    torch.testing.assert_close(runs[1].coeffs.flat, single.coeffs.flat, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(runs[1].buffer.flat, single.buffer.flat, rtol=1e-10, atol=1e-12)
 
 
 def test_patience_counts_epochs_without_enough_improvement():
     """An epoch counts as improvement if the loss falls by tol or more; one more than patience ends the run."""
     run = make_run(n_iter_no_change=3, tol=0.1)
-    ends = [stopping.end_epoch(run, loss, None, run.coeffs.flat) for loss in [1.0, 0.85, 0.80, 0.78, 0.74]]
+    ends = [stopping.end_epoch(run, loss, None, run.buffer.flat) for loss in [1.0, 0.85, 0.80, 0.78, 0.74]]
     assert ends == [False] * 5  # 0.74 is 0.04 below the best, 0.78: the third epoch without improvement
     assert run.history.n_no_change == 3
-    assert stopping.end_epoch(run, 0.73, None, run.coeffs.flat)
+    assert stopping.end_epoch(run, 0.73, None, run.buffer.flat)
     assert run.history.best_loss == 0.73
     assert run.warning is None
 
@@ -126,7 +128,7 @@ def test_patience_counts_epochs_without_enough_improvement():
 def test_the_best_epoch_is_the_best_by_however_little():
     """Smaller gains than tol do not count for patience, but their coefficients are the ones to return to."""
     run = make_run(early_stopping=True, validation=make_data(seed=1), tol=0.1, n_iter_no_change=2, max_iter=10)
-    ends = [stopping.end_epoch(run, 1.0, loss, run.coeffs.flat * 0 + loss) for loss in [0.5, 0.45, 0.44, 0.46]]
+    ends = [stopping.end_epoch(run, 1.0, loss, run.buffer.flat * 0 + loss) for loss in [0.5, 0.45, 0.44, 0.46]]
     assert ends == [False, False, False, True]
     assert run.history.best_score == -0.44
     assert (run.best_flat == 0.44).all()
@@ -136,7 +138,7 @@ def test_adaptive_rate_is_divided_by_five_until_it_is_tiny():
     run = make_run(solver="sgd", learning_rate="adaptive", n_iter_no_change=1, tol=1.0, learning_rate_init=3e-5)
     run.settings = dataclasses.replace(run.settings, max_iter=100)
     rates = []
-    while not stopping.end_epoch(run, 1.0, None, run.coeffs.flat):
+    while not stopping.end_epoch(run, 1.0, None, run.buffer.flat):
         rates.append(run.history.rate)
     # Each pair of epochs without improvement divides, after the first epoch, which improves on nothing.
     np.testing.assert_allclose(sorted(set(rates), reverse=True), [3e-5, 6e-6, 1.2e-6, 2.4e-7])
@@ -153,12 +155,12 @@ def test_penalty_is_part_of_loss_and_of_gradient():
     data = make_data()
     common = {"solver": "sgd", "momentum": 0.0, "nesterovs_momentum": False, "batch_size": 100, "max_iter": 1}
     plain, penalized = make_run(data, alpha=0.0, **common), make_run(data, alpha=5.0, **common)
-    start = plain.coeffs.flat.clone()
+    start = plain.buffer.flat.clone()
     train([plain])
     train([penalized])
-    is_weight = torch.arange(len(start)) < plain.coeffs.n_weights
-    expected = plain.coeffs.flat - 0.01 * 5 / 100 * start * is_weight
-    torch.testing.assert_close(penalized.coeffs.flat, expected, rtol=1e-12, atol=1e-14)
+    is_weight = torch.arange(len(start)) < plain.buffer.n_weights
+    expected = plain.buffer.flat - 0.01 * 5 / 100 * start * is_weight
+    torch.testing.assert_close(penalized.buffer.flat, expected, rtol=1e-12, atol=1e-14)
     squares = (start * is_weight).square().sum().item()
     assert penalized.history.losses[0] == pytest.approx(plain.history.losses[0] + 0.5 * 5 / 100 * squares)
     assert penalized.history.training_losses == plain.history.training_losses == plain.history.losses
@@ -169,14 +171,14 @@ def test_training_losses_are_the_losses_without_the_penalty(solver):
     """In a stack with a run that has no penalty, whose two curves are the same."""
     runs = [make_run(alpha=alpha, solver=solver, batch_size=100, max_iter=1) for alpha in (0.0, 5.0)]
     data = runs[0].data
-    starts = [run.coeffs.flat.clone() for run in runs]
+    starts = [run.buffer.flat.clone() for run in runs]
     train(runs)
     assert runs[0].history.training_losses == runs[0].history.losses
     # 'lbfgs' gives the loss after its step, the others before.
-    flat = runs[1].coeffs.flat if solver == "lbfgs" else starts[1]
-    coeffs = dataclasses.replace(runs[1].coeffs, flat=flat)
-    loss = calc_loss(coeffs, data.indeps, data.deps, loss=LOSSES["log_loss"]).item()
-    squares = flat[: coeffs.n_weights].square().sum().item()
+    flat = runs[1].buffer.flat if solver == "lbfgs" else starts[1]
+    buffer = dataclasses.replace(runs[1].buffer, flat=flat)
+    loss = calc_loss(buffer.view(), data.indeps, data.deps, loss=LOSSES["log_loss"]).item()
+    squares = flat[: buffer.n_weights].square().sum().item()
     assert runs[1].history.training_losses == [pytest.approx(loss, rel=1e-10)]
     assert runs[1].history.losses == [pytest.approx(loss + 5 / 2 / 100 * squares, rel=1e-10)]
 
@@ -203,7 +205,7 @@ def test_lbfgs_reaches_a_point_without_gradient():
     run = make_run(solver="lbfgs", sizes=(), batch_size=100, max_iter=200, tol=1e-7)
     train([run])
     assert run.warning is None
-    flat = run.coeffs.flat.clone().requires_grad_()
+    flat = run.buffer.flat.clone().requires_grad_()
     logits = run.data.indeps @ flat[:5, None] + flat[5]
     loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, run.data.deps)
     (loss + 0.01 / 2 / 100 * flat[:5].square().sum()).backward()
@@ -228,35 +230,35 @@ def test_divergence_of_one_run_leaves_the_others_alone():
     train([single])
     assert runs[0].error is not None
     assert runs[1].error is None
-    torch.testing.assert_close(runs[1].coeffs.flat, single.coeffs.flat, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(runs[1].buffer.flat, single.buffer.flat, rtol=1e-10, atol=1e-12)
 
 
 def test_divergence_with_early_stopping_returns_to_the_best_epoch():
     run = make_run(validation=make_data(seed=1), early_stopping=True)
-    stopping.end_epoch(run, 1.0, 1.0, run.coeffs.flat)
-    assert stopping.end_epoch(run, math.nan, math.nan, run.coeffs.flat * math.nan)
-    run.coeffs.flat.fill_(math.nan)
+    stopping.end_epoch(run, 1.0, 1.0, run.buffer.flat)
+    assert stopping.end_epoch(run, math.nan, math.nan, run.buffer.flat * math.nan)
+    run.buffer.flat.fill_(math.nan)
     stopping.end_run(run)
     assert run.error is None
     assert "diverged" in run.warning
-    torch.testing.assert_close(run.coeffs.flat, run.best_flat)
+    torch.testing.assert_close(run.buffer.flat, run.best_flat)
 
 
 def test_predictions_that_are_not_numbers_are_not_given_to_the_scorer():
     """Scorers refuse them, and their error would hide the divergence that the next loss shows."""
 
-    def calc_score(coeffs):
+    def calc_score(buffer):
         raise AssertionError("the scorer was called")
 
     run = make_run(validation=make_data(seed=1), early_stopping=True)
     run.calc_score = calc_score
-    assert not stopping.end_epoch(run, 1.0, math.nan, run.coeffs.flat)
+    assert not stopping.end_epoch(run, 1.0, math.nan, run.buffer.flat)
     assert run.best_flat is None
 
 
 def test_interrupt_ends_all_runs_with_what_they_have(monkeypatch):
     runs = [make_run(max_iter=50), make_run(max_iter=50, seed=1)]
-    starts = [run.coeffs.flat.clone() for run in runs]
+    starts = [run.buffer.flat.clone() for run in runs]
     ended = stopping.end_epoch
 
     def end_epoch(run, *args):
@@ -267,7 +269,7 @@ def test_interrupt_ends_all_runs_with_what_they_have(monkeypatch):
     monkeypatch.setattr(stopping, "end_epoch", end_epoch)
     train(runs)
     assert all(run.interrupted and run.n_epochs == 3 for run in runs)
-    assert all(not torch.equal(run.coeffs.flat, start) for run, start in zip(runs, starts, strict=True))
+    assert all(not torch.equal(run.buffer.flat, start) for run, start in zip(runs, starts, strict=True))
 
 
 def test_shuffling_draws_a_new_order_each_epoch_and_full_batches_draw_none():
@@ -312,7 +314,7 @@ def test_runs_on_shared_data_and_seeds_train_as_if_alone(n_samples, batch_size, 
     for run in alone:
         train([run])
     for one, other in zip(together, alone, strict=True):
-        torch.testing.assert_close(one.coeffs.flat, other.coeffs.flat, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(one.buffer.flat, other.buffer.flat, rtol=1e-9, atol=1e-12)
         assert one.n_epochs == other.n_epochs
         np.testing.assert_allclose(one.history.losses, other.history.losses, rtol=1e-9)
         np.testing.assert_allclose(one.history.validation_losses, other.history.validation_losses, rtol=1e-9)

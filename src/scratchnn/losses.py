@@ -1,16 +1,52 @@
-"""Losses on logits: values of every output and, by hand, their slopes, the gradients with respect to the logits.
+"""Losses of logits, with their slopes by hand: the gradients with respect to the logits.
 
-Shapes are those of ``network``: all are ``(*models, n_samples, n_outputs)``, and the loss of a sample is the sum.
-``output`` says what turns logits into probabilities, "logistic" or "softmax". Targets must be 0 or 1.
+All shapes are (*models, n_samples, n_outputs), and targets are 0 or 1. A sample's loss is the sum over its outputs.
+With a softmax every error counts twice, so errors are halved: the loss of two classes is the same with one output as
+with two.
 """
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .network import OUTPUTS, Loss, apply_to_rows, mean_absolute_error
+from ._kernels import apply_to_rows
+from .activations import OUTPUTS
+from .batch import Batch, check_deps
+
+LossFunction: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]  # of logits, targets, and the name of the output
+
+
+class Loss:
+    """What training minimizes: a value for each output, and its slope, the gradient with respect to the logit."""
+
+    def __init__(self, calc_values: LossFunction, calc_slopes: LossFunction) -> None:
+        self.calc_values, self.calc_slopes = calc_values, calc_slopes
+
+    def values(self, logits: Tensor, deps: Tensor, output: str) -> Tensor:
+        """Return the loss of every output. Raises ValueError if targets and logits differ in their last two axes."""
+        return self.calc_values(logits, check_deps(deps, logits), output)
+
+    def slopes(self, logits: Tensor, deps: Tensor, output: str) -> Tensor:
+        """Return the gradient of every loss with respect to its logit. Raises as `values` does."""
+        return self.calc_slopes(logits, check_deps(deps, logits), output)
+
+
+def _make_loss_of_errors(calc_values: Callable[[Tensor], Tensor], calc_slopes: Callable[[Tensor], Tensor]) -> Loss:
+    """Make a loss of a function of ``preds - deps`` and its derivative. The output's activation does the rest."""
+
+    def values(logits: Tensor, deps: Tensor, output: str) -> Tensor:
+        losses = calc_values(OUTPUTS[output].forward(logits) - deps)
+        return losses / 2 if output == "softmax" else losses
+
+    def slopes(logits: Tensor, deps: Tensor, output: str) -> Tensor:
+        preds = OUTPUTS[output].forward(logits)
+        grads = OUTPUTS[output].backward(calc_slopes(preds - deps), preds)
+        return grads / 2 if output == "softmax" else grads
+
+    return Loss(values, slopes)
 
 
 def _log_losses(logits: Tensor, deps: Tensor, output: str) -> Tensor:
@@ -22,31 +58,51 @@ def _log_losses(logits: Tensor, deps: Tensor, output: str) -> Tensor:
 
 
 def _log_loss_slopes(logits: Tensor, deps: Tensor, output: str) -> Tensor:
-    preds = OUTPUTS[output](logits)
+    preds = OUTPUTS[output].forward(logits)
     if output == "softmax":  # processors are many times slower on numbers (and squares of them) near underflow
         F.threshold(preds, torch.finfo(preds.dtype).tiny ** 0.5, 0, inplace=True)
     return preds.sub_(deps)
 
 
-def _squared_errors(logits: Tensor, deps: Tensor, output: str) -> Tensor:
-    """Return ``(pred - dep) ** 2``, halved for a softmax (Brier, 1950)."""
-    squares = (OUTPUTS[output](logits) - deps).square()
-    return squares / 2 if output == "softmax" else squares
+mean_absolute_error = _make_loss_of_errors(torch.abs, torch.sign)
+brier = _make_loss_of_errors(torch.square, lambda errors: 2 * errors)  # Brier, 1950
+LOSSES = {"log_loss": Loss(_log_losses, _log_loss_slopes), "mae": mean_absolute_error, "brier": brier}
 
 
-def _squared_error_slopes(logits: Tensor, deps: Tensor, output: str) -> Tensor:
-    preds = OUTPUTS[output](logits)
-    errors = preds - deps
-    if output == "softmax":
-        return preds * (errors - (errors * preds).sum(-1, keepdim=True))
-    return 2 * errors * preds * (1 - preds)
+class MeanLoss:
+    """Each model's mean loss over the batches of an epoch.
 
+    The losses of eight batches are worked out together, which costs little more than those of one.
+    """
 
-LOSSES = {
-    "log_loss": Loss(_log_losses, _log_loss_slopes),
-    "mae": mean_absolute_error,
-    "brier": Loss(_squared_errors, _squared_error_slopes),
-}
+    def __init__(self, loss: Loss, output: str) -> None:
+        self.loss, self.output = loss, output
+        self.waiting: list[tuple[Tensor, Batch]] = []
+        self.totals: list[Tensor] = []
+        self.n_samples: int | Tensor = 0
+
+    def add(self, logits: Tensor, batch: Batch) -> None:
+        """Take note of a batch and its logits."""
+        has_weights = batch.weights is not None
+        if self.waiting and (len(self.waiting) == 8 or (self.waiting[-1][1].weights is not None) != has_weights):
+            self._add_up()
+        self.waiting.append((logits, batch))
+        self.n_samples = self.n_samples + batch.count_samples()
+
+    def calc(self) -> Tensor:
+        """Return the mean, (*models,)."""
+        self._add_up()
+        n_samples = self.n_samples.squeeze(-1) if isinstance(self.n_samples, Tensor) else self.n_samples
+        return torch.stack(self.totals).sum(0) / n_samples
+
+    def _add_up(self) -> None:
+        logits = torch.cat([each.mT for each, _ in self.waiting], -1).mT  # samples last in memory, see `apply_to_rows`
+        values = self.loss.values(logits, torch.cat([batch.deps for _, batch in self.waiting], -2), self.output)
+        weights = [batch.weights for _, batch in self.waiting if batch.weights is not None]
+        if weights:
+            values = values * torch.cat(weights, -1).unsqueeze(-1)
+        self.totals.append(values.sum((-2, -1)))
+        self.waiting = []
 
 
 def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Loss:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from ..network import Coeffs
+from ..training.buffers import Buffer
 
 try:
     from sklearn.callback import CallbackSupportMixin, with_callbacks
@@ -27,7 +27,7 @@ class Reporter:
     """
 
     def __init__(
-        self, estimator: Any, max_iter: int, data: dict[str, Any], describe: Callable[[Coeffs], dict[str, Any]]
+        self, estimator: Any, max_iter: int, data: dict[str, Any], describe: Callable[[Buffer], dict[str, Any]]
     ) -> None:
         self.data = {"estimator": estimator, **data}
         self.max_iter, self.describe = max_iter, describe
@@ -40,7 +40,7 @@ class Reporter:
         self.epoch = self.context.subcontext(task_name="epoch")
         self.epoch.call_on_fit_task_begin(**self.data)
 
-    def end_epoch(self, n_epochs: int, get_coeffs: Callable[[], Coeffs]) -> bool:
+    def end_epoch(self, n_epochs: int, get_coeffs: Callable[[], Buffer]) -> bool:
         """Report the end of an epoch, the ``n_epochs``-th, and the beginning of the next. Return whether to stop."""
         if n_epochs <= self.n_reported:  # of a run that had to begin again
             return False
@@ -52,9 +52,9 @@ class Reporter:
             self._begin_epoch()
         return stop
 
-    def end(self, coeffs: Coeffs) -> None:
+    def end(self, buffer: Buffer) -> None:
         """Report the end of the fit, which arrived at these coefficients."""
-        self.context.call_on_fit_task_end(**self.data, reconstruction_attributes=lambda: self.describe(coeffs))
+        self.context.call_on_fit_task_end(**self.data, reconstruction_attributes=lambda: self.describe(buffer))
 
 
 def has_callbacks(estimator: Any) -> bool:

@@ -41,7 +41,7 @@ __all__ = [
 
 
 # Frames of these packages are not the user's. scikit-learn's decorators add some, and not the same in each version.
-LIBRARIES = {"scratchnn", "sklearn", "joblib"}
+LIBRARIES = {"scratchnn", "sklearn"}
 
 
 class UnavailableError(AttributeError, ValueError):
@@ -91,8 +91,15 @@ def get_class_arguments(scorer: Any, classes: np.ndarray) -> dict[str, Any]:
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn with the line of the user's code that led here: the nearest one outside of ``LIBRARIES``."""
-    frame, level = inspect.currentframe(), 1
-    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in LIBRARIES:
+    """Warn with the line of the user's code that led here: the nearest one outside of ``LIBRARIES``.
+
+    Where joblib made the call, as in a search, the user's line may be in another thread or process. The warning then
+    has the line that called this package, whatever the backend.
+    """
+    frame, level, calling_level = inspect.currentframe(), 1, 0
+    package = "scratchnn"
+    while frame is not None and (package := frame.f_globals.get("__name__", "").partition(".")[0]) in LIBRARIES:
+        if package == "sklearn" and not calling_level:
+            calling_level = level
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(message, category, stacklevel=calling_level if package == "joblib" and calling_level else level)

@@ -12,6 +12,7 @@ import torch
 
 from ..network import Coeffs
 from ..training import History, TrainingRun
+from ..training.buffers import Buffer, pack
 from .arrays import ArrayLibrary
 from .labels import Labels
 from .parameters import resolve_seed
@@ -76,28 +77,28 @@ def keep_state(run: TrainingRun, state: State, columns: Array | None) -> None:
     state.columns = columns
     state.flat = None
     if run.best_flat is not None:
-        state.flat, state.best_digest = run.coeffs.flat.cpu().numpy(), _digest(run.best_flat)
+        state.flat, state.best_digest = run.buffer.flat.cpu().numpy(), _digest(run.best_flat)
 
 
-def resume_state(state: State, solver: str, coeffs: Coeffs, columns: Array | None) -> torch.Tensor | None:
+def resume_state(state: State, solver: str, buffer: Buffer, columns: Array | None) -> torch.Tensor | None:
     """Adapt the state and the coefficients to the network, in place. Return the best coefficients, if others are best.
 
     Drop the solver's state if it belongs to another network or solver, and the last coefficients of early stopping if
     somebody has set ``coefs_`` or ``intercepts_`` since.
     """
     if state.columns is not None and not are_equal(state.columns, columns):
-        everything = np.arange(coeffs.sizes[0]) if columns is None else columns
-        move = partial(move_columns, sizes=coeffs.sizes, old=state.columns, new=everything)
+        everything = np.arange(buffer.sizes[0]) if columns is None else columns
+        move = partial(move_columns, sizes=buffer.sizes, old=state.columns, new=everything)
         state.solver_state = {name: move(array) for name, array in state.solver_state.items()}
         state.flat = None if state.flat is None else move(state.flat)
-    is_of_use = all(array.shape == coeffs.flat.shape for array in state.solver_state.values())
+    is_of_use = all(array.shape == buffer.flat.shape for array in state.solver_state.values())
     if state.solver != solver or not is_of_use:
         state.solver, state.solver_state = solver, {}
         state.history.n_updates, state.history.rate = 0, None
-    if state.flat is None or state.flat.shape != coeffs.flat.shape or _digest(coeffs.flat) != state.best_digest:
+    if state.flat is None or state.flat.shape != buffer.flat.shape or _digest(buffer.flat) != state.best_digest:
         return None
-    best = coeffs.flat.clone()
-    coeffs.flat.copy_(torch.from_numpy(state.flat))
+    best = buffer.flat.clone()
+    buffer.flat.copy_(torch.from_numpy(state.flat))
     return best
 
 
@@ -113,15 +114,15 @@ def _digest(flat: torch.Tensor) -> bytes:
 
 
 def store_coeffs(
-    estimator: Any, coeffs: Coeffs, labels: Labels, scales: Scales, array_library: ArrayLibrary | None = None
+    estimator: Any, buffer: Buffer, labels: Labels, scales: Scales, array_library: ArrayLibrary | None = None
 ) -> None:
     """Set the attributes that predictions need: all but the classes as arrays of ``array_library``, or NumPy's."""
     estimator.classes_ = labels.classes
     estimator.out_activation_ = labels.output
     estimator.n_outputs_ = labels.n_outputs
-    estimator.n_layers_ = len(coeffs.sizes)
+    estimator.n_layers_ = len(buffer.sizes)
     estimator.mean_, estimator.scale_ = scales.mean, scales.scale
-    estimator.coefs_, estimator.intercepts_ = coeffs_to_arrays(coeffs, scales.columns, scales.n_features)
+    estimator.coefs_, estimator.intercepts_ = buffer_to_arrays(buffer, scales.columns, scales.n_features)
     if array_library is not None:
         for name in ("mean_", "scale_"):
             value = getattr(estimator, name)
@@ -154,14 +155,15 @@ def store_history(estimator: Any, run: TrainingRun, *, resume: bool) -> None:
     estimator.best_validation_score_ = history.best_score if watched else None
 
 
-def coeffs_to_arrays(
-    coeffs: Coeffs, columns: Array | None = None, n_features: int = 0
+def buffer_to_arrays(
+    buffer: Buffer, columns: Array | None = None, n_features: int = 0
 ) -> tuple[list[Array], list[Array]]:
     """Return ``coefs_`` and ``intercepts_`` as MLPClassifier has them; zeros where there is no bias.
 
-    They share the memory of ``coeffs``, if that is on the CPU. Where the network reads only some ``columns``, those of
+    They share the memory of ``buffer``, if that is on the CPU. Where the network reads only some ``columns``, those of
     the ``n_features`` that it does not read have zeros.
     """
+    coeffs = buffer.view()
     coefs = [weight.detach().cpu().numpy() for weight in coeffs.weights]
     intercepts = [
         np.zeros(weight.shape[1], weight.dtype) if bias is None else bias.detach().cpu().numpy()[0]
@@ -172,21 +174,6 @@ def coeffs_to_arrays(
         coefs[0] = np.zeros((n_features, read.shape[1]), read.dtype)
         coefs[0][columns] = read
     return coefs, intercepts
-
-
-def tensors_to_coeffs(
-    weights: list[torch.Tensor],
-    biases: list[torch.Tensor],
-    *,
-    activation: str,
-    output: str,
-    hidden_bias: bool,
-) -> Coeffs:
-    """Return a copy of weights, (fan_in, fan_out), and biases, (fan_out,), as one network, with or without biases."""
-    sizes = (*(len(weight) for weight in weights), weights[-1].shape[1])
-    biases = biases if hidden_bias else biases[-1:]
-    flat = torch.cat([values.flatten() for values in (*weights[::-1], *biases)])
-    return Coeffs(flat, sizes, activation, output, len(biases))
 
 
 def read_coeffs(estimator: Any, device: torch.device) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
@@ -265,7 +252,7 @@ def move_columns(flat: Array, sizes: tuple[int, ...], old: Array, new: Array) ->
     return np.concatenate([flat[:start], first.ravel(), flat[stop:]])
 
 
-def restore_coeffs(estimator: Any, start: Start, sizes: tuple[int, ...], output: str, columns: Array | None) -> Coeffs:
+def restore_coeffs(estimator: Any, start: Start, sizes: tuple[int, ...], output: str, columns: Array | None) -> Buffer:
     """Return a copy of the network of ``coefs_`` and ``intercepts_``, which reads ``columns``, or all."""
     weights = start.weights
     shapes = [tuple(weight.shape) for weight in weights]
@@ -276,15 +263,15 @@ def restore_coeffs(estimator: Any, start: Start, sizes: tuple[int, ...], output:
         )
     if columns is not None:
         weights = [weights[0][torch.from_numpy(columns).to(weights[0].device)], *weights[1:]]
-    coeffs = tensors_to_coeffs(
-        weights, start.biases, activation=estimator.activation, output=output, hidden_bias=estimator.hidden_bias
-    )
-    if not torch.isfinite(coeffs.flat).all():
+    is_biased = [estimator.hidden_bias] * (len(weights) - 1) + [True]
+    biases = [bias if is_there else None for bias, is_there in zip(start.biases, is_biased, strict=True)]
+    buffer = pack(Coeffs(weights, biases, estimator.activation, output))
+    if not torch.isfinite(buffer.flat).all():
         raise ValueError(
             "coefs_ and intercepts_ must be finite to go on from them, got NaN or infinity. Set them to finite "
             "numbers, or fit anew."
         )
-    return coeffs
+    return buffer
 
 
 def read_labels(estimator: Any) -> Labels:

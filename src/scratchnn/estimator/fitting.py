@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
-from ..network import Coeffs, init_coeffs
+from ..network import init_coeffs
 from ..training import Data, Settings, TrainingRun, train_run
+from ..training.buffers import Buffer, pack
 from .arrays import ArrayLibrary, resolve_device
 from .callbacks import Reporter, has_callbacks
 from .compat import warn_user
@@ -154,10 +155,10 @@ def train_network(run: TrainingRun, reporter: Reporter | None, *, incremental: b
         warn_user(run.warning, ConvergenceWarning)
 
 
-def store_fit(call: Call, run: TrainingRun, state: State, scales: Scales) -> Coeffs:
+def store_fit(call: Call, run: TrainingRun, state: State, scales: Scales) -> Buffer:
     """Set the fitted attributes, and keep what a later call goes on from. Return the coefficients of the model."""
     estimator = call.estimator
-    best = run.coeffs if run.best_flat is None else replace(run.coeffs, flat=run.best_flat)
+    best = run.buffer if run.best_flat is None else replace(run.buffer, flat=run.best_flat)
     store_coeffs(estimator, best, call.labels, scales, call.array_library)
     store_history(estimator, run, resume=call.resume)
     estimator._state = None
@@ -172,9 +173,9 @@ def _make_reporter(call: Call, run: TrainingRun, scales: Scales) -> Reporter | N
     if call.reported is None or not has_callbacks(call.estimator):
         return None
 
-    def describe(coeffs: Coeffs) -> dict[str, Any]:
+    def describe(buffer: Buffer) -> dict[str, Any]:
         described = SimpleNamespace()
-        store_coeffs(described, coeffs, call.labels, scales, call.array_library)
+        store_coeffs(described, buffer, call.labels, scales, call.array_library)
         return vars(described)
 
     return Reporter(call.estimator, run.settings.max_iter, call.reported, describe)
@@ -188,19 +189,19 @@ def _make_run(
     generator = torch.Generator("cpu").manual_seed(state.seed)
     if state.generator_state is not None:
         generator.set_state(torch.from_numpy(state.generator_state.copy()))
-    coeffs, best_flat = _make_coeffs(call, tables.training, state, start, scales, generator)
+    buffer, best_flat = _make_coeffs(call, tables.training, state, start, scales, generator)
     if state.history.rate is None:
         state.history.rate = settings.learning_rate_init
     validation = tables.validation
     return TrainingRun(
-        data=_make_data(tables.training, labels, scales, coeffs),
+        data=_make_data(tables.training, labels, scales, buffer),
         settings=settings,
-        coeffs=coeffs,
+        buffer=buffer,
         generator=generator,
-        validation=None if validation is None else _make_data(validation, labels, scales, coeffs),
+        validation=None if validation is None else _make_data(validation, labels, scales, buffer),
         calc_score=make_calc_score(estimator, validation, labels, scales),
         solver_state={
-            name: torch.from_numpy(array).to(coeffs.flat, copy=True) for name, array in state.solver_state.items()
+            name: torch.from_numpy(array).to(buffer.flat, copy=True) for name, array in state.solver_state.items()
         },
         history=state.history,
         best_flat=best_flat if settings.early_stopping else None,
@@ -209,22 +210,22 @@ def _make_run(
 
 def _make_coeffs(
     call: Call, table: Table, state: State, start: Start, scales: Scales, generator: torch.Generator
-) -> tuple[Coeffs, torch.Tensor | None]:
+) -> tuple[Buffer, torch.Tensor | None]:
     """Return the coefficients to train from, and the best ones, if others are best."""
     estimator, output = call.estimator, call.labels.output
     hidden_sizes = resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)
     sizes = (table.X.shape[1], *hidden_sizes, call.labels.n_outputs)
     if start.weights:
-        coeffs = restore_coeffs(estimator, start, sizes, output, scales.columns)
-        return coeffs, resume_state(state, estimator.solver, coeffs, scales.columns)
-    coeffs = _draw_coeffs(estimator, sizes, output, generator, scales)
+        buffer = restore_coeffs(estimator, start, sizes, output, scales.columns)
+        return buffer, resume_state(state, estimator.solver, buffer, scales.columns)
+    buffer = _draw_coeffs(estimator, sizes, output, generator, scales)
     dtype = getattr(torch, resolve_dtype(estimator.dtype, table, estimator.solver).name)
-    return replace(coeffs, flat=coeffs.flat.to(start.device, dtype)), None
+    return replace(buffer, flat=buffer.flat.to(start.device, dtype)), None
 
 
 def _draw_coeffs(
     estimator: Any, sizes: tuple[int, ...], output: str, generator: torch.Generator, scales: Scales
-) -> Coeffs:
+) -> Buffer:
     """Draw the coefficients of a network, with weights for the columns that it reads, and zeros for others it has."""
     columns = np.arange(sizes[0]) if scales.is_read is None else list_columns(scales.is_read)
     coeffs = init_coeffs(
@@ -239,16 +240,17 @@ def _draw_coeffs(
     )
     if scales.is_read is not None and not scales.is_read.any():
         coeffs.weights[0].zero_()
+    buffer = pack(coeffs)
     if scales.is_read is None or scales.columns is not None:
-        return coeffs
-    flat = move_columns(coeffs.flat.numpy(), sizes, columns, np.arange(sizes[0]))
-    return replace(coeffs, flat=torch.from_numpy(flat), sizes=sizes)
+        return buffer
+    flat = move_columns(buffer.flat.numpy(), sizes, columns, np.arange(sizes[0]))
+    return replace(buffer, flat=torch.from_numpy(flat), sizes=sizes)
 
 
-def _make_data(table: Table, labels: Labels, scales: Scales, coeffs: Coeffs) -> Data:
-    """Return the samples as the training of ``coeffs`` takes them, which are of their dtype and on their device."""
-    flat = coeffs.flat
-    is_first_biased = coeffs.biases[0] is not None
+def _make_data(table: Table, labels: Labels, scales: Scales, buffer: Buffer) -> Data:
+    """Return the samples as the training of ``buffer`` takes them, which are of their dtype and on their device."""
+    flat = buffer.flat
+    is_first_biased = buffer.n_biases == len(buffer.sizes) - 1
     indeps = scales.make_rows(table, flat).convert(ones=is_first_biased)
     deps = to_tensor(labels.encode(table.y)).to(flat)
     if table.weights is None or not len(table):

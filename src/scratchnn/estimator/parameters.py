@@ -8,8 +8,8 @@ import torch
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state
 
+from ..activations import ACTIVATIONS, INITS
 from ..losses import LOSSES
-from ..network import ACTIVATIONS
 from ..training import Settings
 from ..training.solvers import SCHEDULES
 from .compat import Interval, Options, StrOptions, warn_user
@@ -44,7 +44,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "dropout": [Interval(Real, 0, 1, closed="left")],
     "class_weight": [dict, list, StrOptions({"balanced"}), None],
     "standardize": ["boolean"],
-    "init": [StrOptions({"glorot_uniform", "he_uniform", "scratch"})],
+    "init": [StrOptions(set(INITS))],
     "hidden_bias": ["boolean"],
     "device": [str, torch.device],
     "dtype": [StrOptions({"auto", "float32", "float64"})],

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from ..network import OUTPUTS, Layers, calc_layers
+from ..activations import OUTPUTS
+from ..network import Coeffs, run_forward
 from .arrays import resolve_device
 from .fitted import read_coeffs, read_scales
 from .tables import Array, Features, ScaledRows, Table, count_block_rows, get_device
@@ -25,11 +26,11 @@ def predict_logits(estimator: Any, X: Any, method: str) -> torch.Tensor:
     check_is_fitted(estimator)
     features = validate_features(estimator, X, method)
     weights, biases = read_coeffs(estimator, resolve_device(estimator.device, features))
-    layers = Layers(weights, list(biases), estimator.activation, estimator.out_activation_)
-    return calc_logits(layers, features, *read_scales(estimator))
+    coeffs = Coeffs(weights, list(biases), estimator.activation, estimator.out_activation_)
+    return calc_logits(coeffs, features, *read_scales(estimator))
 
 
-def calc_logits(layers: Layers, X: Features, mean: Array | None, scale: Array | None) -> torch.Tensor:
+def calc_logits(coeffs: Coeffs, X: Features, mean: Array | None, scale: Array | None) -> torch.Tensor:
     """Return the logits of the rows of X, (n_samples, n_outputs), in float64 and where X is, block by block.
 
     Where float32 is too narrow for a row, which may be far from all rows of training, its logits are found in float64.
@@ -39,26 +40,26 @@ def calc_logits(layers: Layers, X: Features, mean: Array | None, scale: Array | 
     ValueError
         If they are not finite even so, because coefficients are not, or are too large.
     """
-    weight = layers.weights[-1]
+    weight = coeffs.weights[-1]
     logits = torch.empty((X.shape[0], weight.shape[-1]), dtype=torch.float64, device=get_device(X))
     table = Table(X, np.empty(len(logits), bool))
     rows = ScaledRows(table, mean, scale, weight.dtype, weight.device)
     # The first weight has a row for each column, which counts where rows are dense.
     n_centred = len(rows.centred)
-    size = count_block_rows(X, max([n_centred, *map(len, layers.weights[1 if rows.is_sparse else 0 :])]))
+    size = count_block_rows(X, max([n_centred, *map(len, coeffs.weights[1 if rows.is_sparse else 0 :])]))
     with torch.inference_mode(), torch.autocast(weight.device.type, enabled=False):
         for start in range(0, len(logits), size):
             samples = slice(start, start + size)
-            block = calc_layers(layers, rows.take(samples))[-1]
+            block = run_forward(coeffs, rows.take(samples)).logits
             logits[samples] = block
             if not math.isfinite(block.sum()) and not torch.isfinite(block).all():  # all may be, and their sum not
                 overflown = start + (~torch.isfinite(block).all(-1)).nonzero()[:, 0]
                 wide_rows = ScaledRows(table, mean, scale, torch.float64, weight.device)
-                logits[overflown.to(logits.device)] = _calc_logits_in_double(layers, wide_rows, overflown).to(logits)
+                logits[overflown.to(logits.device)] = _calc_logits_in_double(coeffs, wide_rows, overflown).to(logits)
     return logits
 
 
-def _calc_logits_in_double(layers: Layers, rows: ScaledRows, samples: torch.Tensor) -> torch.Tensor:
+def _calc_logits_in_double(coeffs: Coeffs, rows: ScaledRows, samples: torch.Tensor) -> torch.Tensor:
     """Return the logits of samples, in float64, with inputs cut off where sums of their products would overflow."""
     inputs = rows.take(samples)
     if inputs.is_sparse:
@@ -68,8 +69,8 @@ def _calc_logits_in_double(layers: Layers, rows: ScaledRows, samples: torch.Tens
         )
     else:
         inputs = _cut_off(inputs)
-    wide = replace(layers, weights=_to_double(layers.weights), biases=_to_double(layers.biases))
-    logits = calc_layers(wide, inputs)[-1]
+    wide = replace(coeffs, weights=_to_double(coeffs.weights), biases=_to_double(coeffs.biases))
+    logits = run_forward(wide, inputs).logits
     if not torch.isfinite(logits).all():
         raise ValueError(
             "coefs_, intercepts_, mean_ and scale_ must be finite and not so large that predictions overflow, got "
@@ -97,4 +98,4 @@ def calc_probabilities(logits: torch.Tensor, output: str, log: bool = False) -> 
     if log:
         calc_logs = torch.nn.functional.logsigmoid if output == "logistic" else partial(torch.log_softmax, dim=-1)
         return calc_logs(logits)
-    return OUTPUTS[output](logits).clamp_(torch.finfo(logits.dtype).tiny, 1 - LEAST_FROM_ONE)
+    return OUTPUTS[output].forward(logits).clamp_(torch.finfo(logits.dtype).tiny, 1 - LEAST_FROM_ONE)

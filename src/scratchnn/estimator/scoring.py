@@ -12,7 +12,7 @@ from sklearn import config_context
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
 
-from ..network import Coeffs
+from ..training.buffers import Buffer
 from .compat import get_class_arguments
 from .fitted import store_coeffs
 from .labels import Labels
@@ -22,7 +22,7 @@ from .tables import Table, to_host
 
 def make_calc_score(
     estimator: Any, validation: Table | None, labels: Labels, scales: Scales
-) -> Callable[[Coeffs], float] | None:
+) -> Callable[[Buffer], float] | None:
     """Return what scores coefficients on the validation rows; None where their loss serves."""
     scorer = None if estimator.scoring == "loss" else check_scoring(estimator, scoring=estimator.scoring)
     if validation is None or scorer is None:
@@ -38,8 +38,8 @@ def make_calc_score(
         arguments["sample_weight"] = validation.weights
     gap = describe_gap(validation, labels)
 
-    def calc_score(coeffs: Coeffs) -> float:
-        store_coeffs(judged, coeffs, labels, scales)
+    def calc_score(buffer: Buffer) -> float:
+        store_coeffs(judged, buffer, labels, scales)
         score = partial(scorer, judged, features, validation.y, **arguments)
         try:
             with config_context(**config):

@@ -77,7 +77,7 @@ class RunPool:
         with use_threads(0, most=self.n_threads):
             train(runs)
         seconds = time.perf_counter() - start
-        stack = TrainedStack(len(runs), seconds, runs[0].coeffs.sizes, len(runs[0].data.deps), alone)
+        stack = TrainedStack(len(runs), seconds, runs[0].buffer.sizes, len(runs[0].data.deps), alone)
         self.report.stacks.append(stack)
         if self.verbose:
             print(f"[fused_fits] {stack}", flush=True)
@@ -157,7 +157,7 @@ class Snapshot:
     """A run as it was before training, except its data, which training does not change."""
 
     def __init__(self, run: TrainingRun) -> None:
-        self.run, self.flat, self.drawn = run, run.coeffs.flat.clone(), run.generator.get_state()
+        self.run, self.flat, self.drawn = run, run.buffer.flat.clone(), run.generator.get_state()
         self.fields = {
             name: deepcopy(getattr(run, name))
             for name in ("solver_state", "history", "best_flat", "n_epochs", "warning", "error")
@@ -165,7 +165,7 @@ class Snapshot:
 
     def restore(self) -> None:
         """Undo, in place, what training did."""
-        self.run.coeffs.flat.copy_(self.flat)
+        self.run.buffer.flat.copy_(self.flat)
         self.run.generator.set_state(self.drawn)
         for name, value in self.fields.items():
             setattr(self.run, name, value)
@@ -178,4 +178,4 @@ def count_bytes(run: TrainingRun) -> int:
     n_bytes = sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor) and tensor.is_cpu)
     # The task has its rows in double precision too, perhaps once more scaled, and a stack may copy what it trains on.
     # Of the coefficients there are those of run, snapshot and stack, their gradients, and moments with copies.
-    return 5 * n_bytes + (8 * run.coeffs.flat.nbytes if run.coeffs.flat.is_cpu else 0)
+    return 5 * n_bytes + (8 * run.buffer.flat.nbytes if run.buffer.flat.is_cpu else 0)

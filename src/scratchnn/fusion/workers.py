@@ -1,6 +1,7 @@
 """The joblib backend that deals tasks out to the workers of another backend, where each worker fuses its portion."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any
 
 import joblib
@@ -11,21 +12,19 @@ from .report import FusionReport, TrainedStack
 from .scheduler import Scheduler, Task, warning_filters
 
 
-class DealtCall:
+class DealtCall(Future[Any]):
     """A call that goes to a worker in a portion of calls. joblib calls `get` for the result."""
 
     def __init__(self, backend: "WorkerBackend", call: Callable[[], Any], callback: Callable[[Any], Any]) -> None:
+        super().__init__()
+        # joblib's callback may submit the next call, and may raise: `Future.add_done_callback` would swallow its error.
         self.backend, self.call, self.callback = backend, call, callback
-        self.outcome: tuple[bool, Any] | None = None
 
     def get(self, timeout: float | None = None) -> Any:
         """Return or raise the result."""
-        while self.outcome is None:
+        while not self.done():
             self.backend.deal()
-        succeeded, result = self.outcome
-        if not succeeded:
-            raise result
-        return result
+        return self.result()
 
 
 class WorkerBackend(ParallelBackendBase):  # type: ignore[misc]
@@ -72,11 +71,11 @@ class WorkerBackend(ParallelBackendBase):  # type: ignore[misc]
             )
         for portion, (outcomes, stacks) in zip(portions, results, strict=True):
             self.report.stacks += stacks
-            for each, outcome in zip(portion, outcomes, strict=True):
-                each.outcome = outcome
+            for each, (has_succeeded, outcome) in zip(portion, outcomes, strict=True):
+                (each.set_result if has_succeeded else each.set_exception)(outcome)
         for each in calls:
-            if each.outcome is not None and each.outcome[0]:
-                each.callback(each.outcome[1])  # which may submit the next
+            if each.exception() is None:
+                each.callback(each.result())
 
     def start_call(self) -> None:
         """Begin to take calls."""

@@ -7,7 +7,7 @@ from itertools import repeat
 import torch
 from torch import Tensor
 
-from ..network import Batch
+from ..batch import Batch
 from .buffers import count_sizes, make_column
 from .run import Data, RowSource, TrainingRun
 
@@ -25,7 +25,7 @@ class BatchSource:
         self.runs = runs
         self.sources = _find_sources(runs)
         self.models_per_source = len(runs) // len(self.sources)
-        self.keep_rates = 1 - make_column([run.settings.dropout for run in runs], runs[0].coeffs.flat).unsqueeze(-1)
+        self.keep_rates = 1 - make_column([run.settings.dropout for run in runs], runs[0].buffer.flat).unsqueeze(-1)
 
     def draw_batches(self) -> Iterator[Batch]:
         """Yield the minibatches of an epoch."""
@@ -68,10 +68,10 @@ class BatchSource:
         """Draw dropout's factors for each hidden layer, (models, n_rows, width): 0, or 1 / (1 - rate)."""
         n_rows = batch.deps.shape[-2]
         n_own = [n_rows] * len(self.sources)
-        if batch.counts is not None:
-            n_own = [int(count) for count in batch.counts[:: self.models_per_source].tolist()]
+        if isinstance(batch.n_samples, Tensor):
+            n_own = [int(number) for number in batch.n_samples[:: self.models_per_source, 0].tolist()]
         masks = []
-        for width in self.runs[0].coeffs.sizes[1:-1]:
+        for width in self.runs[0].buffer.sizes[1:-1]:
             draws = torch.ones(len(self.sources), n_rows, width, dtype=torch.float32, device="cpu")
             for draw, run, n in zip(draws, self.sources, n_own, strict=True):
                 draw[:n].uniform_(generator=run.generator)
@@ -150,10 +150,10 @@ def _fill_up(sources: Sequence[Data], orders: Sequence[Tensor | None], start: in
         own = (torch.arange(number, device=source.deps.device) if order is None else order)[start:]
         rows.append(torch.cat([own, own.new_zeros(max(numbers) - number)]))
     batch = _stack_rows(sources, rows, models_per_source=models_per_source)
-    counts = torch.tensor(numbers, device=batch.deps.device).sub_(start).repeat_interleave(models_per_source)
-    is_own = torch.arange(max(numbers) - start, device=counts.device) < counts.unsqueeze(-1)
+    n_samples = make_column(numbers, batch.deps).sub_(start).repeat_interleave(models_per_source, 0)
+    is_own = torch.arange(max(numbers) - start, device=n_samples.device) < n_samples
     weights = is_own.to(batch.deps.dtype) if batch.weights is None else batch.weights * is_own
-    return batch._replace(weights=weights, counts=counts.to(batch.deps.dtype))
+    return batch._replace(weights=weights, n_samples=n_samples)
 
 
 def _stack_tensors(
@@ -178,7 +178,7 @@ def take(source: Tensor | RowSource, rows: slice | Tensor) -> Tensor:
 
 def _split_batch(batch: Batch, size: int) -> Iterator[Batch]:
     """Yield a batch in parts of ``size`` rows, the last of which may have fewer."""
-    indeps, deps, weights, _, _ = batch
+    indeps, deps, weights = batch[:3]
     sizes = count_sizes(deps.shape[-2], size)
     weight_parts = repeat(None) if weights is None else weights.split_with_sizes(sizes, -1)
     return map(Batch, indeps.split_with_sizes(sizes, -2), deps.split_with_sizes(sizes, -2), weight_parts)

@@ -70,8 +70,8 @@ def explain_alone(run: TrainingRun) -> str | None:
 
 def count_models(run: TrainingRun) -> int:
     """Return how many models such as the run's train well together: their values of a batch stay in the cache."""
-    n_values = min(run.settings.batch_size, len(run.data.deps)) * sum(run.coeffs.sizes[1:])
-    flat = run.coeffs.flat
+    n_values = min(run.settings.batch_size, len(run.data.deps)) * sum(run.buffer.sizes[1:])
+    flat = run.buffer.flat
     return max(1, N_STACK_BYTES[flat.device.type] // (n_values * flat.itemsize))
 
 
@@ -79,12 +79,12 @@ def _get_kind(run: TrainingRun) -> object:
     """Return what runs of one stack have in common."""
     if explain_alone(run) is not None:
         return id(run)
-    settings, coeffs, validation = run.settings, run.coeffs, run.validation
+    settings, buffer, validation = run.settings, run.buffer, run.validation
     n_steps = math.ceil(len(run.data.deps) / settings.batch_size)
     return (
         (settings.loss, settings.solver, settings.nesterovs_momentum, settings.shuffle, settings.dropout > 0),
         (n_steps, settings.batch_size if n_steps > 1 else None),
-        (coeffs.sizes, coeffs.activation, coeffs.output, coeffs.n_biases, coeffs.flat.dtype, coeffs.flat.device),
+        (buffer.sizes, buffer.activation, buffer.output, buffer.n_biases, buffer.flat.dtype, buffer.flat.device),
         (run.data.indeps.shape[1], None if validation is None else validation.indeps.shape[1]),
     )
 

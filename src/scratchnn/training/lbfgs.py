@@ -11,13 +11,15 @@ import torch
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
+from .._kernels import get_grad
+from ..batch import Batch
 from ..losses import get_loss
-from ..network import calc_loss, get_grads, store_grads, sum_losses
+from ..network import execute_epoch
 from . import stopping
 from .batches import take
-from .buffers import add_squares, meet
+from .objective import Penalty, calc_validation_losses
 from .run import TrainingRun
-from .threads import SharedContext, use_threads
+from .threads import SharedContext
 
 
 @cache
@@ -28,6 +30,8 @@ def _find_blas() -> ThreadpoolController:
 # For scipy's optimizers: NumPy's and scipy's BLAS get one thread, as short vectors need no more. With more, they would
 # fight with PyTorch's for the cores, which takes several times as long.
 _one_blas_thread = SharedContext(lambda: _find_blas().limit(limits=1))
+# Those of scikit-learn's LogisticRegression: the gradient decides, not a small gain in the loss.
+_OPTIONS = {"maxls": 50, "ftol": 64 * np.finfo(float).eps}
 
 
 def minimize_lbfgs(
@@ -41,18 +45,10 @@ def minimize_lbfgs(
 ) -> str | None:
     """Minimize with scipy's L-BFGS-B. Return why it stopped short: "max_fun", "line search", or None if it did not.
 
-    Parameters
-    ----------
-    calc_loss_and_grads : callable
-        Gives the loss and its gradient, ``(n_coeffs,)``, for coefficients of that shape.
-    flat : Tensor of shape (n_coeffs,)
-        Where to start; changed in place, to the last accepted step.
-    max_iter, max_fun : int
-        The most iterations, and the most evaluations of the loss.
-    tol : float
-        Stop when no entry of the gradient is larger.
-    on_iteration : callable
-        Takes the coefficients and the loss after each iteration; may raise StopIteration to end.
+    ``calc_loss_and_grads`` takes coefficients, (n_coeffs,), and returns the loss and its gradient. The search starts at
+    ``flat``, which becomes the last accepted step, in place. It ends when no entry of the gradient is larger than
+    ``tol``, or after ``max_iter`` iterations or ``max_fun`` evaluations of the loss. ``on_iteration`` takes the
+    coefficients and the loss after each iteration, and may raise StopIteration to end the search.
     """
     last = [np.inf]
 
@@ -64,8 +60,7 @@ def minimize_lbfgs(
         flat.copy_(torch.from_numpy(vector))
         on_iteration(flat, last[0])
 
-    # The options of scikit-learn's LogisticRegression: the gradient decides, not a small gain in the loss.
-    options = {"maxiter": max_iter, "maxfun": max_fun, "gtol": tol, "maxls": 50, "ftol": 64 * np.finfo(float).eps}
+    options = {"maxiter": max_iter, "maxfun": max_fun, "gtol": tol, **_OPTIONS}
     start = flat.double().cpu().numpy().copy()
     try:
         with _one_blas_thread:
@@ -74,6 +69,11 @@ def minimize_lbfgs(
             )
     except StopIteration:  # scipy before 1.11 lets it through
         return None
+    return _find_reason(result, flat, tol)
+
+
+def _find_reason(result: scipy.optimize.OptimizeResult, flat: Tensor, tol: float) -> str | None:
+    """Return why scipy stopped short, or None if it did not. ``flat`` is of the dtype in which losses are computed."""
     if result.status in (0, 99):  # 99 is a StopIteration of the callback
         return None
     if result.status == 1:
@@ -90,7 +90,7 @@ def _explain_lbfgs(run: TrainingRun, reason: str) -> str:
     remedies = [f"Raise tol={settings.tol:g}"]
     if not settings.standardize:
         remedies.append("scale the columns of X (standardize=True does so)")
-    if run.coeffs.flat.dtype != torch.float64:
+    if run.buffer.flat.dtype != torch.float64:
         remedies.append("set dtype='float64'")
     if callable(settings.loss):
         remedies.append(stopping.FINITE_LOSS)
@@ -98,58 +98,56 @@ def _explain_lbfgs(run: TrainingRun, reason: str) -> str:
     return f"its line search found no smaller loss. {', or '.join(remedies)}."
 
 
-def train_lbfgs(run: TrainingRun) -> None:
-    """Train one run with L-BFGS, in place."""
-    coeffs, data, loss = run.coeffs, run.data, get_loss(run.settings.loss)
-    indeps = take(data.indeps, slice(None))
-    penalty = run.settings.alpha / (run.data.weight_mean * len(data.deps))
+class _Problem:
+    """What L-BFGS asks of a run: its penalized loss and gradient at any coefficients, and the end of an iteration."""
 
-    training_loss = math.nan  # of the last evaluation, without the penalty
+    def __init__(self, run: TrainingRun) -> None:
+        data = run.data
+        self.run, self.loss = run, get_loss(run.settings.loss)
+        self.batch = Batch(take(data.indeps, slice(None)), data.deps, data.weights)
+        self.decay = run.buffer.flat.new_tensor([run.settings.alpha / (data.weight_mean * len(data.deps))])
+        self.training_loss = math.nan  # of the last evaluation, without the penalty
 
-    def calc_loss_and_grads(flat: Tensor) -> tuple[float, Tensor]:
-        nonlocal training_loss
-        current = meet(replace(coeffs, flat=flat), data)
-        logits = store_grads(current, indeps, data.deps, data.weights, loss)
-        value = sum_losses(logits, data.deps, data.weights, loss, coeffs.output) / len(data.deps)
-        squares = torch.zeros_like(value)
-        add_squares(squares, flat[: coeffs.n_weights])
-        penalized = value + penalty / 2 * squares
-        grads = get_grads(current.flat)
-        grads[: coeffs.n_weights] += penalty * flat[: coeffs.n_weights]
-        run.history.n_updates += 1
-        penalized_loss, training_loss = torch.stack([penalized, value]).tolist()
+    def calc_loss_and_grads(self, flat: Tensor) -> tuple[float, Tensor]:
+        """Return the penalized loss and its gradient, (n_coeffs,), at the coefficients ``flat``."""
+        grads = get_grad(flat)
+        buffer = replace(self.run.buffer, flat=flat)
+        coeffs, penalty = self.run.data.view(buffer), Penalty(buffer)
+        loss = execute_epoch(coeffs, [self.batch], lambda coeffs: penalty.add_grads(self.decay), self.loss)
+        self.run.history.n_updates += 1
+        values = torch.stack([penalty.add_to_losses(loss, self.decay), loss])
+        penalized_loss, self.training_loss = values.tolist()  # one copy from a device
         return penalized_loss, grads
 
-    def on_iteration(flat: Tensor, value: float) -> None:
-        run.history.n_samples_seen += len(data.deps)
-        validation = run.validation
+    def end_iteration(self, flat: Tensor, penalized_loss: float) -> None:
+        """End an epoch of the run, in place. Raise StopIteration if it was the last."""
+        run, validation = self.run, self.run.validation
+        run.history.n_samples_seen += len(run.data.deps)
         validation_loss = None
         if validation is not None:
-            with use_threads(validation.count_work(len(validation.deps), coeffs)):
-                validation_loss = calc_loss(
-                    meet(replace(coeffs, flat=flat), validation),
-                    take(validation.indeps, slice(None)),
-                    validation.deps,
-                    validation.weights,
-                    loss,
-                ).item()
-        if stopping.end_epoch(run, value, validation_loss, flat, training_loss):
+            batch = Batch(take(validation.indeps, slice(None)), validation.deps, validation.weights)
+            buffer = replace(run.buffer, flat=flat)
+            validation_loss = calc_validation_losses(buffer, validation, batch, self.loss).item()
+        if stopping.end_epoch(run, penalized_loss, validation_loss, flat, self.training_loss):
             raise StopIteration
 
-    settings = run.settings
+
+def train_lbfgs(run: TrainingRun) -> None:
+    """Train one run with L-BFGS, in place."""
+    problem, settings = _Problem(run), run.settings
     try:
-        first_loss, first_grads = calc_loss_and_grads(coeffs.flat)
-        first_training_loss = training_loss
+        first_loss, first_grads = problem.calc_loss_and_grads(run.buffer.flat.clone())
+        first_training_loss = problem.training_loss
         if not (math.isfinite(first_loss) and torch.isfinite(first_grads).all()):
             stopping.diverge(run, "the loss or its gradient is not finite")
             return
         reason = minimize_lbfgs(
-            calc_loss_and_grads,
-            coeffs.flat,
+            problem.calc_loss_and_grads,
+            run.buffer.flat,
             max_iter=settings.max_iter,
             max_fun=settings.max_fun,
             tol=settings.tol,
-            on_iteration=on_iteration,
+            on_iteration=problem.end_iteration,
         )
         if reason is not None and run.warning is None and run.error is None:
             run.warning = f"lbfgs stopped short of its tolerance: {_explain_lbfgs(run, reason)}"

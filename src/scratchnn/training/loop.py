@@ -35,7 +35,7 @@ def train(runs: Sequence[TrainingRun]) -> None:
     with (
         use_threads(runs[0].count_work()),
         torch.inference_mode(),
-        torch.autocast(runs[0].coeffs.flat.device.type, enabled=False),
+        torch.autocast(runs[0].buffer.flat.device.type, enabled=False),
     ):
         if runs[0].settings.solver == "lbfgs":
             for run in runs:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..network import Coeffs
+from .buffers import Buffer
 from .threads import VALUE_WORK, count_work
 
 
@@ -66,11 +67,15 @@ class Data:
     weights: Tensor | None = None
     weight_mean: float = 1.0
 
-    def count_work(self, n_rows: int, coeffs: Coeffs) -> int:
+    def view(self, buffer: Buffer) -> Coeffs:
+        """Return the network of a buffer for inputs as these: with a column of ones at the end, or without."""
+        return buffer.view(with_ones=self.indeps.shape[-1] > buffer.sizes[0])
+
+    def count_work(self, n_rows: int, buffer: Buffer) -> int:
         """Return the multiply-adds of a forward pass over so many of the samples."""
         indeps = self.indeps
         n_values = indeps.numel() if isinstance(indeps, Tensor) else indeps.n_values
-        return count_work(n_values * n_rows // len(self.deps), n_rows, coeffs.sizes)
+        return count_work(n_values * n_rows // len(self.deps), n_rows, buffer.sizes)
 
 
 @dataclass(eq=False)
@@ -95,16 +100,16 @@ class History:
 
 @dataclass(eq=False)
 class TrainingRun:
-    """One model to train. `train` changes ``coeffs``, ``solver_state``, ``history`` and what follows, in place."""
+    """One model to train. `train` changes ``buffer``, ``solver_state``, ``history`` and what follows, in place."""
 
     data: Data
     settings: Settings
-    coeffs: Coeffs  # of one model: no models axis
+    buffer: Buffer  # of one model: no models axis
     generator: torch.Generator
     validation: Data | None = None
-    calc_score: Callable[[Coeffs], float] | None = None  # None: minus the validation loss
+    calc_score: Callable[[Buffer], float] | None = None  # None: minus the validation loss
     # Takes the number of epochs and what gives their coefficients, and returns whether to stop.
-    on_epoch: Callable[[int, Callable[[], Coeffs]], bool] | None = None
+    on_epoch: Callable[[int, Callable[[], Buffer]], bool] | None = None
     solver_state: dict[str, Tensor] = field(default_factory=dict)
     history: History = field(default_factory=History)
     best_flat: Tensor | None = None  # with early stopping, the coefficients of the best validation score
@@ -122,8 +127,8 @@ class TrainingRun:
         n_rows = len(self.data.deps)
         if self.settings.solver != "lbfgs":
             n_rows = min(n_rows, self.settings.batch_size)
-        return 3 * self.data.count_work(n_rows, self.coeffs) + VALUE_WORK * self.coeffs.flat.numel()
+        return 3 * self.data.count_work(n_rows, self.buffer) + VALUE_WORK * self.buffer.flat.numel()
 
-    def copy_coeffs(self, flat: Tensor) -> Coeffs:
-        """Return the coefficients that ``flat``, (n_coeffs,), holds, as a copy."""
-        return replace(self.coeffs, flat=flat.clone())
+    def copy_buffer(self, flat: Tensor) -> Buffer:
+        """Return a copy of the coefficients ``flat``, (n_coeffs,), as a buffer of this network."""
+        return replace(self.buffer, flat=flat.clone())

@@ -36,7 +36,7 @@ class SGD:
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
         self.state = _stack_states(runs, ["velocity"])
-        self.momentum = make_column([run.settings.momentum for run in runs], runs[0].coeffs.flat)
+        self.momentum = make_column([run.settings.momentum for run in runs], runs[0].buffer.flat)
         self.nesterov = runs[0].settings.nesterovs_momentum
 
     def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
@@ -58,7 +58,7 @@ class Adam:
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
         self.state = _stack_states(runs, ["mean", "square"])
-        flat = runs[0].coeffs.flat
+        flat = runs[0].buffer.flat
         self.epsilon = make_column([run.settings.epsilon for run in runs], flat)
         beta_1 = make_column([run.settings.beta_1 for run in runs], flat)
         beta_2 = make_column([run.settings.beta_2 for run in runs], flat)
@@ -115,7 +115,7 @@ def _stack_states(runs: Sequence[TrainingRun], names: list[str]) -> dict[str, Te
     """Return the runs' buffers of these names, (models, n_coeffs): zeros, where a run has none yet."""
     return {
         name: stack_buffers(
-            [run.solver_state[name] if name in run.solver_state else torch.zeros_like(run.coeffs.flat) for run in runs]
+            [run.solver_state[name] if name in run.solver_state else torch.zeros_like(run.buffer.flat) for run in runs]
         )
         for name in names
     }

@@ -8,14 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._kernels import get_grad
+from ..batch import Batch
 from ..losses import get_loss
-from ..network import Batch, Coeffs, calc_loss, execute_epoch, get_grads
+from ..network import Coeffs, execute_epoch
 from . import stopping
 from .batches import BatchSource, stack_whole
-from .buffers import add_squares, make_column, meet, stack_buffers
+from .buffers import make_column, stack_buffers
+from .objective import Penalty, calc_validation_losses
 from .run import TrainingRun
 from .solvers import calc_rate_factors, make_solver
-from .threads import use_threads
+
+N_STEPS_AHEAD = 128  # for which rates are worked out at once
 
 
 class Stack:
@@ -25,21 +29,17 @@ class Stack:
         self.runs = runs
         self.batches = BatchSource(runs)
         self.loss = get_loss(runs[0].settings.loss)
-        self.plain_coeffs = replace(runs[0].coeffs, flat=stack_buffers([run.coeffs.flat for run in runs]))
-        self.coeffs = meet(self.plain_coeffs, runs[0].data)
-        self.penalties = make_column([run.settings.alpha / run.data.weight_mean for run in runs], runs[0].coeffs.flat)
+        self.buffer = replace(runs[0].buffer, flat=stack_buffers([run.buffer.flat for run in runs]))
+        self.flats, self.grads = self.buffer.flat.unbind(), get_grad(self.buffer.flat)
+        self.coeffs = runs[0].data.view(self.buffer)
         self.is_penalized = any(run.settings.alpha for run in runs)
-        self.flats = self.coeffs.flat.unbind()
-        self.grads = get_grads(self.coeffs.flat)
-        n_weights = self.plain_coeffs.n_weights
-        self.weights, self.weight_grads = self.coeffs.flat[:, :n_weights], self.grads[:, :n_weights]
-        self.squares = torch.zeros_like(self.coeffs.flat[:, 0])  # of the weights, summed over an epoch's steps
+        self.penalty = Penalty(self.buffer)
+        self.strengths = make_column([run.settings.alpha / run.data.weight_mean for run in runs], self.buffer.flat)
+        n_samples = make_column([len(run.data.deps) for run in runs], self.buffer.flat)
+        self.epoch_decays, self.decays = self.strengths / n_samples, self.strengths
+        self.n_samples: int | None = 1  # of a batch that ``decays`` are for; None: each model has its own number
         self.rates: list[float] = []
         self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
-        n_samples = make_column([len(run.data.deps) for run in runs], runs[0].coeffs.flat)
-        self.loss_penalties = (self.penalties / n_samples / 2).squeeze(-1)
-        self.n_batch: int | None = 1
-        self.decays = self.penalties
         self.solver = make_solver(runs)
 
     def train_until_one_stops(self) -> list[TrainingRun]:
@@ -58,7 +58,7 @@ class Stack:
     def _execute_epoch(self) -> list[TrainingRun]:
         histories = [run.history for run in self.runs]
         self.n_steps = 0
-        self.squares.zero_()
+        self.penalty.squares.zero_()
         rates = [run.history.rate or 0.0 for run in self.runs]
         if rates != self.rates:
             self.rates, self.step_rates = rates, []
@@ -69,7 +69,7 @@ class Stack:
                 history.n_updates += self.n_steps
         for run in self.runs:
             run.history.n_samples_seen += len(run.data.deps)
-        penalized = torch.addcmul(losses, self.squares, self.loss_penalties)
+        penalized = self.penalty.add_to_losses(losses, self.epoch_decays)
         both = torch.stack([penalized, losses]).tolist()  # one copy from a device
         results = zip(both[0], self._calc_validation_losses(), self.flats, both[1], strict=True)
         ended = [stopping.end_epoch(run, *result) for run, result in zip(self.runs, results, strict=True)]
@@ -78,46 +78,46 @@ class Stack:
     def _prepare_batches(self) -> Iterator[Batch]:
         """Yield the minibatches of an epoch, and work out before each step the penalty on each of its samples."""
         for batch in self.batches.draw_batches():
-            if batch.counts is not None:
-                self.n_batch, self.decays = None, self.penalties / batch.counts.unsqueeze(-1)
-            elif batch.deps.shape[-2] != self.n_batch:
-                self.n_batch = batch.deps.shape[-2]
-                self.decays = self.penalties / self.n_batch
+            n_samples = batch.count_samples()
+            if isinstance(n_samples, Tensor):
+                self.n_samples, self.decays = None, self.strengths / n_samples
+            elif n_samples != self.n_samples:
+                self.n_samples, self.decays = n_samples, self.strengths / n_samples
             yield batch
 
     @cached_property
     def validation_batch(self) -> Batch:
-        """All validation samples as one batch."""
-        return stack_whole([run.validation for run in self.runs if run.validation is not None])
+        """All validation samples as one batch. Where rows pad the shorter models' data, weights make up for them."""
+        batch = stack_whole([run.validation for run in self.runs if run.validation is not None])
+        if batch.weights is None or batch.n_samples is None:
+            return batch
+        return Batch(batch.indeps, batch.deps, batch.weights * (batch.deps.shape[-2] / batch.n_samples))
 
     def _update(self, coeffs: Coeffs) -> None:
         """Add the gradient of the L2 penalty, and let the solver change the coefficients, in place."""
         if self.is_penalized:
-            add_squares(self.squares, self.weights)
-            self.weight_grads.addcmul_(self.weights, self.decays)
+            self.penalty.add_grads(self.decays)
         if not self.step_rates:
             n_updates = [run.history.n_updates + self.n_steps for run in self.runs]
-            factors = [calc_rate_factors(run, n, 128) for run, n in zip(self.runs, n_updates, strict=True)]
+            factors = [calc_rate_factors(run, n, N_STEPS_AHEAD) for run, n in zip(self.runs, n_updates, strict=True)]
             self.step_rates = list(self.solver.calc_rates(np.stack(factors, -1) * self.rates, n_updates))[::-1]
-        self.solver.update(coeffs.flat, self.grads, self.step_rates.pop())
+        self.solver.update(self.buffer.flat, self.grads, self.step_rates.pop())
         self.grads.zero_()
         self.n_steps += 1
 
     def _calc_validation_losses(self) -> list[float] | list[None]:
-        if self.runs[0].validation is None:
-            return [None] * len(self.runs)
         validation = self.runs[0].validation
-        coeffs = meet(self.plain_coeffs, validation)
-        indeps, deps, weights, counts, _ = self.validation_batch
-        with use_threads(validation.count_work(len(validation.deps), self.runs[0].coeffs)):
-            losses: list[float] = calc_loss(coeffs, indeps, deps, weights, self.loss, counts).tolist()
-        return losses
+        if validation is None:
+            return [None] * len(self.runs)
+        losses = calc_validation_losses(self.buffer, validation, self.validation_batch, self.loss)
+        values: list[float] = losses.tolist()
+        return values
 
     def _store(self) -> None:
         self.batches.copy_generator_states()
         for model, run in enumerate(self.runs):
             run.solver_state = {name: buffer[model] for name, buffer in self.solver.state.items()}
             if len(self.runs) > 1:  # the memory of one is its own, see `stack_buffers`
-                run.coeffs.flat.copy_(self.coeffs.flat[model])
+                run.buffer.flat.copy_(self.flats[model])
                 run.solver_state = {name: buffer.clone() for name, buffer in run.solver_state.items()}
             stopping.end_run(run)

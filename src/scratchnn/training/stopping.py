@@ -31,10 +31,10 @@ def end_epoch(
 
 def end_run(run: TrainingRun) -> None:
     """Check the result, in place: the update after the last loss may have been the one too many."""
-    if torch.isfinite(run.coeffs.flat).all():
+    if torch.isfinite(run.buffer.flat).all():
         return
     if run.best_flat is not None:
-        run.coeffs.flat.copy_(run.best_flat)
+        run.buffer.flat.copy_(run.best_flat)
     if run.error is None and run.warning is None:
         diverge(run, "coefficients are not finite")
 
@@ -63,7 +63,7 @@ def _judge_epoch(run: TrainingRun, loss: float, validation_loss: float | None, f
     history.n_no_change = 0 if improved else history.n_no_change + 1
     if settings.learning_rate == "invscaling":
         history.rate = settings.learning_rate_init / (history.n_samples_seen + 1) ** settings.power_t
-    if run.on_epoch is not None and run.on_epoch(run.n_epochs, lambda: run.copy_coeffs(flat)):
+    if run.on_epoch is not None and run.on_epoch(run.n_epochs, lambda: run.copy_buffer(flat)):
         return True
     return _is_out_of_patience(run) or _is_out_of_epochs(run)
 
@@ -79,7 +79,7 @@ def _note_validation(run: TrainingRun, loss: float, flat: Tensor) -> bool:
     """Record the validation score, in place, and return whether it improves on those before by ``tol`` or more."""
     settings, history = run.settings, run.history
     calc_score = run.calc_score if math.isfinite(loss) else None  # scorers refuse predictions that are no numbers
-    score = -loss if calc_score is None else calc_score(run.copy_coeffs(flat))
+    score = -loss if calc_score is None else calc_score(run.copy_buffer(flat))
     history.validation_losses.append(loss)
     history.validation_scores.append(score)
     _print(run, f"Validation score: {score:f}")

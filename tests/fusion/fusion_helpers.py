@@ -1,0 +1,181 @@
+"""Data, estimators and checks that the tests of `fused_fits` share."""
+
+import functools
+import threading
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.datasets import make_classification, make_multilabel_classification
+from sklearn.feature_selection import SelectFromModel
+from sklearn.model_selection import (
+    GridSearchCV,
+    KFold,
+)
+from sklearn.pipeline import make_pipeline
+
+from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn.training import train, trainer
+
+SHAPE = {"n_features": 4, "n_informative": 3, "n_redundant": 0, "random_state": 0}
+X, y = make_classification(120, n_classes=3, n_clusters_per_class=1, **SHAPE)
+y2 = (y > 0).astype(int)
+labels = make_multilabel_classification(120, n_features=4, n_classes=3, random_state=0)[1]
+groups = np.arange(120) // 5
+sample_weight = np.random.default_rng(0).uniform(0.5, 2, 120)
+alphas = {"alpha": [1e-4, 0.1, 1.0, 10.0]}
+folds = KFold(3)
+
+
+def network(**changes):
+    settings = {"max_iter": 4, "tol": 0, "n_iter_no_change": np.inf, "dtype": "float64", "random_state": 0}
+    return ScratchNNClassifier(**{"hidden_layer_sizes": (5,), "learning_rate_init": 0.01, **settings, **changes})
+
+
+def within(seconds):
+    """Fail a test that takes longer, instead of waiting forever."""
+
+    def decorate(test):
+        @functools.wraps(test)
+        def run(*args, **kwargs):
+            outcomes = []
+
+            def work():
+                try:
+                    outcomes.append((test(*args, **kwargs), None))
+                except BaseException as error:
+                    outcomes.append((None, error))
+
+            thread = threading.Thread(target=work, daemon=True)
+            thread.start()
+            thread.join(seconds)
+            assert outcomes, f"still not done after {seconds} s"
+            result, error = outcomes[0]
+            if error is not None:
+                raise error
+            return result
+
+        return run
+
+    return decorate
+
+
+def count_task_threads():
+    return sum(thread.name == "scratchnn-task" for thread in threading.enumerate())
+
+
+def wait_for_task_threads():
+    for thread in threading.enumerate():
+        if thread.name == "scratchnn-task":
+            thread.join(10)
+    assert count_task_threads() == 0
+
+
+def count_fits(use):
+    """Return the result of a use, and the number of networks that this thread fits itself."""
+    runs = []
+
+    def note(run):
+        runs.append(run)
+        train([run])
+
+    token = trainer.set(note)
+    try:
+        return use(), len(runs)
+    finally:
+        trainer.reset(token)
+
+
+def flatten(result):
+    """Return all numbers of a result but the times."""
+    if isinstance(result, dict):
+        return [value for name in sorted(result) if "time" not in name for value in flatten(result[name])]
+    if isinstance(result, ScratchNNClassifier):
+        return [
+            *result.coefs_,
+            *result.intercepts_,
+            np.array(result.loss_curve_),
+            np.array([result.n_iter_, result.t_]),
+        ]
+    if isinstance(result, list | tuple):
+        return [value for part in result for value in flatten(part)]
+    if hasattr(result, "cv_results_"):
+        # Ranks are left out, as equal scores that round differently have none that is the right one.
+        scores = {name: value for name, value in result.cv_results_.items() if not name.startswith(("param", "rank"))}
+        return flatten(scores) + (flatten(result.best_estimator_.predict_proba(X)) if result.refit else [])
+    if hasattr(result, "predict_proba"):
+        return flatten(result.predict_proba(X))
+    return [np.asarray(result)]
+
+
+def assert_equal_results(fused, plain):
+    fused, plain = flatten(fused), flatten(plain)
+    assert len(fused) == len(plain)
+    for left, right in zip(fused, plain, strict=True):
+        np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-6)
+
+
+def check_same(use):
+    """Run a use with and without fusion, and return the report, which holds all fits but those outside of tasks."""
+    plain, n_fits = count_fits(use)
+    with fused_fits() as report:
+        fused, n_outside = count_fits(use)
+    assert_equal_results(fused, plain)
+    assert report.n_fits == n_fits - n_outside
+    return report
+
+
+def search(estimator=None, grid=alphas, **settings):
+    return GridSearchCV(network() if estimator is None else estimator, grid, **{"cv": folds, **settings})
+
+
+class Doing(TransformerMixin, BaseEstimator):
+    """A transformer that does something in each fit, and changes nothing."""
+
+    def __init__(self, action=None):
+        self.action = action
+
+    def fit(self, X, y=None):
+        if self.action is not None:
+            self.action()
+        return self
+
+    def transform(self, X):
+        return X
+
+
+class SpecialError(Exception):
+    pass
+
+
+def fail():
+    raise SpecialError("of a task")
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def raise_memory_error():
+    raise MemoryError("of a task")
+
+
+def make_pipeline_of_two_fits(action):
+    """Return a pipeline that does something between two fits."""
+    selector = SelectFromModel(network(hidden_layer_sizes=()), importance_getter="coef_")
+    return make_pipeline(selector, Doing(action), network())
+
+
+def fit_alone():
+    return network().fit(X, y)
+
+
+def call_in_thread(call):
+    results = []
+    thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
+    thread.start()
+    thread.join()
+    return results[0]
+
+
+def squared_logits(logits, deps):
+    return (logits - 2 * deps + 1).square().sum(-1)
