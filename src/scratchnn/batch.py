@@ -48,7 +48,7 @@ def split_rows(batch: Batch, size: int = PART_ROWS) -> list[Batch]:
 
 
 def join_rows(parts: Sequence[Tensor]) -> Tensor:
-    """Put the results of parts together again, (*models, n_samples, width)."""
+    """Put the results of parts together again, ``(*models, n_samples, width)``."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), -2)
 
 

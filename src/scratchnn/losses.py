@@ -1,6 +1,6 @@
 """Losses of logits, with their slopes by hand: the gradients with respect to the logits.
 
-All shapes are (*models, n_samples, n_outputs), and targets are 0 or 1. A sample's loss is the sum over its outputs.
+All shapes are ``(*models, n_samples, n_outputs)``, and targets are 0 or 1. A sample's loss is the sum over its outputs.
 With a softmax every error counts twice, so errors are halved: the loss of two classes is the same with one output as
 with two.
 """
@@ -90,7 +90,7 @@ class MeanLoss:
         self.n_samples = self.n_samples + batch.count_samples()
 
     def calc(self) -> Tensor:
-        """Return the mean, (*models,)."""
+        """Return the mean, ``(*models,)``."""
         self._add_up()
         n_samples = self.n_samples.squeeze(-1) if isinstance(self.n_samples, Tensor) else self.n_samples
         return torch.stack(self.totals).sum(0) / n_samples

@@ -1,5 +1,7 @@
 """A neural network by hand, on PyTorch tensors: the whole method in seven functions.
 
+::
+
     coeffs = init_coeffs(n_features)             draw weights and biases at random
     for every epoch:                             execute_epoch
         preds = calc_preds(coeffs, indeps)       predict
@@ -13,13 +15,12 @@ function, `store_grads`, does what ``loss.backward()`` would do.
 Without the leading axes ``*models`` every shape below is that of one network; with them, of a stack of networks that
 train together. No function looks at the number of axes.
 
-- ``indeps``, the inputs: (*models, n_samples, n_features), or (n_samples, n_features) for all models; may be sparse.
-- ``deps``, the targets, zeros and ones: (*models, n_samples, n_outputs).
-- the weight of a layer: (*models, fan_in, fan_out); its bias: (*models, 1, fan_out).
+- ``indeps``, the inputs, may be sparse: ``(*models, n_samples, n_features)``, or ``(n_samples, n_features)`` for all.
+- ``deps``, the targets, zeros and ones: ``(*models, n_samples, n_outputs)``.
+- the weight of a layer: ``(*models, fan_in, fan_out)``; its bias: ``(*models, 1, fan_out)``.
 
-Some helpers are written for speed, and mean just this: ``matmul(a, b)`` is ``a @ b``, ``add_product(total, a, b)`` is
-``total += a.T @ b``, ``get_grad(value)`` is ``value.grad``. A `Batch` holds the ``indeps`` and ``deps`` of one step;
-``split_rows(batch)`` cuts a large one into parts.
+Helpers are written for speed: ``matmul(a, b)`` means ``a @ b``, ``add_product(total, a, b)`` ``total += a.T @ b``, and
+``get_grad(value)`` ``value.grad``. A `Batch` holds ``indeps`` and ``deps`` of one step; ``split_rows`` cuts it up.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -125,14 +126,14 @@ def _calc_sums(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def calc_preds(coeffs: Coeffs, indeps: Tensor) -> Tensor:
-    """Return the predicted probabilities, (*models, n_samples, n_outputs)."""
+    """Return the predicted probabilities, ``(*models, n_samples, n_outputs)``."""
     return OUTPUTS[coeffs.output].forward(run_forward(coeffs, indeps).logits)
 
 
 def calc_loss(
     coeffs: Coeffs, indeps: Tensor, deps: Tensor, weights: Tensor | None = None, loss: Loss = mean_absolute_error
 ) -> Tensor:
-    """Return the mean loss of each model, (*models,). Row ``weights``, (*models, n_samples), multiply its losses."""
+    """Return the mean loss of each model, ``(*models,)``. ``weights`` are ``(*models, n_samples)``."""
     losses = [
         _weigh(loss.values(run_forward(coeffs, part.indeps).logits, part.deps, coeffs.output), part).sum((-2, -1))
         for part in split_rows(Batch(indeps, deps, weights))
@@ -182,7 +183,7 @@ def _backpropagate(coeffs: Coeffs, forward: Forward, masks: list[Tensor] | None,
 def update_coeffs(coeffs: Coeffs, lr: float | Tensor) -> None:
     """Take one step of gradient descent in place, ``value -= lr * grad``, and clear the gradients.
 
-    Each model of a stack may have its own rate: ``lr`` of shape (*models, 1, 1).
+    Each model of a stack may have its own rate: ``lr`` of shape ``(*models, 1, 1)``.
     """
     for value in coeffs:
         value.sub_(get_grad(value) * lr)
@@ -213,14 +214,13 @@ def train_model(
     """Draw coefficients and train them on all the data at once. Return them, and the loss of each epoch."""
     generator = torch.Generator("cpu").manual_seed(seed)
     coeffs = init_coeffs(indeps.shape[-1], n_hidden, deps.shape[-1], generator=generator)
-    losses = []
-    for _ in range(epochs):
-        losses.append(execute_epoch(coeffs, [Batch(indeps, deps)], partial(update_coeffs, lr=lr)).item())
+    update = partial(update_coeffs, lr=lr)
+    losses = [execute_epoch(coeffs, [Batch(indeps, deps)], update).item() for _ in range(epochs)]
     return coeffs, losses
 
 
 def model_accuracy(coeffs: Coeffs, indeps: Tensor, deps: Tensor) -> Tensor:
-    """Return the share of samples whose predicted class (of every output) is right, (*models,)."""
+    """Return the share of samples whose predicted class (of every output) is right, ``(*models,)``."""
     preds = calc_preds(coeffs, indeps)
     check_deps(deps, preds)
     if coeffs.output == "softmax":
