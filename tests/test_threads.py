@@ -426,9 +426,9 @@ SCRIPTS = {
         ready, go = threading.Event(), threading.Event()
         filters = list(warnings.filters)
         def hold():
-            with fusion._warning_filters, lbfgs._one_blas_thread:
+            with fusion.scheduler.warning_filters, lbfgs._one_blas_thread:
                 warnings.simplefilter("error")
-                with fusion._warning_filters.lock, lbfgs._one_blas_thread.lock:
+                with fusion.scheduler.warning_filters.lock, lbfgs._one_blas_thread.lock:
                     ready.set()
                     go.wait()
         thread = threading.Thread(target=hold, daemon=True)

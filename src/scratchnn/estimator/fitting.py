@@ -48,6 +48,11 @@ class Call:
     array_library: ArrayLibrary | None = None  # of the fitted model; None: NumPy
     reported: dict[str, Any] | None = None  # X, y and metadata, for callbacks
 
+    @property
+    def leaves_out_columns(self) -> bool:
+        """Whether columns that do not vary get no weights. The plain method draws weights for all columns."""
+        return not self.incremental and (self.resume or self.estimator.init != "scratch")
+
 
 class Tables(NamedTuple):
     """The rows to train on, and those to validate on, if there are any."""
@@ -107,7 +112,7 @@ def scale_columns(call: Call, table: Table, state: State, start: Start) -> tuple
     scales = Scales(None, None)
     if estimator.standardize:
         scales = find_scales(moments, estimator.n_features_in_, start.scales if keeps_scales else None)
-    if not call.incremental and (call.resume or estimator.init != "scratch"):  # which draws weights for all columns
+    if call.leaves_out_columns:
         scales = find_read_columns(scales, moments, table, start.find_trained_columns(state))
     if estimator.alpha != "auto":
         return scales, 0.0
@@ -126,7 +131,7 @@ def _find_moments(call: Call, table: Table, state: State, start: Start) -> tuple
     keeps_scales = call.resume and (not call.incremental or moments is None or not _has_scales(call, moments, start))
     if keeps_scales or moments is None:
         moments = Moments()
-    if len(table) and (estimator.standardize or estimator.alpha == "auto" or not call.incremental):
+    if len(table) and (estimator.standardize or estimator.alpha == "auto" or call.leaves_out_columns):
         moments.add(table)
     if call.incremental and not keeps_scales:
         state.moments = moments

@@ -7,6 +7,5 @@ without its network, the thread that waits for the results trains what has been 
 
 from .context import fused_fits
 from .report import FusionReport, TrainedStack
-from .scheduler import warning_filters as _warning_filters  # of the tests of forks
 
-__all__ = ["FusionReport", "TrainedStack", "_warning_filters", "fused_fits"]
+__all__ = ["FusionReport", "TrainedStack", "fused_fits"]

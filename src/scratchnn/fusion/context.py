@@ -45,7 +45,7 @@ def fused_fits(
     -----
     The ``n_jobs`` of what runs inside is not used: tasks take turns, and large steps of training use PyTorch's threads.
     Times that scikit-learn measures, such as ``mean_fit_time``, count the wait for the others. What is fitted in no
-    task of joblib, such as the final ``refit`` of a search, trains as ever, and is not in the report.
+    task of joblib, such as the final ``refit`` of a search, is not fused and not in the report.
     ``joblib.Parallel`` cannot return a generator inside.
 
     Examples
