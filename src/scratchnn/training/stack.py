@@ -43,10 +43,13 @@ class Stack:
         self.solver = make_solver(runs)
 
     def train_until_one_stops(self) -> list[TrainingRun]:
-        """Go over epochs until a run stops. All runs are up to date then; those to go on with are returned."""
+        """Go over epochs until a run stops. All runs are up to date then; those to go on with are returned.
+
+        Another thread ends the stack between two epochs by marking all runs as interrupted.
+        """
         going = self.runs
         try:
-            while len(going) == len(self.runs):
+            while len(going) == len(self.runs) and not all(run.interrupted for run in self.runs):
                 going = self._execute_epoch()
         except KeyboardInterrupt:
             going = []
