@@ -14,7 +14,7 @@ from .estimator.callbacks import CallbackSupportMixin, with_callbacks
 from .estimator.compat import HAS_ARRAY_API, available_unless, fit_context
 from .estimator.fitted import read_labels
 from .estimator.fitting import Call, Tables, fit_network
-from .estimator.predicting import calc_probabilities, predict_logits
+from .estimator.predicting import predict_log_probabilities, predict_logits, predict_probabilities
 from .estimator.tables import Array, count_values
 from .estimator.validation import validate_part, validate_table, validate_validation_table
 from .training.threads import VALUE_WORK, count_work, use_threads
@@ -474,7 +474,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Probabilities between 0 and 1, in the order of ``classes_``. Multilabel columns do not sum to one.
         """
         with self._use_threads(X, predicts=True):
-            return to_library_of(calc_probabilities(predict_logits(self, X, "predict_proba"), self.out_activation_), X)
+            return to_library_of(predict_probabilities(self, X, "predict_proba"), X)
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
         """Return the logarithm of the probability of each class: exact where `predict_proba` rounds to 0 or 1.
@@ -490,8 +490,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Log-probabilities, finite, in the order of ``classes_``.
         """
         with self._use_threads(X, predicts=True):
-            logits = predict_logits(self, X, "predict_log_proba")
-            return to_library_of(calc_probabilities(logits, self.out_activation_, log=True), X)
+            return to_library_of(predict_log_probabilities(self, X, "predict_log_proba"), X)
 
     @property
     def coef_(self) -> Array:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..network import Coeffs, update_coeffs
 from .buffers import make_column, stack_buffers
 from .run import TrainingRun
 
@@ -28,7 +29,23 @@ class Solver(Protocol):
         """
 
     def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
-        """Change ``flat`` in place, by one step. ``grads`` is overwritten."""
+        """Change ``flat`` in place, by one step. ``grads``, its gradients, become zeros."""
+
+
+class GradientDescent:
+    """Plain gradient descent, without momentum: the network's own `update_coeffs`."""
+
+    def __init__(self, runs: Sequence[TrainingRun]) -> None:
+        self.state: dict[str, Tensor] = {}
+        self.like = runs[0].buffer.flat
+
+    def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
+        """Return the rates as they are."""
+        return _to_columns(rates, self.like)
+
+    def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
+        """Take ``rate * grad`` from ``flat`` in place. To `update_coeffs` it is one weight, whatever the layers."""
+        update_coeffs(Coeffs([flat], [None]), rates)
 
 
 class SGD:
@@ -41,7 +58,7 @@ class SGD:
 
     def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
         """Return the rates as they are."""
-        return self.momentum.new_tensor(rates).unsqueeze(-1).unbind()
+        return _to_columns(rates, self.momentum)
 
     def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
         """Change ``flat`` in place: ``velocity = momentum * velocity - rate * grad`` is added to it."""
@@ -51,6 +68,7 @@ class SGD:
             flat.addcmul_(velocity, self.momentum).sub_(steps)
         else:
             flat.add_(velocity)
+        grads.zero_()
 
 
 class Adam:
@@ -69,7 +87,7 @@ class Adam:
         """Return the rates with the bias correction of each step, worked out in double precision."""
         steps = np.arange(1, len(rates) + 1)[:, np.newaxis] + n_updates
         corrections = (1 - self.betas[1] ** steps) ** 0.5 / (1 - self.betas[0] ** steps)
-        return self.epsilon.new_tensor(rates * corrections).unsqueeze(-1).unbind()
+        return _to_columns(rates * corrections, self.epsilon)
 
     def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
         """Change ``flat`` in place: ``rate * mean / (sqrt(square) + epsilon)`` is taken from it."""
@@ -77,6 +95,7 @@ class Adam:
         square = self.state["square"].lerp_(grads.square_(), self.gain_2)
         divisors = torch.sqrt(square, out=grads).add_(self.epsilon).div_(rates)
         flat.addcdiv_(mean, divisors, value=-1)
+        grads.zero_()
 
 
 def _one_cycle(progress: np.ndarray) -> np.ndarray:
@@ -103,12 +122,21 @@ def calc_rate_factors(run: TrainingRun, n_updates: int, n_steps: int) -> np.ndar
     return calc_factors(np.minimum(done / n_total, 1))
 
 
-SOLVERS: dict[str, Callable[[Sequence[TrainingRun]], Solver]] = {"sgd": SGD, "adam": Adam}
+def _make_sgd(runs: Sequence[TrainingRun]) -> Solver:
+    return SGD(runs) if any(run.settings.momentum for run in runs) else GradientDescent(runs)
+
+
+SOLVERS: dict[str, Callable[[Sequence[TrainingRun]], Solver]] = {"sgd": _make_sgd, "adam": Adam}
 
 
 def make_solver(runs: Sequence[TrainingRun]) -> Solver:
     """Return the solver of the runs, which are of one kind. It continues from their states."""
     return SOLVERS[runs[0].settings.solver](runs)
+
+
+def _to_columns(rates: np.ndarray, like: Tensor) -> Sequence[Tensor]:
+    """Return a column for each step, (models, 1), of rates of shape (n_steps, models)."""
+    return like.new_tensor(rates).unsqueeze(-1).unbind()
 
 
 def _stack_states(runs: Sequence[TrainingRun], names: list[str]) -> dict[str, Tensor]:

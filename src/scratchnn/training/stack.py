@@ -102,7 +102,6 @@ class Stack:
             factors = [calc_rate_factors(run, n, N_STEPS_AHEAD) for run, n in zip(self.runs, n_updates, strict=True)]
             self.step_rates = list(self.solver.calc_rates(np.stack(factors, -1) * self.rates, n_updates))[::-1]
         self.solver.update(self.buffer.flat, self.grads, self.step_rates.pop())
-        self.grads.zero_()
         self.n_steps += 1
 
     def _calc_validation_losses(self) -> list[float] | list[None]:
