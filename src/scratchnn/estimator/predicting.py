@@ -31,20 +31,20 @@ def predict_logits(estimator: Any, X: Any, method: str) -> torch.Tensor:
 
 
 def calc_logits(coeffs: Coeffs, X: Features, mean: Array | None, scale: Array | None) -> torch.Tensor:
-    """Return the logits of the rows of X, (n_samples, n_outputs), in float64 and where X is, block by block.
+    """Return the logits of the rows of X, (n_samples, n_outputs), in float64 and on the device of X, block by block.
 
-    Where float32 is too narrow for a row, which may be far from all rows of training, its logits are found in float64.
+    Logits that overflow in float32, as a row far from all training rows may have, are computed in float64.
 
     Raises
     ------
     ValueError
-        If they are not finite even so, because coefficients are not, or are too large.
+        If logits are not finite in float64 either, because coefficients are not finite or too large.
     """
     weight = coeffs.weights[-1]
     logits = torch.empty((X.shape[0], weight.shape[-1]), dtype=torch.float64, device=get_device(X))
     table = Table(X, np.empty(len(logits), bool))
     rows = ScaledRows(table, mean, scale, weight.dtype, weight.device)
-    # The first weight has a row for each column, which counts where rows are dense.
+    # The first weight has a row for each column, of which only dense rows use all.
     n_centred = len(rows.centred)
     size = count_block_rows(X, max([n_centred, *map(len, coeffs.weights[1 if rows.is_sparse else 0 :])]))
     with torch.inference_mode(), torch.autocast(weight.device.type, enabled=False):
@@ -52,7 +52,7 @@ def calc_logits(coeffs: Coeffs, X: Features, mean: Array | None, scale: Array | 
             samples = slice(start, start + size)
             block = run_forward(coeffs, rows.take(samples)).logits
             logits[samples] = block
-            if not math.isfinite(block.sum()) and not torch.isfinite(block).all():  # all may be, and their sum not
+            if not math.isfinite(block.sum()) and not torch.isfinite(block).all():  # finite logits may sum to infinity
                 overflown = start + (~torch.isfinite(block).all(-1)).nonzero()[:, 0]
                 wide_rows = ScaledRows(table, mean, scale, torch.float64, weight.device)
                 logits[overflown.to(logits.device)] = _calc_logits_in_double(coeffs, wide_rows, overflown).to(logits)
@@ -60,15 +60,15 @@ def calc_logits(coeffs: Coeffs, X: Features, mean: Array | None, scale: Array | 
 
 
 def _calc_logits_in_double(coeffs: Coeffs, rows: ScaledRows, samples: torch.Tensor) -> torch.Tensor:
-    """Return the logits of samples, in float64, with inputs cut off where sums of their products would overflow."""
+    """Return the logits of samples, in float64, with inputs clipped where sums of their products would overflow."""
     inputs = rows.take(samples)
     if inputs.is_sparse:
-        values = _cut_off(inputs.values())
+        values = _clip(inputs.values())
         inputs = torch.sparse_coo_tensor(
             inputs.indices(), values, inputs.shape, device=values.device, is_coalesced=True, check_invariants=False
         )
     else:
-        inputs = _cut_off(inputs)
+        inputs = _clip(inputs)
     wide = replace(coeffs, weights=_to_double(coeffs.weights), biases=_to_double(coeffs.biases))
     logits = run_forward(wide, inputs).logits
     if not torch.isfinite(logits).all():
@@ -79,7 +79,7 @@ def _calc_logits_in_double(coeffs: Coeffs, rows: ScaledRows, samples: torch.Tens
     return logits
 
 
-def _cut_off(values: torch.Tensor) -> torch.Tensor:
+def _clip(values: torch.Tensor) -> torch.Tensor:
     return values.clamp(-LARGEST_INPUT, LARGEST_INPUT)
 
 
