@@ -88,8 +88,8 @@ def resume_state(state: State, solver: str, buffer: Buffer, columns: Array | Non
     ``intercepts_`` since.
     """
     if state.columns is not None and not are_equal(state.columns, columns):
-        all_columns = np.arange(buffer.sizes[0]) if columns is None else columns
-        move = partial(move_columns, sizes=buffer.sizes, old=state.columns, new=all_columns)
+        read_columns = np.arange(buffer.sizes[0]) if columns is None else columns
+        move = partial(move_columns, sizes=buffer.sizes, old=state.columns, new=read_columns)
         state.solver_state = {name: move(array) for name, array in state.solver_state.items()}
         state.flat = None if state.flat is None else move(state.flat)
     fits_network = all(array.shape == buffer.flat.shape for array in state.solver_state.values())
