@@ -72,7 +72,7 @@ def check_known(y: Array, multilabel: bool, labels: Labels, name: str) -> None:
     unknown = np.setdiff1d(y, labels.classes)
     if not multilabel and len(unknown):
         raise ValueError(
-            f"{name} must hold no labels but the classes of training, {labels.classes}, got also {unknown}: `y` has "
+            f"{name} must hold no labels except the classes of training, {labels.classes}, got also {unknown}: `y` has "
             "classes not in `self.classes_`. Leave these rows out, or train with these classes."
         )
 
@@ -145,6 +145,6 @@ def _check_keys(weights: dict[Any, float], classes: Array) -> None:
     unknown = [label for label in weights if label not in classes.tolist()]
     if missing and unknown:
         raise ValueError(
-            f"class_weight must have no keys but the classes, got {unknown}, while {missing} are not in class_weight. "
-            "Rename these keys, or leave them out: a class without a key has weight 1."
+            f"class_weight must have no keys except the classes, got {unknown}, while {missing} are not in "
+            "class_weight. Rename these keys, or leave them out: a class without a key has weight 1."
         )
