@@ -300,7 +300,7 @@ def test_other_values_are_refused_with_the_options_alone(params):
 def test_class_weight_of_unknown_classes_names_them(keys):
     with pytest.raises(
         ValueError,
-        match=r"class_weight must have no keys but the classes, got .* while .* are not in class_weight. Rename",
+        match=r"class_weight must have no keys except the classes, got .* while .* are not in class_weight. Rename",
     ):
         network(class_weight=keys).fit(X, y)
 

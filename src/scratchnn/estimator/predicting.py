@@ -94,13 +94,13 @@ def _send_rows(
     Raises
     ------
     ValueError
-        If logits are not finite even so, because coefficients are not, or are too large.
+        If logits are not finite in float64 either, because coefficients are not finite or too large.
     """
     weight = coeffs.weights[-1]
     outputs = torch.empty((X.shape[0], weight.shape[-1]), dtype=torch.float64, device=get_device(X))
     table = Table(X, np.empty(len(outputs), bool))
     rows = ScaledRows(table, mean, scale, weight.dtype, weight.device)
-    # The first weight has a row for each column, which counts where rows are dense.
+    # The first weight has a row for each column, of which only dense rows use all.
     n_centred = len(rows.centred)
     size = count_block_rows(X, max([n_centred, *map(len, coeffs.weights[1 if rows.is_sparse else 0 :])]))
     with torch.inference_mode(), torch.autocast(weight.device.type, enabled=False):
@@ -118,14 +118,14 @@ def _send_rows(
 
 
 def _send_in_double(calc: Callable[[Coeffs, Tensor], Tensor], coeffs: Coeffs, inputs: Tensor) -> Tensor:
-    """Return what ``calc`` makes of the inputs in float64. They are cut off where sums of products would overflow."""
+    """Return what ``calc`` makes of the inputs in float64. They are clipped where sums of products would overflow."""
     if inputs.is_sparse:
-        values = _cut_off(inputs.values())
+        values = _clip(inputs.values())
         inputs = torch.sparse_coo_tensor(
             inputs.indices(), values, inputs.shape, device=values.device, is_coalesced=True, check_invariants=False
         )
     else:
-        inputs = _cut_off(inputs)
+        inputs = _clip(inputs)
     wide = replace(coeffs, weights=_to_double(coeffs.weights), biases=_to_double(coeffs.biases))
     if not torch.isfinite(run_forward(wide, inputs).logits).all():
         raise ValueError(
@@ -135,7 +135,7 @@ def _send_in_double(calc: Callable[[Coeffs, Tensor], Tensor], coeffs: Coeffs, in
     return calc(wide, inputs)
 
 
-def _cut_off(values: Tensor) -> Tensor:
+def _clip(values: Tensor) -> Tensor:
     return values.clamp(-LARGEST_INPUT, LARGEST_INPUT)
 
 
