@@ -58,10 +58,10 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle'}, default='cosine'
         Schedule of the learning rate. 'cosine' and 'one_cycle' apply to 'sgd' and 'adam', and change the rate at each
         step over the ``max_iter`` epochs of a call of `fit`: with 'cosine' it falls to zero, with 'one_cycle' it rises
-        for 30 % of the steps and then falls. `partial_fit` cannot know how many calls will follow, and keeps the rate
-        constant. 'invscaling' and 'adaptive' apply to 'sgd' only, as in MLPClassifier: 'invscaling' divides
-        ``learning_rate_init`` by ``(t_ + 1) ** power_t`` after each epoch, and 'adaptive' divides the rate by 5 if the
-        last ``n_iter_no_change`` epochs brought no improvement.
+        for 30 % of the steps and then falls. In their place, `partial_fit` keeps the rate constant, because it cannot
+        know how many calls will follow. 'invscaling' and 'adaptive' apply to 'sgd' only, as in MLPClassifier:
+        'invscaling' divides ``learning_rate_init`` by ``(t_ + 1) ** power_t`` after each epoch, and 'adaptive' divides
+        the rate by 5 if the last ``n_iter_no_change`` epochs brought no improvement.
     learning_rate_init : float, default=0.005
         Learning rate of 'adam' and 'sgd'. It is the largest rate of every schedule.
     power_t : float, default=0.5
