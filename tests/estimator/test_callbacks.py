@@ -161,7 +161,7 @@ def test_callbacks_in_a_search(how):
 
 @pytest.mark.parametrize("block", range(2))
 def test_the_lines_of_the_guide_work(block):
-    guide = (Path(__file__).parent.parent / "docs" / "user_guide.rst").read_text()
+    guide = (Path(__file__).parents[2] / "docs" / "user_guide.rst").read_text()
     section = guide.split("\nCallbacks\n---------\n")[1].split("\nTensors\n")[0]
     blocks = [textwrap.dedent(code) for code in re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", section)]
     assert len(blocks) == 2
