@@ -2,7 +2,7 @@
 A neural network from scratch
 =============================
 
-This example runs the seven functions of `scratchnn.network`, one by one, and then the estimator, which does the same.
+This example runs the functions of `scratchnn.network` one by one, and then the estimator, which does the same.
 The data are the 569 tumours of scikit-learn's breast cancer table.
 """
 

@@ -280,8 +280,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ----------
         name : {'scratch'}
             'scratch': the plain method (20 hidden neurons without bias, mean absolute error, gradient descent on all
-            rows, its own initialisation, no early end). With ``random_state=442`` it follows the seven functions of
-            `scratchnn.network`, loss for loss.
+            rows, its own initialisation, no early end). With ``random_state=442`` its losses are those of
+            `scratchnn.network.train_model`.
         **changes
             Parameters to set otherwise.
 
@@ -370,7 +370,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data, finite numbers. The means and scales of ``standardize`` go along with each call, unless
+            Training data, finite numbers. Each call updates the means and scales of ``standardize``, unless
             `fit` came first: then they stay.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.

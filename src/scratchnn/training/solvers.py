@@ -44,7 +44,7 @@ class GradientDescent:
         return _to_columns(rates, self.like)
 
     def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
-        """Subtract ``rate * grad`` from ``flat``, in place. To `update_coeffs` it is one weight, whatever the layers."""
+        """Subtract ``rate * grad`` from ``flat``, in place. `update_coeffs` sees all layers as one weight."""
         update_coeffs(Coeffs([flat], [None]), rates)
 
 

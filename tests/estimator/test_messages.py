@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import make_table
 from scipy.optimize import OptimizeResult
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score
@@ -21,12 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn.training import lbfgs, stopping
 
-X = np.random.default_rng(0).normal(size=(60, 3))
-y = (X[:, 0] > 0).astype(int)
+X, y = make_table(60, 3)
 
 
-def network(**changes):
-    return ScratchNNClassifier(**({"hidden_layer_sizes": (4,), "random_state": 0} | changes))
+network = functools.partial(ScratchNNClassifier, hidden_layer_sizes=(4,), random_state=0)
 
 
 def find_warnings(model, X=X, y=y, **data):

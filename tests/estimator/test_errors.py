@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from helpers import make_table
 from sklearn.exceptions import NotFittedError
 
 from scratchnn import ScratchNNClassifier
 
-X = np.random.default_rng(0).normal(size=(40, 3))
-y = (X[:, 0] > 0).astype(int)
+X, y = make_table(40, 3)
 
 BAD_PARAMETERS = {
     "hidden_layer_sizes": ["wide", -1, 0, 2.5, (5, 0), (5, -2), (2.5,), [True], None],
