@@ -14,7 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 import joblib
 import numpy as np
 import pytest
-from fusion_helpers import X, assert_equal_results, call_in_thread, network, within, y
+from fusion_helpers import X, assert_equal_results, network, y
+from helpers import call_in_thread, within
 
 from scratchnn import fused_fits
 from scratchnn.fusion.bells import Watch

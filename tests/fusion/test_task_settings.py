@@ -13,7 +13,8 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from fusion_helpers import X, network, within, y
+from fusion_helpers import X, network, y
+from helpers import within
 
 from scratchnn import fused_fits
 
