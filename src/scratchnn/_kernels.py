@@ -24,22 +24,20 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
     n_models = right.shape[0]
     if n_models >= LARGE_STACK:
         return _multiply_large_stack(left, right)
-    if left.ndim == 2:
-        left = left.expand(n_models, *left.shape)
-    elif left.shape[0] < n_models:
-        left = left.repeat_interleave(n_models // left.shape[0], 0)
-    return torch.bmm(left, right)  # checks less than @ does, which saves time for small networks
+    return torch.bmm(_repeat(left, n_models), right)  # checks less than @ does, which saves time for small networks
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """Add ``left.T @ right`` to ``total``, in place. Of a sparse ``left``, only the entries cost time."""
-    if not left.is_sparse:
-        total.add_(matmul(left.mT, right))
-    elif total.ndim == 2:
+    if total.ndim == 2:
         total.addmm_(left.t(), right)
-    else:
+    elif left.is_sparse:
         for total_of_model, right_of_model in zip(total, right, strict=True):
             add_product(total_of_model, left, right_of_model)
+    elif total.ndim == 3 and total.shape[0] < LARGE_STACK:
+        total.baddbmm_(_repeat(left, total.shape[0]).mT, right)
+    else:
+        total.add_(matmul(left.mT, right))
 
 
 def get_grad(value: Tensor) -> Tensor:
@@ -54,6 +52,14 @@ def apply_to_rows(function: Callable[..., Tensor], values: Tensor) -> Tensor:
     if values.shape[-1] > 32:
         return function(values, dim=-1)
     return function(values.mT.contiguous(), dim=-2).mT
+
+
+def _repeat(left: Tensor, n_models: int) -> Tensor:
+    """Return the matrix of each model, (n_models, n_rows, n_columns)."""
+    if left.ndim == 2:
+        return left.unsqueeze(0) if n_models == 1 else left.expand(n_models, *left.shape)
+    n_sources = left.shape[0]
+    return left if n_sources == n_models else left.repeat_interleave(n_models // n_sources, 0)
 
 
 def _multiply_large_stack(left: Tensor, right: Tensor) -> Tensor:

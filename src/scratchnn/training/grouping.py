@@ -83,6 +83,7 @@ def _get_kind(run: TrainingRun) -> object:
     n_steps = math.ceil(len(run.data.deps) / settings.batch_size)
     return (
         (settings.loss, settings.solver, settings.nesterovs_momentum, settings.shuffle, settings.dropout > 0),
+        (settings.beta_1, settings.beta_2, settings.epsilon) if settings.solver == "adam" else None,
         (n_steps, settings.batch_size if n_steps > 1 else None),
         (buffer.sizes, buffer.activation, buffer.output, buffer.n_biases, buffer.flat.dtype, buffer.flat.device),
         (run.data.indeps.shape[1], None if validation is None else validation.indeps.shape[1]),

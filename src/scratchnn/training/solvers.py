@@ -76,25 +76,37 @@ class Adam:
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
         self.solver_state = _stack_solver_states(runs, ["mean", "square"])
-        flat = runs[0].buffer.flat
-        self.epsilon = make_column([run.settings.epsilon for run in runs], flat)
-        beta_1 = make_column([run.settings.beta_1 for run in runs], flat)
-        beta_2 = make_column([run.settings.beta_2 for run in runs], flat)
-        self.betas = np.array([beta_1.flatten().tolist(), beta_2.flatten().tolist()])
-        self.gain_1, self.gain_2 = 1 - beta_1, 1 - beta_2  # the weights of a new gradient in the running means
+        mean, settings = self.solver_state["mean"], runs[0].settings  # one stack, one setting, see `make_stacks`
+        self.steps = torch.zeros_like(mean)
+        self.betas, self.epsilon = (settings.beta_1, settings.beta_2), settings.epsilon
+        self.many = torch.tensor(1e9, dtype=torch.float32, device=mean.device)
 
     def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
         """Return the learning rates times the bias correction of each step, computed in double precision."""
-        steps = np.arange(1, len(rates) + 1)[:, np.newaxis] + n_updates
-        corrections = (1 - self.betas[1] ** steps) ** 0.5 / (1 - self.betas[0] ** steps)
-        return _to_columns(rates * corrections, self.epsilon)
+        n_steps = np.arange(1, len(rates) + 1)[:, np.newaxis] + n_updates
+        corrections = (1 - self.betas[1] ** n_steps) ** 0.5 / (1 - self.betas[0] ** n_steps)
+        return _to_columns(rates * corrections, self.steps)
 
     def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
         """Subtract ``rate * mean / (sqrt(square) + epsilon)`` from ``flat``, in place."""
-        mean = self.solver_state["mean"].lerp_(grads, self.gain_1)
-        square = self.solver_state["square"].lerp_(grads.square_(), self.gain_2)
-        divisors = torch.sqrt(square, out=grads).add_(self.epsilon).div_(rates)
-        flat.addcdiv_(mean, divisors, value=-1)
+        # PyTorch's kernel does it in one pass, with one rate. From zeros, and at 1, it leaves the steps of all models.
+        # After so many steps its own bias correction, which treats epsilon otherwise than MLPClassifier, is none.
+        torch._fused_adam_(
+            [self.steps.zero_()],
+            [grads],
+            [self.solver_state["mean"]],
+            [self.solver_state["square"]],
+            [],
+            [self.many],
+            lr=1.0,
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=0.0,
+            eps=self.epsilon,
+            amsgrad=False,
+            maximize=False,
+        )
+        flat.addcmul_(self.steps, rates)
         grads.zero_()
 
 
