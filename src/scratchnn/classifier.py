@@ -226,6 +226,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         loss: Any = "log_loss",
         dropout: float = 0.0,
         class_weight: Any = None,
+        categorical_features: Any = "from_dtype",
         standardize: bool = True,
         init: str = "he_uniform",
         hidden_bias: bool = True,
@@ -259,6 +260,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.loss = loss
         self.dropout = dropout
         self.class_weight = class_weight
+        self.categorical_features = categorical_features
         self.standardize = standardize
         self.init = init
         self.hidden_bias = hidden_bias
@@ -343,7 +345,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         with self._use_threads(X):
             resume = self.warm_start and hasattr(self, "coefs_")
             table, labels = validate_table(self, X, y, sample_weight, resume=resume)
-            validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels)
+            validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels, table)
             metadata = None if sample_weight is None else {"sample_weight": sample_weight}
             reported = {"X": X, "y": y, "metadata": metadata}
             call = Call(self, labels, resume, array_library=find_array_library(X), reported=reported)
@@ -423,7 +425,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if not (predicts and n_values and hasattr(self, "coefs_")):
             return use_threads(VALUE_WORK * n_values)
         widths = (width for coef in self.coefs_ for width in np.shape(coef)[-1:])  # checked later: they may be lists
-        sizes = (self.n_features_in_, *widths)
+        sizes = (*np.shape(self.coefs_[0])[:1], *widths)
         return use_threads(count_work(n_values, X.shape[0], sizes))
 
     def decision_function(self, X: ArrayLike) -> Array:
@@ -517,5 +519,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
         tags.array_api_support = HAS_ARRAY_API
         return tags

@@ -14,6 +14,7 @@ from ..network import Coeffs
 from ..training import History, TrainingRun
 from ..training.buffers import Buffer, pack
 from .arrays import ArrayLibrary
+from .encoding import count_columns
 from .labels import Labels
 from .parameters import resolve_seed
 from .scaling import Moments, Scales
@@ -190,32 +191,34 @@ def read_coeffs(estimator: Any, device: torch.device) -> tuple[list[torch.Tensor
     if any(values.dtype != dtype for values in (*weights, *biases)):
         weights, biases = ([values.to(dtype) for values in each] for each in (weights, biases))
     shapes = [tuple(weight.shape) for weight in weights]
+    n_columns = count_columns(estimator)
     is_network = (
         all(len(shape) == 2 for shape in shapes)
         and all(first[1] == second[0] for first, second in pairwise(shapes))
         and [tuple(bias.shape) for bias in biases] == [shape[1:] for shape in shapes]
-        and shapes[0][0] == estimator.n_features_in_
+        and shapes[0][0] == n_columns
         and shapes[-1][1] == estimator.n_outputs_
     )
     if not is_network:
         raise ValueError(
             "coefs_ and intercepts_ must be the weights (fan_in, fan_out) and the biases (fan_out,) of layers that "
-            f"lead from {estimator.n_features_in_} columns to {estimator.n_outputs_} outputs, got shapes {shapes} and "
+            f"lead from {n_columns} columns to {estimator.n_outputs_} outputs, got shapes {shapes} and "
             f"{[tuple(bias.shape) for bias in biases]}. Set all of them, or fit again."
         )
     return weights, biases
 
 
 def read_scales(estimator: Any) -> tuple[Array | None, Array | None]:
-    """Return ``mean_`` and ``scale_``, (n_features_in_,) each or None, as float64, whatever they were set to."""
+    """Return ``mean_`` and ``scale_``, (n_columns,) each or None, as float64, whatever they were set to."""
+    n_columns = count_columns(estimator)
     columns: list[Array | None] = []
     for name in ("mean_", "scale_"):
         values = getattr(estimator, name)
         if values is not None:
             values = np.asarray(to_host(values), np.float64)
-            if values.shape != (estimator.n_features_in_,):
+            if values.shape != (n_columns,):
                 raise ValueError(
-                    f"{name} must have shape ({estimator.n_features_in_},), one number a column, got {values.shape}. "
+                    f"{name} must have shape ({n_columns},), one number a column, got {values.shape}. "
                     "Set it so, or fit again."
                 )
         columns.append(values)

@@ -111,7 +111,7 @@ def scale_columns(call: Call, table: Table, state: State, start: Start) -> tuple
     moments, keeps_scales = _find_moments(call, table, state, start)
     scales = Scales(None, None)
     if estimator.standardize:
-        scales = find_scales(moments, estimator.n_features_in_, start.scales if keeps_scales else None)
+        scales = find_scales(moments, table.X.shape[1], start.scales if keeps_scales else None)
     if call.leaves_out_columns:
         scales = find_read_columns(scales, moments, table, start.find_trained_columns(state))
     if estimator.alpha != "auto":

@@ -43,6 +43,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "loss": [StrOptions(set(LOSSES)), callable],
     "dropout": [Interval(Real, 0, 1, closed="left")],
     "class_weight": [dict, list, StrOptions({"balanced"}), None],
+    "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
     "standardize": ["boolean"],
     "init": [StrOptions(set(INITS))],
     "hidden_bias": ["boolean"],
