@@ -12,6 +12,7 @@ from .estimator import parameters
 from .estimator.arrays import find_array_library, to_library_of
 from .estimator.callbacks import CallbackSupportMixin, with_callbacks
 from .estimator.compat import HAS_ARRAY_API, available_unless, fit_context
+from .estimator.derived import DerivedAttributesMixin
 from .estimator.fitted import read_labels
 from .estimator.fitting import Call, Tables, fit_network
 from .estimator.predicting import calc_probabilities, predict_logits
@@ -34,7 +35,7 @@ def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
     return None
 
 
-class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ScratchNNClassifier(CallbackSupportMixin, DerivedAttributesMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A neural network written by hand on PyTorch tensors, as a scikit-learn classifier.
 
     A drop-in replacement for LogisticRegression and MLPClassifier: MLPClassifier's parameters keep their names and
@@ -53,6 +54,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         layer, and with all rows in a batch, it is LogisticRegression's ``1 / C``. 'auto' is the root mean square length
         of the rows, as they are after ``standardize`` (no column counts for more than 1: at most
         ``sqrt(n_features)``), where a batch holds all rows, and else the share of it that a batch has of the rows.
+    C : float or None, default=None
+        LogisticRegression's inverse strength of the penalty, in the place of ``alpha``, which is then ``1 / C``.
     batch_size : int, 'auto' or 'full', default='auto'
         Rows per minibatch. 'auto' is about a tenth of the rows, but from 32 to 200; 'full' is all rows.
     learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle'}, default='cosine'
@@ -114,6 +117,14 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Weight of each class, which multiplies the rows' ``sample_weight``, in training and in the validation loss and
         score; classes that a dict leaves out have weight 1. 'balanced' gives all classes of the training data the same
         total weight. For multilabel targets, a list with a dict for each label, whose weights are multiplied.
+    categorical_features : array-like of {bool, int, str} of shape (n_features,) or (n_categorical_features,), \
+            'from_dtype' or None, default='from_dtype'
+        Which columns of X hold categories: a mask, their numbers, or their names in a frame; None is none. 'from_dtype'
+        are those of a frame's categorical types, and those that hold text, in an array of objects, too.
+    numeric_encoding : {'auto', 'piecewise'} or None, default='auto'
+        'piecewise' gives a network, besides each column of more than two values, how far the value is through each of
+        8 quantile bins, from 0 below the bin to 1 above it. 'auto' does so where there is a hidden layer, and X is
+        dense and has up to 100 columns, once categories are encoded. None does not.
     standardize : bool, default=True
         Whether to centre and scale the columns inside, in the precision of X (sparse columns that are mostly zeros: to
         scale them). Raw columns then learn as well as scaled ones.
@@ -136,18 +147,29 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     classes_ : ndarray of shape (n_classes,)
         Class labels, those of rows of weight 0 included; the column numbers for multilabel targets.
     coefs_ : list of ndarray of shape (fan_in, fan_out)
-        Weights of each layer. They apply to the columns as ``mean_`` and ``scale_`` transform them. Columns that `fit`
-        found constant, or unused in a sparse X, have zeros. Training goes on from what is set here, and in
-        ``intercepts_``, ``mean_`` and ``scale_``: arrays of any float type, or lists.
+        Weights of each layer. The first has a row for each of ``feature_names_encoded_``: they apply to the encoded
+        columns as ``mean_`` and ``scale_`` transform them, and to the bins as they are. Columns that `fit` found
+        constant, or unused in a sparse X, have zeros. Training goes on from what is set here, and in ``intercepts_``,
+        ``mean_`` and ``scale_``: arrays of any float type, or lists.
     intercepts_ : list of ndarray of shape (fan_out,)
         Biases of each layer.
-    mean_, scale_ : ndarray of shape (n_features,) or None
+    feature_names_encoded_ : ndarray of str
+        What each row of ``coefs_[0]`` stands for: a number ("age"), the mark of a missing one
+        ("missingindicator_age"), a category ("sex_male"), and a bin ("age[20, 28.5]").
+    encoder_ : TableEncoder or None
+        What makes floats of rows with categories or missing values, by scikit-learn's transformers. None where training
+        had neither, and the encoded columns are those of X.
+    bin_edges_ : ndarray of shape (n_columns, n_bins + 1) or None
+        Edges of the bins of each encoded column, NaN for those without bins; None where none has any. They stay those
+        of the first call with ``warm_start`` and `partial_fit`.
+    mean_, scale_ : ndarray of shape (n_columns,) or None
         Mean and standard deviation of the columns, or None without ``standardize``. The scale of columns of two values,
         such as a one-hot encoder's, is the distance of these. Sparse columns that are mostly zeros are not centred:
         their ``mean_`` is 0, and their ``scale_`` the largest absolute value. ``mean_`` is None if no column is
         centred.
     coef_, intercept_ : ndarray of shape (1 or n_classes, n_features) and (1 or n_classes,)
-        Without hidden layer only: as LogisticRegression has them, for the original columns.
+        Without hidden layer and without bins only: as LogisticRegression has them, for the original columns, or those
+        that ``encoder_`` makes of them.
     loss_ : float
         Loss of the last epoch, with the penalty.
     best_loss_ : float or None
@@ -183,7 +205,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     -----
     A row of weight 0 is a row left out, and one of weight k a row repeated k times. With all rows in one batch this
     holds exactly (up to rounding), also for whole numbers k with ``early_stopping``; with minibatches, in expectation,
-    as the batches differ.
+    as the batches differ. The fill of missing numbers and the rarity of categories count each row of positive weight
+    once.
 
     Examples
     --------
@@ -204,6 +227,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         *,
         solver: str = "adam",
         alpha: float | str = "auto",
+        C: float | None = None,
         batch_size: int | str = "auto",
         learning_rate: str = "cosine",
         learning_rate_init: float = 0.005,
@@ -227,6 +251,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         dropout: float = 0.0,
         class_weight: Any = None,
         categorical_features: Any = "from_dtype",
+        numeric_encoding: str | None = "auto",
         standardize: bool = True,
         init: str = "he_uniform",
         hidden_bias: bool = True,
@@ -238,6 +263,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.activation = activation
         self.solver = solver
         self.alpha = alpha
+        self.C = C
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
@@ -261,6 +287,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.dropout = dropout
         self.class_weight = class_weight
         self.categorical_features = categorical_features
+        self.numeric_encoding = numeric_encoding
         self.standardize = standardize
         self.init = init
         self.hidden_bias = hidden_bias
@@ -274,10 +301,11 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        name : {'scratch'}
+        name : {'scratch', 'logistic_regression'}
             'scratch': the plain method (20 hidden neurons without bias, mean absolute error, gradient descent on all
             rows, its own initialisation, no early end). With ``random_state=442`` it follows the seven functions of
-            `scratchnn.network`, loss for loss.
+            `scratchnn.network`, loss for loss. 'logistic_regression': LogisticRegression's model, to four digits, whose
+            penalty ``C`` sets (no hidden layer, 'lbfgs' to a small gradient, raw columns).
         **changes
             Parameters to set otherwise.
 
@@ -312,8 +340,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data, finite numbers.
+        X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
+            Training data. A dense table may lack values, and a frame, or an array of objects, may hold categories.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -365,9 +393,9 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data, finite numbers. The means and scales of ``standardize`` go along with each call, unless
-            `fit` came first: then they stay.
+        X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
+            Training data, as for `fit`. The means and scales of ``standardize`` go along with each call, unless `fit`
+            came first: then they stay. Categories, columns with missing values and bins are those of the first call.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -415,10 +443,6 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coefs_")
 
-    @property
-    def _first_coef(self) -> Any:
-        return self.coefs_[0]
-
     def _use_threads(self, X: Any, predicts: bool = False) -> use_threads:
         """Return the context for a call: all but training reads the table, and predicting multiplies, too."""
         n_values = count_values(X)
@@ -433,7 +457,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -450,7 +474,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -467,7 +491,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -483,7 +507,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -494,26 +518,6 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         with self._use_threads(X, predicts=True):
             logits = predict_logits(self, X, "predict_log_proba")
             return to_library_of(calc_probabilities(logits, self.out_activation_, log=True), X)
-
-    @property
-    def coef_(self) -> Array:
-        """Weights of the original columns, (1, n_features) for two classes, else (n_outputs, n_features)."""
-        weights = self._get_linear_weights("coef_").T
-        return weights if self.scale_ is None else weights / self.scale_
-
-    @property
-    def intercept_(self) -> Array:
-        """Intercepts for the original columns, (1,) for two classes, else (n_outputs,)."""
-        self._get_linear_weights("intercept_")
-        intercept = self.intercepts_[0]
-        shifted: Array = intercept if self.mean_ is None else intercept - self.coef_ @ self.mean_
-        return shifted
-
-    def _get_linear_weights(self, name: str) -> Array:
-        if len(getattr(self, "coefs_", ())) != 1:
-            raise AttributeError(f"{name} is there only after fit, and without hidden layer (hidden_layer_sizes=()).")
-        weights: Array = self.coefs_[0]
-        return weights
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -14,6 +14,7 @@ from ..network import Coeffs
 from ..training import History, TrainingRun
 from ..training.buffers import Buffer, pack
 from .arrays import ArrayLibrary
+from .bins import count_bins
 from .encoding import count_columns
 from .labels import Labels
 from .parameters import resolve_seed
@@ -44,6 +45,7 @@ class Start:
     weights: list[torch.Tensor] = field(default_factory=list)
     biases: list[torch.Tensor] = field(default_factory=list)
     scales: tuple[Array | None, Array | None] = (None, None)  # mean_ and scale_, if they are to be used
+    edges: Array | None = None  # of bins
 
     def find_trained_columns(self, state: State) -> Array | None:
         """Return which columns have weights, or moments in the solver's state, (n_features,) of bool; None if new."""
@@ -122,10 +124,10 @@ def store_coeffs(
     estimator.out_activation_ = labels.output
     estimator.n_outputs_ = labels.n_outputs
     estimator.n_layers_ = len(buffer.sizes)
-    estimator.mean_, estimator.scale_ = scales.mean, scales.scale
+    estimator.mean_, estimator.scale_, estimator.bin_edges_ = scales.mean, scales.scale, scales.edges
     estimator.coefs_, estimator.intercepts_ = buffer_to_arrays(buffer, scales.columns, scales.n_features)
     if array_library is not None:
-        for name in ("mean_", "scale_"):
+        for name in ("mean_", "scale_", "bin_edges_"):
             value = getattr(estimator, name)
             setattr(estimator, name, None if value is None else array_library.give(value))
         estimator.coefs_, estimator.intercepts_ = (
@@ -191,7 +193,7 @@ def read_coeffs(estimator: Any, device: torch.device) -> tuple[list[torch.Tensor
     if any(values.dtype != dtype for values in (*weights, *biases)):
         weights, biases = ([values.to(dtype) for values in each] for each in (weights, biases))
     shapes = [tuple(weight.shape) for weight in weights]
-    n_columns = count_columns(estimator)
+    n_columns = count_columns(estimator) + count_bins(read_edges(estimator))
     is_network = (
         all(len(shape) == 2 for shape in shapes)
         and all(first[1] == second[0] for first, second in pairwise(shapes))
@@ -206,6 +208,11 @@ def read_coeffs(estimator: Any, device: torch.device) -> tuple[list[torch.Tensor
             f"{[tuple(bias.shape) for bias in biases]}. Set all of them, or fit again."
         )
     return weights, biases
+
+
+def read_edges(estimator: Any) -> Array | None:
+    """Return ``bin_edges_`` as an array of NumPy, or None."""
+    return None if estimator.bin_edges_ is None else to_host(estimator.bin_edges_)
 
 
 def read_scales(estimator: Any) -> tuple[Array | None, Array | None]:

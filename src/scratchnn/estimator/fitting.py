@@ -1,5 +1,6 @@
 """One call of `fit` or `partial_fit`, as a recipe of five steps from rows to fitted attributes."""
 
+import math
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from ..network import init_coeffs
 from ..training import Data, Settings, TrainingRun, train_run
 from ..training.buffers import Buffer, pack
 from .arrays import ArrayLibrary, resolve_device
+from .bins import count_bins
 from .callbacks import Reporter, has_callbacks
 from .compat import warn_user
 from .fitted import (
@@ -22,6 +24,7 @@ from .fitted import (
     keep_state,
     move_columns,
     read_coeffs,
+    read_edges,
     read_scales,
     restore_coeffs,
     resume_state,
@@ -29,7 +32,8 @@ from .fitted import (
     store_history,
 )
 from .labels import Labels, make_class_weights
-from .parameters import calc_alpha_per_row, make_settings, resolve_dtype, resolve_hidden_layer_sizes
+from .parameters import calc_alpha_per_row, make_settings, resolve_alpha, resolve_dtype, resolve_hidden_layer_sizes
+from .piecewise import calc_bin_variance, find_bin_edges, uses_bins
 from .scaling import Moments, Scales, find_read_columns, find_scales, list_columns
 from .scoring import make_calc_score
 from .splitting import cut_table, split_validation
@@ -102,25 +106,33 @@ def begin_or_resume(call: Call, table: Table) -> Start:
     if not call.resume:
         return Start(device)
     weights, biases = read_coeffs(estimator, device)
-    return Start(device, weights, biases, read_scales(estimator) if estimator.standardize else (None, None))
+    scales = read_scales(estimator) if estimator.standardize else (None, None)
+    return Start(device, weights, biases, scales, read_edges(estimator))
 
 
 def scale_columns(call: Call, table: Table, state: State, start: Start) -> tuple[Scales, float]:
     """Return how the network reads the columns, and what alpha="auto" means for each row of a batch, if it is set."""
     estimator = call.estimator
-    moments, keeps_scales = _find_moments(call, table, state, start)
+    alpha = resolve_alpha(estimator)
+    has_new_bins = not call.resume and uses_bins(estimator, table.X)
+    needs_moments = has_new_bins or alpha == "auto"
+    moments, keeps_scales = _find_moments(call, table, state, start, needs_moments)
     scales = Scales(None, None)
     if estimator.standardize:
         scales = find_scales(moments, table.X.shape[1], start.scales if keeps_scales else None)
+    if not estimator.standardize and not keeps_scales:
+        estimator._fill = np.asarray(moments.mean).tolist()
+    scales = replace(scales, edges=find_bin_edges(table, moments) if has_new_bins else start.edges)
     if call.leaves_out_columns:
         scales = find_read_columns(scales, moments, table, start.find_trained_columns(state))
-    if estimator.alpha != "auto":
+    if alpha != "auto":
         return scales, 0.0
     n_seen = len(table) + (state.history.n_samples_seen if call.incremental else 0)
-    return scales, calc_alpha_per_row(moments.calc_row_length(scales.scale), n_seen, table.weights)
+    row_length = math.hypot(moments.calc_row_length(scales.scale), math.sqrt(calc_bin_variance(table, scales.edges)))
+    return scales, calc_alpha_per_row(row_length, n_seen, table.weights)
 
 
-def _find_moments(call: Call, table: Table, state: State, start: Start) -> tuple[Moments, bool]:
+def _find_moments(call: Call, table: Table, state: State, start: Start, is_needed: bool) -> tuple[Moments, bool]:
     """Return the moments of the columns, empty if nothing needs them, and whether the scales stay what they were.
 
     `fit` keeps the scales of an earlier call. `partial_fit` keeps those of a `fit`, which saw all the data, and those
@@ -131,7 +143,7 @@ def _find_moments(call: Call, table: Table, state: State, start: Start) -> tuple
     keeps_scales = call.resume and (not call.incremental or moments is None or not _has_scales(call, moments, start))
     if keeps_scales or moments is None:
         moments = Moments()
-    if len(table) and (estimator.standardize or estimator.alpha == "auto" or call.leaves_out_columns):
+    if len(table) and (estimator.standardize or is_needed or call.leaves_out_columns):
         moments.add(table)
     if call.incremental and not keeps_scales:
         state.moments = moments
@@ -219,7 +231,7 @@ def _make_coeffs(
     """Return the coefficients to train from, and the best ones, if others are best."""
     estimator, output = call.estimator, call.labels.output
     hidden_sizes = resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)
-    sizes = (table.X.shape[1], *hidden_sizes, call.labels.n_outputs)
+    sizes = (table.X.shape[1] + count_bins(scales.edges), *hidden_sizes, call.labels.n_outputs)
     if start.weights:
         buffer = restore_coeffs(estimator, start, sizes, output, scales.columns)
         return buffer, resume_state(state, estimator.solver, buffer, scales.columns)

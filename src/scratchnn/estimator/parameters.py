@@ -21,6 +21,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "activation": [StrOptions(set(ACTIVATIONS))],
     "solver": [StrOptions({"adam", "sgd", "lbfgs"})],
     "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+    "C": [Interval(Real, 0, None, closed="neither"), Options(Real, {np.inf}), None],
     "batch_size": [StrOptions({"auto", "full"}), Interval(Integral, 1, None, closed="left")],
     "learning_rate": [StrOptions({"constant", "invscaling", "adaptive", *SCHEDULES})],
     "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
@@ -44,6 +45,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "dropout": [Interval(Real, 0, 1, closed="left")],
     "class_weight": [dict, list, StrOptions({"balanced"}), None],
     "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
+    "numeric_encoding": [StrOptions({"auto", "piecewise"}), None],
     "standardize": ["boolean"],
     "init": [StrOptions(set(INITS))],
     "hidden_bias": ["boolean"],
@@ -66,6 +68,7 @@ HINTS: dict[str, tuple[type | tuple[type, ...], str]] = {
     ),
     "n_iter_no_change": (type(None), "Set n_iter_no_change=np.inf for as many epochs as max_iter."),
     "tol": (type(None), "Set tol=0 to count any improvement."),
+    "C": (str, "Set C=None, the default, to leave the penalty to alpha."),
     "loss": (str, "Cross-entropy, binary or not, is 'log_loss'."),
     "dropout": (object, "dropout is one share for all hidden layers. Set for example dropout=0.2, or 0 for none."),
     "dtype": (object, "Pass the name, for example dtype='float32'."),
@@ -90,8 +93,20 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_iter": 30,
         "tol": 0.0,
         "n_iter_no_change": np.inf,
+        "numeric_encoding": None,
         "standardize": False,
         "dtype": "float32",
+    },
+    # LogisticRegression's model, to its digits.
+    "logistic_regression": {
+        "hidden_layer_sizes": (),
+        "solver": "lbfgs",
+        "C": 1.0,
+        "tol": 1e-9,
+        "max_iter": 10_000,
+        "numeric_encoding": None,
+        "standardize": False,
+        "dtype": "float64",
     },
 }
 
@@ -149,7 +164,7 @@ def make_settings(estimator: Any, n_samples: int, alpha_per_row: float, *, incre
     return Settings(
         loss=estimator.loss,
         solver=solver,
-        alpha=resolve_alpha(estimator.alpha, alpha_per_row, n_samples if solver == "lbfgs" else batch_size),
+        alpha=calc_alpha(resolve_alpha(estimator), alpha_per_row, n_samples if solver == "lbfgs" else batch_size),
         batch_size=batch_size,
         learning_rate=schedule,
         learning_rate_init=estimator.learning_rate_init,
@@ -205,7 +220,26 @@ def resolve_batch_size(batch_size: int | str, n_samples: int) -> int:
     return min(batch_size, n_samples)
 
 
-def resolve_alpha(alpha: float | str, alpha_per_row: float, n_rows: int) -> float:
+def resolve_alpha(estimator: Any) -> float | str:
+    """Return the strength of the penalty that ``alpha`` or ``C`` name: a number, or "auto".
+
+    Raises
+    ------
+    ValueError
+        If both name one.
+    """
+    alpha: float | str = estimator.alpha
+    if estimator.C is None:
+        return alpha
+    if alpha != "auto":
+        raise ValueError(
+            f"C and alpha must not both be set, as alpha is 1 / C, got C={estimator.C} and alpha={alpha}. Leave "
+            "C=None, or alpha='auto'."
+        )
+    return float(1 / estimator.C)
+
+
+def calc_alpha(alpha: float | str, alpha_per_row: float, n_rows: int) -> float:
     """Return the strength of the penalty in steps of ``n_rows`` each."""
     return alpha_per_row * n_rows if isinstance(alpha, str) else alpha
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..activations import OUTPUTS
 from ..network import Coeffs, run_forward
 from .arrays import resolve_device
-from .fitted import read_coeffs, read_scales
+from .fitted import read_coeffs, read_edges, read_scales
 from .tables import Array, Features, ScaledRows, Table, count_block_rows, get_device
 from .validation import validate_features
 
@@ -27,10 +27,12 @@ def predict_logits(estimator: Any, X: Any, method: str) -> torch.Tensor:
     features = validate_features(estimator, X, method)
     weights, biases = read_coeffs(estimator, resolve_device(estimator.device, features))
     coeffs = Coeffs(weights, list(biases), estimator.activation, estimator.out_activation_)
-    return calc_logits(coeffs, features, *read_scales(estimator))
+    return calc_logits(coeffs, features, *read_scales(estimator), read_edges(estimator))
 
 
-def calc_logits(coeffs: Coeffs, X: Features, mean: Array | None, scale: Array | None) -> torch.Tensor:
+def calc_logits(
+    coeffs: Coeffs, X: Features, mean: Array | None, scale: Array | None, edges: Array | None = None
+) -> torch.Tensor:
     """Return the logits of the rows of X, (n_samples, n_outputs), in float64 and where X is, block by block.
 
     Where float32 is too narrow for a row, which may be far from all rows of training, its logits are found in float64.
@@ -43,7 +45,7 @@ def calc_logits(coeffs: Coeffs, X: Features, mean: Array | None, scale: Array | 
     weight = coeffs.weights[-1]
     logits = torch.empty((X.shape[0], weight.shape[-1]), dtype=torch.float64, device=get_device(X))
     table = Table(X, np.empty(len(logits), bool))
-    rows = ScaledRows(table, mean, scale, weight.dtype, weight.device)
+    rows = ScaledRows(table, mean, scale, weight.dtype, weight.device, edges=edges)
     # The first weight has a row for each column, which counts where rows are dense.
     n_centred = len(rows.centred)
     size = count_block_rows(X, max([n_centred, *map(len, coeffs.weights[1 if rows.is_sparse else 0 :])]))
@@ -54,7 +56,7 @@ def calc_logits(coeffs: Coeffs, X: Features, mean: Array | None, scale: Array | 
             logits[samples] = block
             if not math.isfinite(block.sum()) and not torch.isfinite(block).all():  # all may be, and their sum not
                 overflown = start + (~torch.isfinite(block).all(-1)).nonzero()[:, 0]
-                wide_rows = ScaledRows(table, mean, scale, torch.float64, weight.device)
+                wide_rows = ScaledRows(table, mean, scale, torch.float64, weight.device, edges=edges)
                 logits[overflown.to(logits.device)] = _calc_logits_in_double(coeffs, wide_rows, overflown).to(logits)
     return logits
 

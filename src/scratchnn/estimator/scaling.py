@@ -8,6 +8,7 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 from torch import Tensor
 
+from .bins import find_entered
 from .tables import Array, ScaledRows, Table, get_device, to_host, to_tensor
 
 
@@ -63,10 +64,14 @@ class Moments:
         - Columns that are not centred, in which zeros are common, are divided by their largest absolute value.
         - Columns that do not vary are divided by 1.
         """
+        scale = np.where(self.find_two_valued(), self.high - self.low, np.sqrt(self.variance))
+        return np.where(self.find_varying(), np.where(self.is_centred, scale, self._calc_size()), 1.0)
+
+    def find_two_valued(self) -> Array:
+        """Return which columns have two values, or one, (n_features,) of bool."""
         # The variance is the largest for this mean and range where all values are at an end (Bhatia & Davis, 2000).
         largest = (self.high - self.mean) * (self.mean - self.low)
-        scale = np.where(self.variance >= largest * (1 - 1e-9), self.high - self.low, np.sqrt(self.variance))
-        return np.where(self.find_varying(), np.where(self.is_centred, scale, self._calc_size()), 1.0)
+        return np.asarray(self.variance >= largest * (1 - 1e-9))
 
     def find_varying(self, is_scaled: bool = True) -> Array:
         """Return which columns are more than zeros to the network, (n_features,) of bool.
@@ -137,7 +142,7 @@ def _weigh(values: Tensor, table: Table, samples: slice) -> Tensor:
 
 @dataclass(frozen=True)
 class Scales:
-    """How the network reads the columns of X. Arrays are (n_features,) each.
+    """How the network reads the columns of X, (n_features,) each, and their bins, which follow the columns.
 
     Columns that are zero in all rows of training, as the network reads them, need no weights to train: they have zeros.
     Of a sparse table they are left out, ``columns`` are the others; of a dense one they stay, so that fits on other
@@ -146,20 +151,21 @@ class Scales:
 
     mean: Array | None
     scale: Array | None
-    is_read: Array | None = None  # of bool; None: all columns have weights
+    is_read: Array | None = None  # of bool, of columns and bins; None: all have weights
     columns: Array | None = None  # (n_read,), where the others are left out
+    edges: Array | None = None  # of the bins, see `piecewise.find_bin_edges`
 
     @property
     def n_features(self) -> int:
-        """The number of columns of X, where some are not read."""
+        """The number of columns and bins, where some are not read."""
         return 0 if self.is_read is None else len(self.is_read)
 
     def make_rows(self, table: Table, like: torch.Tensor) -> ScaledRows:
         """Return the samples of a table as training reads them, as tensors ``like`` this one."""
         scale = self.scale
         if scale is not None and self.is_read is not None:
-            scale = np.where(self.is_read, scale, np.inf)  # what varies by rounding is zero, too
-        return ScaledRows(table, self.mean, scale, like.dtype, like.device, self.columns)
+            scale = np.where(self.is_read[: len(scale)], scale, np.inf)  # what varies by rounding is zero, too
+        return ScaledRows(table, self.mean, scale, like.dtype, like.device, self.columns, self.edges)
 
 
 def find_scales(moments: Moments, n_features: int, known: tuple[Array | None, Array | None] | None = None) -> Scales:
@@ -173,7 +179,7 @@ def find_scales(moments: Moments, n_features: int, known: tuple[Array | None, Ar
 
 def find_read_columns(scales: Scales, moments: Moments, table: Table, had_weights: Array | None) -> Scales:
     """Return the scales with the columns that have weights: those that vary, and those that ``had_weights`` before."""
-    is_read = moments.find_varying(scales.scale is not None)
+    is_read = np.concatenate([moments.find_varying(scales.scale is not None), find_entered(scales.edges)])
     if had_weights is not None:
         is_read |= had_weights
     if is_read.all():
