@@ -12,8 +12,7 @@ from .estimator import parameters
 from .estimator.arrays import find_array_library, to_library_of
 from .estimator.callbacks import CallbackSupportMixin, with_callbacks
 from .estimator.compat import HAS_ARRAY_API, available_unless, fit_context
-from .estimator.derived import DerivedAttributesMixin
-from .estimator.fitted import read_labels
+from .estimator.fitted import get_linear_weights, name_encoded_columns, read_labels
 from .estimator.fitting import Call, Tables, fit_network
 from .estimator.predicting import calc_probabilities, predict_logits
 from .estimator.tables import Array, count_values
@@ -35,7 +34,7 @@ def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
     return None
 
 
-class ScratchNNClassifier(CallbackSupportMixin, DerivedAttributesMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A neural network written by hand on PyTorch tensors, as a scikit-learn classifier.
 
     A drop-in replacement for LogisticRegression and MLPClassifier: MLPClassifier's parameters keep their names and
@@ -122,9 +121,9 @@ class ScratchNNClassifier(CallbackSupportMixin, DerivedAttributesMixin, Classifi
         Which columns of X hold categories: a mask, their numbers, or their names in a frame; None is none. 'from_dtype'
         are those of a frame's categorical types, and those that hold text, in an array of objects, too.
     numeric_encoding : {'auto', 'piecewise'} or None, default='auto'
-        'piecewise' gives a network, besides each column of more than two values, how far the value is through each of
-        8 quantile bins, from 0 below the bin to 1 above it. 'auto' does so where there is a hidden layer, and X is
-        dense and has up to 100 columns, once categories are encoded. None does not.
+        'piecewise' clips scaled columns of more than two values smoothly at 3, and adds how far a value is through each
+        of 8 quantile bins, from 0 below the bin to 1 above it. 'auto' does so where there is a hidden layer, for a
+        dense X of 80 rows or more and, once categories are encoded, up to 100 columns. None leaves columns as they are.
     standardize : bool, default=True
         Whether to centre and scale the columns inside, in the precision of X (sparse columns that are mostly zeros: to
         scale them). Raw columns then learn as well as scaled ones.
@@ -148,17 +147,16 @@ class ScratchNNClassifier(CallbackSupportMixin, DerivedAttributesMixin, Classifi
         Class labels, those of rows of weight 0 included; the column numbers for multilabel targets.
     coefs_ : list of ndarray of shape (fan_in, fan_out)
         Weights of each layer. The first has a row for each of ``feature_names_encoded_``: they apply to the encoded
-        columns as ``mean_`` and ``scale_`` transform them, and to the bins as they are. Columns that `fit` found
-        constant, or unused in a sparse X, have zeros. Training goes on from what is set here, and in ``intercepts_``,
-        ``mean_`` and ``scale_``: arrays of any float type, or lists.
+        columns as ``mean_`` and ``scale_`` transform them (clipped, if they have bins), and to the bins. Columns that
+        `fit` found constant, or unused in a sparse X, have zeros. Training goes on from what is set here, and in
+        ``intercepts_``, ``mean_`` and ``scale_``: arrays of any float type, or lists.
     intercepts_ : list of ndarray of shape (fan_out,)
         Biases of each layer.
     feature_names_encoded_ : ndarray of str
         What each row of ``coefs_[0]`` stands for: a number ("age"), the mark of a missing one
         ("missingindicator_age"), a category ("sex_male"), and a bin ("age[20, 28.5]").
     encoder_ : TableEncoder or None
-        What makes floats of rows with categories or missing values, by scikit-learn's transformers. None where training
-        had neither, and the encoded columns are those of X.
+        What makes floats of rows with categories or missing values. None where training had neither.
     bin_edges_ : ndarray of shape (n_columns, n_bins + 1) or None
         Edges of the bins of each encoded column, NaN for those without bins; None where none has any. They stay those
         of the first call with ``warm_start`` and `partial_fit`.
@@ -443,6 +441,10 @@ class ScratchNNClassifier(CallbackSupportMixin, DerivedAttributesMixin, Classifi
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "coefs_")
 
+    @property
+    def _first_coef(self) -> Any:
+        return self.coefs_[0]
+
     def _use_threads(self, X: Any, predicts: bool = False) -> use_threads:
         """Return the context for a call: all but training reads the table, and predicting multiplies, too."""
         n_values = count_values(X)
@@ -518,6 +520,25 @@ class ScratchNNClassifier(CallbackSupportMixin, DerivedAttributesMixin, Classifi
         with self._use_threads(X, predicts=True):
             logits = predict_logits(self, X, "predict_log_proba")
             return to_library_of(calc_probabilities(logits, self.out_activation_, log=True), X)
+
+    @property
+    def coef_(self) -> Array:
+        """Weights of the original columns, (1, n_features) for two classes, else (n_outputs, n_features)."""
+        weights = get_linear_weights(self, "coef_").T
+        return weights if self.scale_ is None else weights / self.scale_
+
+    @property
+    def intercept_(self) -> Array:
+        """Intercepts for the original columns, (1,) for two classes, else (n_outputs,)."""
+        get_linear_weights(self, "intercept_")
+        intercept = self.intercepts_[0]
+        shifted: Array = intercept if self.mean_ is None else intercept - self.coef_ @ self.mean_
+        return shifted
+
+    @property
+    def feature_names_encoded_(self) -> Array:
+        """Names of what the rows of ``coefs_[0]`` stand for, (n_rows,)."""
+        return name_encoded_columns(self)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -11,11 +11,11 @@ from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV
 
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn.estimator import bins, piecewise
-from scratchnn.estimator.bins import Bins
+from scratchnn.estimator import bins, scaling
+from scratchnn.estimator.bins import LIMIT, N_BINS, Bins
 from scratchnn.estimator.compat import HAS_ARRAY_API
-from scratchnn.estimator.piecewise import N_BINS, calc_edges, find_bin_edges
-from scratchnn.estimator.scaling import Moments
+from scratchnn.estimator.parameters import MAX_ENCODED_COLUMNS, MIN_ENCODED_ROWS
+from scratchnn.estimator.scaling import Moments, find_bin_edges
 from scratchnn.estimator.tables import Table
 
 X, y = make_classification(240, 5, n_informative=4, n_redundant=0, random_state=0)
@@ -24,6 +24,10 @@ X, y = make_classification(240, 5, n_informative=4, n_redundant=0, random_state=
 def network(**changes):
     settings = {"hidden_layer_sizes": 6, "max_iter": 10, "random_state": 0, "numeric_encoding": "piecewise"}
     return ScratchNNClassifier(**(settings | changes))
+
+
+def calc_edges(values, weights=None):
+    return bins.calc_edges(torch.as_tensor(values), None if weights is None else torch.as_tensor(weights))
 
 
 def encode_by_hand(values, edges):
@@ -96,11 +100,12 @@ def test_constant_and_two_valued_columns_have_no_bins():
     assert network().fit(columns[:, :2], y).bin_edges_ is None
 
 
-def test_the_network_reads_scaled_columns_and_then_bins():
+def test_the_network_reads_scaled_and_clipped_columns_and_then_bins():
     model = network().fit(X, y)
+    scaled = (X - model.mean_) / model.scale_
     rows = np.column_stack(
         [
-            (X - model.mean_) / model.scale_,
+            scaled / np.sqrt(1 + (scaled / LIMIT) ** 2),
             *[encode_by_hand(column, edges) for column, edges in zip(X.T, model.bin_edges_, strict=True)],
         ]
     )
@@ -117,19 +122,32 @@ def test_encoding_by_hand_trains_the_same_network():
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(rows), rtol=1e-8)
 
 
-def test_auto_encodes_dense_tables_of_few_columns_with_a_hidden_layer():
-    def has_bins(rows, **changes):
-        return (
-            network(numeric_encoding="auto", max_iter=1, n_iter_no_change=1, **changes).fit(rows, y).bin_edges_
-            is not None
-        )
+def test_auto_encodes_dense_tables_of_many_rows_and_few_columns_with_a_hidden_layer():
+    def has_bins(rows, weights=None, **changes):
+        model = network(numeric_encoding="auto", max_iter=1, n_iter_no_change=1, **changes)
+        return model.fit(rows, y[: rows.shape[0]], weights).bin_edges_ is not None
 
     assert has_bins(X)
     assert not has_bins(X, hidden_layer_sizes=())
     assert not has_bins(sparse.csr_array(X))
-    wide = np.random.default_rng(0).normal(size=(240, piecewise.MAX_FEATURES + 1))
+    wide = np.random.default_rng(0).normal(size=(240, MAX_ENCODED_COLUMNS + 1))
     assert not has_bins(wide)
     assert has_bins(wide[:, :-1])
+    assert has_bins(X[:MIN_ENCODED_ROWS])
+    few = X[: MIN_ENCODED_ROWS - 1]
+    assert not has_bins(few)
+    # As many as are repeated; and weights that sum up to 1 make no fewer rows.
+    assert has_bins(few, np.full(len(few), 2.0))
+    assert has_bins(X, np.full(len(X), 1 / len(X)))
+
+
+def test_outliers_are_clipped_and_keep_their_order():
+    model = network(hidden_layer_sizes=()).fit(X, y)
+    rows = np.repeat(X[:1], 4, axis=0)
+    rows[:, 0] = [10.0, 100.0, 1e300, np.finfo(float).max]  # beyond all bins
+    steps = np.diff(model.decision_function(rows))
+    assert (steps * np.sign(model.coefs_[0][0]) >= 0).all()
+    assert np.abs(steps).sum() < LIMIT * abs(model.coefs_[0][0, 0])
 
 
 def test_bins_of_sparse_tables_are_refused():
@@ -156,7 +174,7 @@ def test_missing_numbers_are_filled_before_they_are_encoded():
 
 
 def test_edges_are_found_on_evenly_spaced_rows_of_a_long_table(monkeypatch):
-    monkeypatch.setattr(piecewise, "MAX_EDGE_ROWS", 9)
+    monkeypatch.setattr(scaling, "MAX_EDGE_ROWS", 9)
     rows = np.arange(17.0)[:, np.newaxis]
     moments = Moments()
     moments.add(Table(rows, np.zeros(17)))
@@ -170,21 +188,6 @@ def test_values_far_from_zero_keep_their_differences():
     encoded = Bins(model.bin_edges_, torch.device("cpu")).calc(torch.from_numpy(times)).numpy()
     np.testing.assert_allclose(encoded.sum(1), encode_by_hand(times[:, 0], model.bin_edges_[0]).sum(1), rtol=1e-12)
     assert len(np.unique(encoded.sum(1))) == 240
-
-
-def test_the_factor_multiplies_the_bins(monkeypatch):
-    monkeypatch.setattr(bins, "FACTOR", 2.0)
-    edges = np.array([[0.0, 2.0]])
-    assert Bins(edges, torch.device("cpu")).calc(torch.tensor([[1.0], [3.0]])).tolist() == [[1.0], [2.0]]
-
-
-def test_the_bins_may_count_in_the_penalty(monkeypatch):
-    def fit():
-        return network(solver="lbfgs", max_iter=3000, tol=1e-3).fit(X, y)
-
-    plain = fit()
-    monkeypatch.setattr(piecewise, "COUNTS_IN_ALPHA", True)
-    assert sum((coef**2).sum() for coef in fit().coefs_) < sum((coef**2).sum() for coef in plain.coefs_)
 
 
 def test_memory_mapped_rows_train_the_same_network(tmp_path):

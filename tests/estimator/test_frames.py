@@ -5,7 +5,6 @@ import pickle
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pytest
 import sklearn
 from scipy import sparse
@@ -14,6 +13,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from scratchnn import ScratchNNClassifier, fused_fits
 
+pl = pytest.importorskip("polars")
 rng = np.random.default_rng(0)
 N_ROWS = 120
 
@@ -245,7 +245,7 @@ def test_text_that_is_no_category_is_refused():
         model.predict(pd.DataFrame({"fare": ["much"]}))
 
 
-@pytest.mark.parametrize("choice", [["nobody"], [7], [-1], [0.5], [True], ["x0"]], ids=str)
+@pytest.mark.parametrize("choice", [["nobody"], [7], [-1], [0.5], [True], ["x0"], [[0]], [["sex"]]], ids=str)
 def test_categories_that_are_not_there_are_refused(choice):
     with pytest.raises(ValueError, match=r"categorical_features must be names of columns of a frame, .* Name columns"):
         network(categorical_features=choice).fit(FRAME, y)

@@ -1,4 +1,4 @@
-"""Piecewise-linear encoding of numeric columns: how far a value is through each of a few bins.
+"""Piecewise-linear encoding of columns of numbers: how far a value is through each of a few bins.
 
 Gorishniy, Rubachev & Babenko, 2022: On Embeddings for Numerical Features in Tabular Deep Learning.
 """
@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-FACTOR = 1.0  # what the encoded columns, from 0 to 1, are multiplied by
+N_BINS = 8  # of each column with more than two values; 16 predict no better
+LIMIT = 3.0  # standard deviations that a column with bins stays below, once scaled
 
 
 class Bins:
@@ -25,17 +26,24 @@ class Bins:
         with np.errstate(over="ignore"):
             width = np.minimum(high - low, np.finfo(np.float64).max)
         self.columns = torch.from_numpy(columns).to(device)
-        self.n_columns = count_bins(edges)
         # A bin without width is never entered.
         self.low = torch.from_numpy(np.where(width > 0, low, np.inf)).to(device)
         self.slope = torch.from_numpy(1 / np.where(width > 0, width, 1.0)).to(device)
 
     def calc(self, values: Tensor) -> Tensor:
-        """Return the encoded columns of rows, (n_rows, n_columns), in double precision, from 0 to ``FACTOR``."""
+        """Return the encoded columns of rows, (n_rows, n_binned * n_bins), in double precision, from 0 to 1."""
         # Before rounding to float32, which would lose what timestamps differ by.
         columns = values.index_select(1, self.columns).double().unsqueeze(-1)
-        encoded = (columns - self.low).mul_(self.slope).clamp_(0, 1).flatten(1)
-        return encoded if FACTOR == 1 else encoded.mul_(FACTOR)
+        return (columns - self.low).mul_(self.slope).clamp_(0, 1).flatten(1)
+
+    def clip(self, scaled: Tensor) -> Tensor:
+        """Return scaled rows in which the columns with bins are clipped smoothly.
+
+        A scaled value z becomes ``z / sqrt(1 + (z / LIMIT)**2)``: outliers keep their order, but not their weight.
+        """
+        # The sine of the arctangent, as the square would overflow.
+        clipped = torch.sin(torch.atan(scaled.index_select(1, self.columns) / LIMIT)) * LIMIT
+        return scaled.index_copy(1, self.columns, clipped)
 
 
 def find_binned(edges: NDArray[Any] | None) -> NDArray[Any]:
@@ -44,7 +52,7 @@ def find_binned(edges: NDArray[Any] | None) -> NDArray[Any]:
 
 
 def count_bins(edges: NDArray[Any] | None) -> int:
-    """Return how many columns the bins are, together."""
+    """Return how many bins all columns have together."""
     return 0 if edges is None else len(find_binned(edges)) * (edges.shape[1] - 1)
 
 
@@ -54,7 +62,7 @@ def find_entered(edges: NDArray[Any] | None) -> NDArray[Any]:
 
 
 def name_bins(names: NDArray[Any], edges: NDArray[Any] | None) -> list[str]:
-    """Return the names of the encoded columns: that of the column, and the edges of the bin."""
+    """Return the names of the bins, (n_bins,): that of the column, and the edges."""
     if edges is None:
         return []
     return [
@@ -62,3 +70,25 @@ def name_bins(names: NDArray[Any], edges: NDArray[Any] | None) -> list[str]:
         for column in find_binned(edges)
         for low, high in zip(edges[column, :-1], edges[column, 1:], strict=True)
     ]
+
+
+def calc_edges(values: Tensor, weights: Tensor | None = None) -> NDArray[Any]:
+    """Return the edges for a column, (N_BINS + 1,): NaN if it has two values or fewer.
+
+    They are all its values, if these are few, and else weighted quantiles, which are values, too: a row of weight k
+    counts as k rows. Where there are fewer values than edges, or many rows have the same value, edges coincide, so that
+    fits on other rows of a table have the same number of bins and train in one stack.
+    """
+    # KBinsDiscretizer merges edges that coincide, and its weighted quantiles need scikit-learn 1.7 or later.
+    ordered, order = values.double().sort(stable=True)
+    distinct = ordered.unique_consecutive()
+    if len(distinct) <= 2:
+        return np.full(N_BINS + 1, np.nan)
+    places = torch.arange(N_BINS + 1, device=values.device)
+    if len(distinct) <= N_BINS + 1:
+        edges = distinct[places.clamp(max=len(distinct) - 1)]
+    else:
+        ends = (torch.ones_like(ordered) if weights is None else weights[order]).cumsum(0)
+        parts = places * (ends[-1] * (1 - 1e-12))  # sums of equal weights may differ by rounding
+        edges = ordered[torch.searchsorted(ends * N_BINS, parts)]
+    return np.asarray(edges.cpu().numpy())

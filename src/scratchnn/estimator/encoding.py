@@ -11,14 +11,12 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils import assert_all_finite
 
-from .frames import RawTable, find_raw_table, is_frame
+from .frames import RawTable, is_frame, to_raw_table
 from .scaling import Moments
 from .tables import Array, Features, Table, to_host, to_tensor
 
-FILL = "mean"  # SimpleImputer's strategy for missing numbers
-MIN_FREQUENCY: int | float | None = 2  # categories with fewer rows (or a smaller part of them) have one column together
-MAX_CATEGORIES: int | None = 100  # columns for one column of categories, at most
-UNKNOWN = "ignore"  # "infrequent_if_exist": categories that training had not go with the rare ones
+MIN_ROWS = 2  # categories of fewer rows have one column together
+MAX_CATEGORIES = 100  # columns for one column of categories, at most: the most frequent, and one for all others
 
 
 class TableEncoder(BaseEstimator):  # type: ignore[misc]
@@ -50,11 +48,11 @@ class TableEncoder(BaseEstimator):  # type: ignore[misc]
         # Whatever `set_config` says of outputs, they are arrays here.
         self.imputer_ = self.one_hot_ = None
         if len(numbers):
-            imputer = SimpleImputer(strategy=FILL, add_indicator=True, keep_empty_features=True)
+            imputer = SimpleImputer(add_indicator=True, keep_empty_features=True)
             self.imputer_ = imputer.set_output(transform="default").fit(table.read_numbers(numbers, rows))
         if len(categories):
             one_hot = OneHotEncoder(
-                handle_unknown=UNKNOWN, min_frequency=MIN_FREQUENCY, max_categories=MAX_CATEGORIES, sparse_output=False
+                handle_unknown="ignore", min_frequency=MIN_ROWS, max_categories=MAX_CATEGORIES, sparse_output=False
             )
             self.one_hot_ = one_hot.set_output(transform="default").fit(table.read_categories(categories, rows))
         self.n_columns_ = len(self.get_feature_names_out())
@@ -79,25 +77,25 @@ class TableEncoder(BaseEstimator):  # type: ignore[misc]
         return np.concatenate(parts).astype(object)
 
 
-def find_raw(estimator: Any, X: Any, *, reset: bool) -> RawTable | None:
+def find_raw_table(estimator: Any, X: Any, *, reset: bool) -> RawTable | None:
     """Return X as a raw table, if it is to be encoded column by column; None where scikit-learn makes floats of it.
+
+    With ``reset``, X has the rows to train on, and ``categorical_features`` counts, else what the encoder learned.
 
     Raises
     ------
     ValueError
         If categories are named for a sparse table.
     """
-    if reset:
-        is_chosen = estimator.categorical_features is not None and not _is_automatic(estimator.categorical_features)
-    else:
-        is_chosen = has_categories(estimator)
-    if is_chosen and sparse.issparse(X):
+    chosen = estimator.categorical_features
+    names_categories = (chosen is not None and not _is_automatic(chosen)) if reset else has_categories(estimator)
+    if names_categories and sparse.issparse(X):
         raise ValueError(
             "categorical_features must be None or 'from_dtype' for a sparse X, got "
-            f"{estimator.categorical_features!r}. Encode the categories with sklearn's OneHotEncoder, which returns a "
+            f"{chosen!r}. Encode the categories with sklearn's OneHotEncoder, which returns a "
             "sparse table."
         )
-    return find_raw_table(X, is_chosen)
+    return to_raw_table(X, names_categories)
 
 
 def encode(
@@ -166,11 +164,11 @@ def find_categories(categorical_features: Any, table: RawTable) -> Array:
         return is_categorical
     chosen = np.asarray(categorical_features)
     names = list(table.source.columns) if is_frame(table.source) else []
-    if chosen.dtype.kind in "OU":
+    if chosen.dtype.kind in "OUT" and chosen.ndim == 1:
         unknown = [name for name in chosen.tolist() if name not in names]
         places = [place for place, name in enumerate(names) if name in chosen.tolist()]
-    elif chosen.dtype.kind == "b":
-        unknown = [] if chosen.shape == (n_features,) else [f"a mask of shape {chosen.shape}"]
+    elif chosen.dtype.kind == "b" or chosen.ndim != 1:
+        unknown = [] if chosen.shape == (n_features,) else [chosen.tolist()]
         places = np.flatnonzero(chosen).tolist()
     else:
         unknown = [place for place in chosen.tolist() if place != int(place) or not 0 <= place < n_features]

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 
 from ..network import Coeffs
 from ..training import History, TrainingRun
 from ..training.buffers import Buffer, pack
 from .arrays import ArrayLibrary
-from .bins import count_bins
-from .encoding import count_columns
+from .bins import count_bins, name_bins
+from .encoding import count_columns, name_features
 from .labels import Labels
 from .parameters import resolve_seed
 from .scaling import Moments, Scales
@@ -213,6 +214,26 @@ def read_coeffs(estimator: Any, device: torch.device) -> tuple[list[torch.Tensor
 def read_edges(estimator: Any) -> Array | None:
     """Return ``bin_edges_`` as an array of NumPy, or None."""
     return None if estimator.bin_edges_ is None else to_host(estimator.bin_edges_)
+
+
+def name_encoded_columns(estimator: Any) -> Array:
+    """Return the names of what the rows of ``coefs_[0]`` stand for, (n_rows,): encoded columns, then bins."""
+    check_is_fitted(estimator)
+    names = name_features(getattr(estimator, "feature_names_in_", None), estimator.n_features_in_)
+    if estimator.encoder_ is not None:
+        names = estimator.encoder_.get_feature_names_out(names)
+    return np.concatenate([names, name_bins(names, read_edges(estimator))]).astype(object)
+
+
+def get_linear_weights(estimator: Any, name: str) -> Array:
+    """Return the weights of a network without hidden layer and bins, for its attribute of this ``name``."""
+    if len(getattr(estimator, "coefs_", ())) != 1 or estimator.bin_edges_ is not None:
+        raise AttributeError(
+            f"{name} is there only after fit, and without hidden layer (hidden_layer_sizes=()) and bins "
+            "(numeric_encoding=None)."
+        )
+    weights: Array = estimator.coefs_[0]
+    return weights
 
 
 def read_scales(estimator: Any) -> tuple[Array | None, Array | None]:

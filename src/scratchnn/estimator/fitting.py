@@ -1,6 +1,5 @@
 """One call of `fit` or `partial_fit`, as a recipe of five steps from rows to fitted attributes."""
 
-import math
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -32,9 +31,15 @@ from .fitted import (
     store_history,
 )
 from .labels import Labels, make_class_weights
-from .parameters import calc_alpha_per_row, make_settings, resolve_alpha, resolve_dtype, resolve_hidden_layer_sizes
-from .piecewise import calc_bin_variance, find_bin_edges, uses_bins
-from .scaling import Moments, Scales, find_read_columns, find_scales, list_columns
+from .parameters import (
+    calc_alpha_per_row,
+    make_settings,
+    resolve_alpha,
+    resolve_dtype,
+    resolve_hidden_layer_sizes,
+    resolve_numeric_encoding,
+)
+from .scaling import Moments, Scales, find_bin_edges, find_read_columns, find_scales, list_columns
 from .scoring import make_calc_score
 from .splitting import cut_table, split_validation
 from .tables import Table, to_tensor
@@ -114,7 +119,7 @@ def scale_columns(call: Call, table: Table, state: State, start: Start) -> tuple
     """Return how the network reads the columns, and what alpha="auto" means for each row of a batch, if it is set."""
     estimator = call.estimator
     alpha = resolve_alpha(estimator)
-    has_new_bins = not call.resume and uses_bins(estimator, table.X)
+    has_new_bins = not call.resume and resolve_numeric_encoding(estimator, table) is not None
     needs_moments = has_new_bins or alpha == "auto"
     moments, keeps_scales = _find_moments(call, table, state, start, needs_moments)
     scales = Scales(None, None)
@@ -128,8 +133,7 @@ def scale_columns(call: Call, table: Table, state: State, start: Start) -> tuple
     if alpha != "auto":
         return scales, 0.0
     n_seen = len(table) + (state.history.n_samples_seen if call.incremental else 0)
-    row_length = math.hypot(moments.calc_row_length(scales.scale), math.sqrt(calc_bin_variance(table, scales.edges)))
-    return scales, calc_alpha_per_row(row_length, n_seen, table.weights)
+    return scales, calc_alpha_per_row(moments.calc_row_length(scales.scale), n_seen, table.weights)
 
 
 def _find_moments(call: Call, table: Table, state: State, start: Start, is_needed: bool) -> tuple[Moments, bool]:

@@ -131,20 +131,20 @@ def is_frame(X: Any) -> bool:
     return hasattr(X, "shape") and hasattr(X, "columns") and hasattr(X, "dtypes")
 
 
-def find_raw_table(X: Any, is_chosen: bool) -> RawTable | None:
+def to_raw_table(X: Any, always: bool) -> RawTable | None:
     """Return X as a raw table, if it may hold categories or types that scikit-learn does not turn into numbers.
 
-    ``is_chosen`` says that the user names categories. Then any dense table is one.
+    With ``always``, any dense table becomes one.
     """
     if sparse.issparse(X):
         return None
     if isinstance(X, list | tuple):
         X = _to_array(X)
     if is_frame(X):
-        return RawTable(X) if is_chosen or not all(map(_is_plain, X.dtypes)) else None
+        return RawTable(X) if always or not all(map(_is_plain, X.dtypes)) else None
     if not isinstance(X, np.ndarray) or X.ndim != 2:
         return None
-    return RawTable(X) if is_chosen or X.dtype.kind in VALUE_KINDS + "mM" else None
+    return RawTable(X) if always or X.dtype.kind in VALUE_KINDS + "mM" else None
 
 
 def is_missing(value: Any) -> bool:

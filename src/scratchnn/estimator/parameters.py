@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state
 
@@ -12,10 +13,13 @@ from ..activations import ACTIVATIONS, INITS
 from ..losses import LOSSES
 from ..training import Settings
 from ..training.solvers import SCHEDULES
+from .bins import N_BINS
 from .compat import Interval, Options, StrOptions, warn_user
 from .tables import Array, Table
 
 N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
+MIN_ENCODED_ROWS = 10 * N_BINS  # numeric_encoding="auto" encodes tables of so many rows or more,
+MAX_ENCODED_COLUMNS = 100  # and of up to so many columns
 CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [StrOptions(set(ACTIVATIONS))],
@@ -237,6 +241,33 @@ def resolve_alpha(estimator: Any) -> float | str:
             "C=None, or alpha='auto'."
         )
     return float(1 / estimator.C)
+
+
+def resolve_numeric_encoding(estimator: Any, table: Table) -> str | None:
+    """Return how a new network is to encode the columns of numbers of a table: "piecewise" or None.
+
+    Raises
+    ------
+    ValueError
+        If ``numeric_encoding`` asks for bins of a sparse table.
+    """
+    encoding: str | None = estimator.numeric_encoding
+    if encoding == "piecewise" and sparse.issparse(table.X):
+        raise ValueError(
+            "numeric_encoding must be None or 'auto' for a sparse X, got 'piecewise': the bins of a zero are not zero. "
+            "Choose one of these, or pass X.toarray()."
+        )
+    if encoding != "auto":
+        return encoding
+    # A row of weight k counts as k rows; weights that sum up to 1 count as rows.
+    n_rows = len(table) if table.weights is None else max(len(table), table.weights.sum())
+    is_encoded = (
+        len(resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)) > 0
+        and not sparse.issparse(table.X)
+        and n_rows >= MIN_ENCODED_ROWS
+        and table.X.shape[1] <= MAX_ENCODED_COLUMNS
+    )
+    return "piecewise" if is_encoded else None
 
 
 def calc_alpha(alpha: float | str, alpha_per_row: float, n_rows: int) -> float:

@@ -8,8 +8,10 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 from torch import Tensor
 
-from .bins import find_entered
+from .bins import N_BINS, calc_edges, find_entered
 from .tables import Array, ScaledRows, Table, get_device, to_host, to_tensor
+
+MAX_EDGE_ROWS = 100_000  # rows, evenly spaced, of which the edges of bins are found
 
 
 @dataclass(eq=False)
@@ -153,7 +155,7 @@ class Scales:
     scale: Array | None
     is_read: Array | None = None  # of bool, of columns and bins; None: all have weights
     columns: Array | None = None  # (n_read,), where the others are left out
-    edges: Array | None = None  # of the bins, see `piecewise.find_bin_edges`
+    edges: Array | None = None  # of the bins, see `find_bin_edges`
 
     @property
     def n_features(self) -> int:
@@ -177,6 +179,22 @@ def find_scales(moments: Moments, n_features: int, known: tuple[Array | None, Ar
     return Scales(moments.calc_mean(), moments.calc_scale())
 
 
+def find_bin_edges(table: Table, moments: Moments) -> Array | None:
+    """Return the edges of the bins, (n_columns, N_BINS + 1) with NaN for columns without bins; None if none has any.
+
+    Constant columns and those of two values have none.
+    """
+    columns = np.flatnonzero(moments.find_varying() & ~moments.find_two_valued()) if len(table) else np.empty(0, int)
+    edges = np.full((table.X.shape[1], N_BINS + 1), np.nan)
+    is_long = len(table) > MAX_EDGE_ROWS
+    samples = np.linspace(0, len(table) - 1, MAX_EDGE_ROWS).astype(np.int64) if is_long else slice(None)
+    values = to_tensor(table.get_features(samples))
+    weights = None if table.weights is None else to_tensor(table.weights[samples]).to(values.device)
+    for column in columns:
+        edges[column] = calc_edges(values[:, column], weights)
+    return None if np.isnan(edges).all() else edges
+
+
 def find_read_columns(scales: Scales, moments: Moments, table: Table, had_weights: Array | None) -> Scales:
     """Return the scales with the columns that have weights: those that vary, and those that ``had_weights`` before."""
     is_read = np.concatenate([moments.find_varying(scales.scale is not None), find_entered(scales.edges)])
@@ -184,7 +202,8 @@ def find_read_columns(scales: Scales, moments: Moments, table: Table, had_weight
         is_read |= had_weights
     if is_read.all():
         return scales
-    return replace(scales, is_read=is_read, columns=list_columns(is_read) if sparse.issparse(table.X) else None)
+    leaves_out = sparse.issparse(table.X) and scales.edges is None
+    return replace(scales, is_read=is_read, columns=list_columns(is_read) if leaves_out else None)
 
 
 def list_columns(is_read: Array) -> Array:

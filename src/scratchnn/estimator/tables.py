@@ -105,8 +105,8 @@ class ScaledRows:
 
     Tensors are of one dtype and device, with columns centred and scaled in double precision first (a ``mean`` of None
     does not centre, a ``scale`` of None does neither). Samples of a sparse table stay sparse, unless most columns are
-    centred: those have an entry in every row. Of a sparse table, ``columns`` may name the ones to read; the others are
-    left out. Of a dense one, ``edges`` may give bins to some columns, which follow all columns.
+    centred, which have an entry in every row, or have bins. Of a sparse table, ``columns`` may name the ones to read;
+    the others are left out. ``edges`` may give bins to some columns, which follow all columns.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class ScaledRows:
         self.shift = None if mean is None or scale is None else torch.from_numpy(-mean / scale).to(source)
         is_sparse = sparse.issparse(table.X)
         self.centred = np.empty(0, int) if mean is None or not is_sparse else np.flatnonzero(mean)
-        self.is_sparse = is_sparse and 2 * len(self.centred) <= self.shape[1]
+        self.is_sparse = is_sparse and self.bins is None and 2 * len(self.centred) <= self.shape[1]
         n_values = count_values(table.X) + table.X.shape[0] * count_bins(edges)
         self.n_values = n_values * len(table) // max(1, table.X.shape[0])
 
@@ -193,13 +193,15 @@ class ScaledRows:
         return result.to(self.device)
 
     def _convert(self, values: torch.Tensor) -> torch.Tensor:
-        bins = [] if self.bins is None else [self.bins.calc(values).to(self.device, self.dtype)]
+        encoded = None if self.bins is None else self.bins.calc(values)
         if self.shift is not None and self.factor is not None:
             values = torch.addcmul(self.shift, values.double(), self.factor)
         elif self.factor is not None:
             values = values * self.factor
-        values = values.to(self.device, self.dtype)
-        return torch.cat([values, *bins], 1) if bins else values
+        if self.bins is not None and encoded is not None:
+            values = values if self.factor is None else self.bins.clip(values)
+            values = torch.cat([values, encoded], 1)
+        return values.to(self.device, self.dtype)
 
 
 def _select_columns(block: Features, positions: Array, n_columns: int) -> Features:

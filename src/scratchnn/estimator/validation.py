@@ -12,7 +12,7 @@ from sklearn.utils.validation import validate_data
 
 from .arrays import find_array_library, get_float_dtypes, to_numpy
 from .compat import check_partial_fit_first_call, check_same_namespace
-from .encoding import encode, find_raw
+from .encoding import encode, find_raw_table
 from .fitted import read_labels
 from .labels import Labels, check_known, find_labels
 from .tables import Array, Features, Table, to_tensor
@@ -109,7 +109,7 @@ def _validate_rows(
 
 def _read_features(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:
     """Return X as scikit-learn checks it, in floats that may be missing or infinite, or as a raw table; and y."""
-    raw = find_raw(estimator, X, reset=reset)
+    raw = find_raw_table(estimator, X, reset=reset)
     if raw is not None:
         validate_data(estimator, raw.source, *y, skip_check_array=True, reset=reset)
         zeros = np.broadcast_to(0.0, raw.shape)  # the checks of shapes, and of y, without those of values
