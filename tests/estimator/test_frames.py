@@ -259,7 +259,8 @@ def test_categories_of_sparse_tables_are_refused():
 
 
 def test_infinite_numbers_are_refused():
-    for bad in (FRAME.assign(fare=np.inf), FRAME.assign(siblings=[np.nan, -np.inf] * (N_ROWS // 2))):
+    columns = [{"fare": [np.inf, other] * (N_ROWS // 2)} for other in (np.inf, -np.inf, np.nan)]
+    for bad in (FRAME.assign(**column) for column in columns):
         with pytest.raises(ValueError, match="Input X contains infinity"):
             network().fit(bad, y)
         with pytest.raises(ValueError, match="Input X contains infinity"):

@@ -158,7 +158,8 @@ def test_number_of_threads_changes_no_bit_of_small_work():
     fits = []
     for number in (1, 2, 5):
         torch.set_num_threads(number)
-        fitted = ScratchNNClassifier(max_iter=2, random_state=0, early_stopping=True).fit(X, y)
+        settings = {"max_iter": 2, "early_stopping": True, "numeric_encoding": None}
+        fitted = ScratchNNClassifier(**settings, random_state=0).fit(X, y)
         fits.append((fitted.coefs_[0], fitted.predict_proba(X)))
         assert torch.get_num_threads() == number
     for coef, probabilities in fits[1:]:

@@ -98,6 +98,7 @@ def find_raw_table(estimator: Any, X: Any, *, reset: bool) -> RawTable | None:
     return to_raw_table(X, names_categories)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # in sums by which values are found to be finite
 def encode(
     estimator: Any,
     X: Features | RawTable,
@@ -192,9 +193,8 @@ def has_missing(estimator: Any, X: Features) -> bool:
     """
     if sparse.issparse(X):  # checked, as its NaN are an error
         return False
-    with np.errstate(over="ignore", invalid="ignore"):
-        if math.isfinite(X.sum()):
-            return False
+    if math.isfinite(X.sum()):
+        return False
     values = to_host(X)
     assert_all_finite(values, allow_nan=True, estimator_name=type(estimator).__name__, input_name="X")
     return bool(values.size) and math.isnan(values.min())
