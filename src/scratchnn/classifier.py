@@ -426,7 +426,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "dict."
             )
         with self._use_threads(X):
-            resume = hasattr(self, "coefs_")
+            resume = getattr(self, "t_", 0) > 0  # calls whose rows had no weight were none
             table, labels = validate_part(self, X, y, sample_weight, classes, resume=resume)
             call = Call(self, labels, resume, incremental=True, array_library=find_array_library(X))
             fit_network(call, Tables(table))

@@ -179,7 +179,7 @@ def test_full_sparse_table_trains_as_the_dense_one(params):
     rng = np.random.default_rng(0)
     X = rng.lognormal(10, 1.5, size=(200, 3))
     y = X[:, 0] > np.exp(10)
-    dense, other = (make_classifier(dtype="float64", **params).fit(form(X), y) for form in FORMS)
+    dense, other = (make_classifier(dtype="float64", numeric_encoding=None, **params).fit(form(X), y) for form in FORMS)
     for left, right in zip(other.coefs_, dense.coefs_, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-9)
 
