@@ -50,9 +50,12 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         'adam' and 'sgd' train on minibatches. 'lbfgs' (scipy's) uses all rows at each step, and suits small tables.
     alpha : float or 'auto', default='auto'
         Strength of the L2 penalty on the weights. The penalty is divided by the number of rows in a batch. Without
-        hidden layer, and with all rows in a batch, ``alpha`` is LogisticRegression's ``1 / C``. 'auto' is the root mean
-        square length of the rows after ``standardize``, in which a column counts for at most 1, so it is at most
-        ``sqrt(n_features)``. In minibatches 'auto' is that length multiplied by ``batch_size / n_samples``.
+        hidden layer, and with all rows in a batch, ``alpha`` is LogisticRegression's ``1 / C``. 'auto' measures
+        how noisy the table is: ``0.5 * lam * w``, where ``lam`` is the strength of the ridge regression of the targets
+        (zeros and ones) that has most evidence (MacKay, 1992), on at most 2,000 rows, and ``w`` is the length of its
+        coefficients. For sparse tables, in `partial_fit`, without ``standardize``, with another loss than 'log_loss',
+        and unless there is one hidden layer, 'auto' is the root mean square length of the rows after ``standardize``,
+        in which a column counts for at most 1. In minibatches 'auto' is multiplied by ``batch_size / n_samples``.
     C : float or None, default=None
         LogisticRegression's inverse strength of the penalty. If it is set, ``alpha`` is ``1 / C``.
     batch_size : int, 'auto' or 'full', default='auto'
@@ -171,6 +174,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     coef_, intercept_ : ndarray of shape (1 or n_classes, n_features) and (1 or n_classes,)
         Coefficients for the encoded columns, without categories and missing values those of X, as LogisticRegression
         has them. They exist only without hidden layer and without bins.
+    alpha_ : float
+        Strength of the penalty in the last call: ``alpha``, or what 'auto' or ``C`` meant.
     loss_ : float
         Loss of the last epoch, with the penalty.
     best_loss_ : float or None
@@ -321,7 +326,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"name must be one of the recipes {sorted(parameters.RECIPES)}, got {name!r}. Choose one of them."
             )
-        return cls(**(parameters.RECIPES[name] | changes))
+        own = set(cls._get_param_names())
+        return cls(**({key: value for key, value in parameters.RECIPES[name].items() if key in own} | changes))
 
     @with_callbacks  # type: ignore[untyped-decorator]
     @fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]

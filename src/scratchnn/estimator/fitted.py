@@ -153,6 +153,7 @@ def store_history(estimator: Any, run: TrainingRun, *, resume: bool) -> None:
             setattr(estimator, name, values)
         else:
             earlier += values  # in place: a copy would cost more with each call
+    estimator.alpha_ = run.settings.alpha
     estimator.n_iter_ = run.n_epochs
     estimator.t_ = history.n_samples_seen
     estimator.loss_ = history.losses[-1] if history.losses else np.nan

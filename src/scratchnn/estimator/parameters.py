@@ -276,12 +276,12 @@ def calc_alpha(alpha: float | str, alpha_per_row: float, n_rows: int) -> float:
     return alpha_per_row * n_rows if isinstance(alpha, str) else alpha
 
 
-def calc_alpha_per_row(row_length: float, n_seen: int, weights: Array | None) -> float:
+def calc_alpha_per_row(penalty: float, n_seen: int, weights: Array | None) -> float:
     """Return the strength of ``alpha="auto"`` per row of a batch.
 
-    ``row_length`` is the root mean square length of the rows, ``n_seen`` the number of rows that training has seen, and
+    ``penalty`` is its strength for a batch of all rows, ``n_seen`` the number of rows that training has seen, and
     ``weights`` are those of the rows of this call, or None.
     """
     # If weights average below 1, only their ratios count. AdaBoost's sum up to 1, which does not mean a single row.
     weight_mean = 1.0 if weights is None else min(1.0, float(weights.sum()) / max(1, len(weights)))
-    return row_length * weight_mean / max(1, n_seen)
+    return penalty * weight_mean / max(1, n_seen)
