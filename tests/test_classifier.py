@@ -45,7 +45,8 @@ def test_learns_every_kind_of_target(problems, kind, solver):
 def test_attributes_follow_mlp_classifier(problems, kind):
     X, y = problems[kind]
     common = {"hidden_layer_sizes": (7, 4), "max_iter": 3, "random_state": 0}
-    ours, theirs = ScratchNNClassifier(**common).fit(X, y), MLPClassifier(**common).fit(X, y)
+    ours = ScratchNNClassifier(**common, numeric_encoding=None).fit(X, y)
+    theirs = MLPClassifier(**common).fit(X, y)
     for name in ["n_features_in_", "n_layers_", "n_outputs_", "out_activation_", "n_iter_", "t_"]:
         assert getattr(ours, name) == getattr(theirs, name), name
     np.testing.assert_array_equal(ours.classes_, theirs.classes_)
@@ -77,7 +78,8 @@ def test_training_agrees_with_mlp_classifier_step_by_step(problems, kind, solver
         "random_state": 0,
     }
     theirs = MLPClassifier(**common | {"max_iter": 1}).fit(X, y)
-    ours = ScratchNNClassifier(**common, standardize=False, dtype="float64").set_params(max_iter=1).fit(X, y)
+    plain = {"numeric_encoding": None, "standardize": False, "dtype": "float64"}
+    ours = ScratchNNClassifier(**common, **plain).set_params(max_iter=1).fit(X, y)
     start = [array.copy() for array in [*theirs.coefs_, *theirs.intercepts_]]
     ours.coefs_, ours.intercepts_ = [array.copy() for array in start[:2]], [array.copy() for array in start[2:]]
     ours._state = None  # a fresh solver, as MLPClassifier has in each fit
@@ -185,8 +187,9 @@ def test_mae_and_brier_train(problems):
 
 def test_standardize_equals_scaling_before(cancer):
     X, y = cancer
-    inside = ScratchNNClassifier(max_iter=5, random_state=0, dtype="float64").fit(X, y)
-    outside = ScratchNNClassifier(max_iter=5, random_state=0, dtype="float64", standardize=False).fit(scale(X), y)
+    settings = {"max_iter": 5, "random_state": 0, "dtype": "float64", "numeric_encoding": None}
+    inside = ScratchNNClassifier(**settings).fit(X, y)
+    outside = ScratchNNClassifier(**settings, standardize=False).fit(scale(X), y)
     np.testing.assert_allclose(inside.predict_proba(X), outside.predict_proba(scale(X)), rtol=1e-9)
     np.testing.assert_allclose(inside.mean_, X.mean(0))
     np.testing.assert_allclose(inside.scale_, X.std(0))
@@ -326,7 +329,7 @@ def test_scratch_recipe_follows_the_plain_method(cancer, epochs, rate):
 
 
 def test_unknown_recipe_is_refused():
-    with pytest.raises(ValueError, match=r"name must be one of the recipes \['scratch'\], got 'fry'"):
+    with pytest.raises(ValueError, match=r"one of the recipes \['logistic_regression', 'scratch'\], got 'fry'"):
         ScratchNNClassifier.from_recipe("fry")
 
 
@@ -642,7 +645,7 @@ def test_init_and_hidden_bias_are_what_they_say(iris):
     assert not none.intercepts_[1].any()
     assert none.intercepts_[2].any()
     glorot, he = (
-        ScratchNNClassifier((100,), max_iter=1, learning_rate_init=1e-12, init=init).fit(X, y)
+        ScratchNNClassifier((100,), max_iter=1, learning_rate_init=1e-12, init=init, numeric_encoding=None).fit(X, y)
         for init in ["glorot_uniform", "he_uniform"]
     )
     assert 0.9 * (6 / 104) ** 0.5 < np.abs(glorot.coefs_[0]).max() <= (6 / 104) ** 0.5 + 1e-6

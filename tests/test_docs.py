@@ -68,7 +68,7 @@ def test_documented_attributes_are_there_after_fit(iris):
     }
     classifier = ScratchNNClassifier((), max_iter=1).fit(*iris)
     there = {name for name in vars(classifier) if name.endswith("_") and not name.startswith("_")}
-    assert documented == there | {"coef_", "intercept_", "feature_names_in_"}
+    assert documented == there | {"coef_", "intercept_", "feature_names_in_", "feature_names_encoded_"}
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+import threading
 from collections import Counter
 
 import pytest
@@ -25,7 +26,7 @@ FUNCTIONS = (
 
 
 def count_calls(action):
-    """Return how often each function of the network was called in this thread while ``action`` ran."""
+    """Return how often each function of the network was called while ``action`` ran, also in threads that it began."""
     names = {inspect.unwrap(getattr(network, name)).__code__: name for name in FUNCTIONS}
     counts = Counter()
 
@@ -33,11 +34,13 @@ def count_calls(action):
         if event == "call" and frame.f_code in names:
             counts[names[frame.f_code]] += 1
 
+    threading.setprofile(count)
     sys.setprofile(count)
     try:
         action()
     finally:
         sys.setprofile(None)
+        threading.setprofile(None)
     return counts
 
 

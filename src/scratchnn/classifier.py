@@ -12,7 +12,7 @@ from .estimator import parameters
 from .estimator.arrays import find_array_library, to_library_of
 from .estimator.callbacks import CallbackSupportMixin, with_callbacks
 from .estimator.compat import HAS_ARRAY_API, available_unless, fit_context
-from .estimator.fitted import read_labels
+from .estimator.fitted import get_linear_weights, name_encoded_columns, read_labels
 from .estimator.fitting import Call, Tables, fit_network
 from .estimator.predicting import predict_log_probabilities, predict_logits, predict_probabilities
 from .estimator.tables import Array, count_values
@@ -50,9 +50,14 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         'adam' and 'sgd' train on minibatches. 'lbfgs' (scipy's) uses all rows at each step, and suits small tables.
     alpha : float or 'auto', default='auto'
         Strength of the L2 penalty on the weights. The penalty is divided by the number of rows in a batch. Without
-        hidden layer, and with all rows in a batch, ``alpha`` is LogisticRegression's ``1 / C``. 'auto' is the root mean
-        square length of the rows after ``standardize``, in which a column counts for at most 1, so it is at most
-        ``sqrt(n_features)``. In minibatches 'auto' is that length multiplied by ``batch_size / n_samples``.
+        hidden layer, and with all rows in a batch, ``alpha`` is LogisticRegression's ``1 / C``. 'auto' measures
+        how noisy the table is: ``0.5 * lam * w``, where ``lam`` is the strength of the ridge regression of the targets
+        (zeros and ones) that has most evidence (MacKay, 1992), on at most 2,000 rows, and ``w`` is the length of its
+        coefficients. For sparse tables, in `partial_fit`, without ``standardize``, with another loss than 'log_loss',
+        and unless there is one hidden layer, 'auto' is the root mean square length of the rows after ``standardize``,
+        in which a column counts for at most 1. In minibatches 'auto' is multiplied by ``batch_size / n_samples``.
+    C : float or None, default=None
+        LogisticRegression's inverse strength of the penalty. If it is set, ``alpha`` is ``1 / C``.
     batch_size : int, 'auto' or 'full', default='auto'
         Rows per minibatch. 'auto' is about a tenth of the rows, at least 32 and at most 200; 'full' is all rows.
     learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle'}, default='cosine'
@@ -118,6 +123,14 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Weight of each class. It multiplies the ``sample_weight`` of the rows, in training and in the validation loss
         and score. Classes that are missing in a dict have weight 1. 'balanced' gives all classes of the training data
         the same total weight. Multilabel targets take a list with a dict for each label; a row's weight is the product.
+    categorical_features : array-like of {bool, int, str} of shape (n_features,) or (n_categorical_features,), \
+            'from_dtype' or None, default='from_dtype'
+        Columns of X that hold categories: a mask, their numbers, or their names in a frame. With 'from_dtype' they are
+        those of a categorical type, and those that hold text.
+    numeric_encoding : {'auto', 'piecewise'} or None, default='auto'
+        'piecewise' clips scaled columns of more than two values smoothly at 3, and adds how far a value is through each
+        of 8 quantile bins, from 0 below the bin to 1 above it. 'auto' does so with a hidden layer, for a dense X of at
+        least 80 rows and, after categories are encoded, at most 100 columns. None keeps columns as they are.
     standardize : bool, default=True
         Whether to centre and scale the columns before training and prediction, in the precision of X. Sparse columns
         that are mostly zeros are scaled only. Raw columns then train as well as scaled ones.
@@ -141,19 +154,28 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     classes_ : ndarray of shape (n_classes,)
         Class labels, including those of rows of weight 0. For multilabel targets, the column numbers.
     coefs_ : list of ndarray of shape (fan_in, fan_out)
-        Weights of each layer. The first weights apply to the columns after centring and scaling with ``mean_`` and
-        ``scale_``. They are zero for columns that `fit` found constant, or unused in a sparse X. ``coefs_``,
-        ``intercepts_``, ``mean_`` and ``scale_`` may be set, to arrays of any float type or to lists: training
-        continues from these values.
+        Weights of each layer. The first weights have a row for each of ``feature_names_encoded_``. They apply to the
+        encoded columns after centring and scaling with ``mean_`` and ``scale_``, and to the bins. They are zero for
+        columns that `fit` found constant, or unused in a sparse X. ``coefs_``, ``intercepts_``, ``mean_`` and
+        ``scale_`` may be set, to arrays of any float type or to lists: training continues from these values.
     intercepts_ : list of ndarray of shape (fan_out,)
         Biases of each layer.
-    mean_, scale_ : ndarray of shape (n_features,) or None
-        Mean and standard deviation of the columns, or None without ``standardize``. The scale of a column of two
-        values, such as a one-hot encoder's, is the difference of the two values. Sparse columns that are mostly zeros
-        are not centred: their ``mean_`` is 0, and their ``scale_`` is the largest absolute value. ``mean_`` is None if
-        no column is centred.
+    feature_names_encoded_ : ndarray of str
+        What the rows of ``coefs_[0]`` stand for: "age", "missingindicator_age", "sex_male", "age[20, 28.5]" (a bin).
+    encoder_ : TableEncoder or None
+        Encoder of categories and missing values. None if the training rows had neither.
+    bin_edges_ : ndarray of shape (n_columns, n_bins + 1) or None
+        Edges of the bins of each encoded column, NaN for columns without bins. None if no column has bins.
+    mean_, scale_ : ndarray of shape (n_columns,) or None
+        Mean and standard deviation of the encoded columns, or None without ``standardize``. The scale of a column of
+        two values, such as a one-hot encoder's, is the difference of the two values. Sparse columns that are mostly
+        zeros are not centred: their ``mean_`` is 0, and their ``scale_`` is the largest absolute value. ``mean_`` is
+        None if no column is centred.
     coef_, intercept_ : ndarray of shape (1 or n_classes, n_features) and (1 or n_classes,)
-        Coefficients for the original columns, as LogisticRegression has them. They exist only without hidden layer.
+        Coefficients for the encoded columns, without categories and missing values those of X, as LogisticRegression
+        has them. They exist only without hidden layer and without bins.
+    alpha_ : float
+        Strength of the penalty in the last call: ``alpha``, or what 'auto' or ``C`` meant.
     loss_ : float
         Loss of the last epoch, with the penalty.
     best_loss_ : float or None
@@ -210,6 +232,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         *,
         solver: str = "adam",
         alpha: float | str = "auto",
+        C: float | None = None,
         batch_size: int | str = "auto",
         learning_rate: str = "cosine",
         learning_rate_init: float = 0.005,
@@ -232,6 +255,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         loss: Any = "log_loss",
         dropout: float = 0.0,
         class_weight: Any = None,
+        categorical_features: Any = "from_dtype",
+        numeric_encoding: str | None = "auto",
         standardize: bool = True,
         init: str = "he_uniform",
         hidden_bias: bool = True,
@@ -243,6 +268,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.activation = activation
         self.solver = solver
         self.alpha = alpha
+        self.C = C
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
@@ -265,6 +291,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         self.loss = loss
         self.dropout = dropout
         self.class_weight = class_weight
+        self.categorical_features = categorical_features
+        self.numeric_encoding = numeric_encoding
         self.standardize = standardize
         self.init = init
         self.hidden_bias = hidden_bias
@@ -278,10 +306,10 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        name : {'scratch'}
+        name : {'scratch', 'logistic_regression'}
             'scratch': the plain method (20 hidden neurons without bias, mean absolute error, gradient descent on all
             rows, its own initialisation, no early end). With ``random_state=442`` its losses are those of
-            `scratchnn.network.train_model`.
+            `scratchnn.network.train_model`. 'logistic_regression': LogisticRegression with the penalty ``C``.
         **changes
             Parameters to set otherwise.
 
@@ -298,7 +326,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             raise ValueError(
                 f"name must be one of the recipes {sorted(parameters.RECIPES)}, got {name!r}. Choose one of them."
             )
-        return cls(**(parameters.RECIPES[name] | changes))
+        own = set(cls._get_param_names())
+        return cls(**({key: value for key, value in parameters.RECIPES[name].items() if key in own} | changes))
 
     @with_callbacks  # type: ignore[untyped-decorator]
     @fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -316,8 +345,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data, finite numbers.
+        X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
+            Training data. A dense table may lack values, and a frame, or an array of objects, may hold categories.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -349,7 +378,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         with self._use_threads(X):
             resume = self.warm_start and hasattr(self, "coefs_")
             table, labels = validate_table(self, X, y, sample_weight, resume=resume)
-            validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels)
+            validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels, table)
             metadata = None if sample_weight is None else {"sample_weight": sample_weight}
             reported = {"X": X, "y": y, "metadata": metadata}
             call = Call(self, labels, resume, array_library=find_array_library(X), reported=reported)
@@ -369,9 +398,9 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data, finite numbers. Each call updates the means and scales of ``standardize``, unless
-            `fit` came first: then they stay.
+        X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
+            Training data, as for `fit`. Each call updates the means and scales of ``standardize``, unless `fit` came
+            first: then they stay. Categories, columns with missing values and bins are those of the first call.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -397,7 +426,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
                 "dict."
             )
         with self._use_threads(X):
-            resume = hasattr(self, "coefs_")
+            resume = getattr(self, "t_", 0) > 0  # calls whose rows had no weight were none
             table, labels = validate_part(self, X, y, sample_weight, classes, resume=resume)
             call = Call(self, labels, resume, incremental=True, array_library=find_array_library(X))
             fit_network(call, Tables(table))
@@ -429,7 +458,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         if not (predicts and n_values and hasattr(self, "coefs_")):
             return use_threads(VALUE_WORK * n_values)
         widths = (width for coef in self.coefs_ for width in np.shape(coef)[-1:])  # checked later: they may be lists
-        sizes = (self.n_features_in_, *widths)
+        sizes = (*np.shape(self.coefs_[0])[:1], *widths)
         return use_threads(count_work(n_values, X.shape[0], sizes))
 
     def decision_function(self, X: ArrayLike) -> Array:
@@ -437,7 +466,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -454,7 +483,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -471,7 +500,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -487,7 +516,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
             Data.
 
         Returns
@@ -501,26 +530,27 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     @property
     def coef_(self) -> Array:
         """Weights of the original columns, (1, n_features) for two classes, else (n_outputs, n_features)."""
-        weights = self._get_linear_weights("coef_").T
+        weights = get_linear_weights(self, "coef_").T
         return weights if self.scale_ is None else weights / self.scale_
 
     @property
     def intercept_(self) -> Array:
         """Intercepts for the original columns, (1,) for two classes, else (n_outputs,)."""
-        self._get_linear_weights("intercept_")
+        get_linear_weights(self, "intercept_")
         intercept = self.intercepts_[0]
         shifted: Array = intercept if self.mean_ is None else intercept - self.coef_ @ self.mean_
         return shifted
 
-    def _get_linear_weights(self, name: str) -> Array:
-        if len(getattr(self, "coefs_", ())) != 1:
-            raise AttributeError(f"{name} is there only after fit, and without hidden layer (hidden_layer_sizes=()).")
-        weights: Array = self.coefs_[0]
-        return weights
+    @property
+    def feature_names_encoded_(self) -> Array:
+        """Names of what the rows of ``coefs_[0]`` stand for, (n_rows,)."""
+        return name_encoded_columns(self)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
         tags.array_api_support = HAS_ARRAY_API
         return tags

@@ -1,5 +1,6 @@
 """Which columns have weights, and how far from training a row to predict may be."""
 
+import copy
 import functools
 
 import numpy as np
@@ -179,7 +180,7 @@ def test_full_sparse_table_trains_as_the_dense_one(params):
     rng = np.random.default_rng(0)
     X = rng.lognormal(10, 1.5, size=(200, 3))
     y = X[:, 0] > np.exp(10)
-    dense, other = (make_classifier(dtype="float64", **params).fit(form(X), y) for form in FORMS)
+    dense, other = (make_classifier(dtype="float64", numeric_encoding=None, **params).fit(form(X), y) for form in FORMS)
     for left, right in zip(other.coefs_, dense.coefs_, strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-6, atol=1e-9)
 
@@ -230,7 +231,7 @@ def test_predictions_of_rows_beyond_float32_are_those_of_float64(value, kind, ac
         y = (X[:, :3] > 0).astype(int)
     params = {"hidden_layer_sizes": () if kind == "linear" else (8,), "activation": activation, "max_iter": 2}
     classifier = make_classifier(**params).fit(form(X), y)
-    wide = make_classifier(**params).fit(form(X), y)
+    wide = copy.copy(classifier)
     wide.coefs_ = [coef.astype(np.float64) for coef in classifier.coefs_]
     wide.intercepts_ = [intercept.astype(np.float64) for intercept in classifier.intercepts_]
     rows = X[:6].copy()

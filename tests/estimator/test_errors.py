@@ -15,6 +15,7 @@ BAD_PARAMETERS = {
     "activation": ["selu", None],
     "solver": ["newton", 1],
     "alpha": [-1e-9, "big", None],
+    "C": [0, -1.0, "auto"],
     "batch_size": [0, -1, 2.5, "half"],
     "learning_rate": ["warm"],
     "learning_rate_init": [0, -0.1, "fast"],
@@ -37,6 +38,8 @@ BAD_PARAMETERS = {
     "loss": ["hinge", None],
     "dropout": [-0.1, 1.0, "half"],
     "class_weight": ["even", {0: -1.0}, {0: np.nan}, [{0: 1}], 2.0],
+    "categorical_features": ["by name", 3],
+    "numeric_encoding": ["bins", True],
     "standardize": ["yes", None],
     "init": ["zeros"],
     "hidden_bias": ["no"],
@@ -67,7 +70,6 @@ def test_parameter_out_of_range_is_refused(name, value):
     [
         ((np.empty((0, 3)), np.empty(0)), r"Found array with 0 sample"),
         ((X, np.zeros(40)), r"y must have at least two classes, got one class: \[0.\]. Add rows"),
-        ((np.where(X > 2, np.nan, X), y), "Input X contains NaN"),
         ((np.where(X > 2, np.inf, X), y), "Input X contains infinity"),
         ((X, np.where(y == 1, np.nan, 0.0)), "Input y contains NaN"),
         ((X, y[:-1]), r"inconsistent numbers of samples: \[40, 39\]"),
@@ -97,7 +99,7 @@ def test_bad_training_data_are_refused(arguments, message):
         ),
         ({"X_val": X, "y_val": y[:5]}, "inconsistent numbers of samples"),
         ({"X_val": X, "y_val": np.column_stack([y, 1 - y])}, "y_val must have the form of the training targets, one"),
-        ({"X_val": X * np.nan, "y_val": y}, "The validation data, X_val and y_val, .* Input X contains NaN"),
+        ({"X_val": X + np.inf, "y_val": y}, "The validation data, X_val and y_val, .* Input X contains infinity"),
         ({"X_val": X, "y_val": y, "sample_weight_val": -np.ones(40)}, "sample_weight_val must not have negative"),
     ],
 )
@@ -120,8 +122,8 @@ def test_predicting_asks_for_a_fit_and_for_the_same_columns():
     classifier = ScratchNNClassifier((), solver="lbfgs").fit(X, y)
     with pytest.raises(ValueError, match="X has 2 features, but ScratchNNClassifier is expecting 3 features"):
         classifier.predict(X[:, :2])
-    with pytest.raises(ValueError, match="Input X contains NaN"):
-        classifier.predict(X * np.nan)
+    with pytest.raises(ValueError, match="Input X contains infinity"):
+        classifier.predict(X + np.inf)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -29,7 +29,7 @@ def make_classes(names=(0, 1, 2)):
 def make_network(scoring, **params):
     """Return a network of few epochs, which it is not to be warned of."""
     model = ScratchNNClassifier((4,), early_stopping=True, scoring=scoring, random_state=0, dtype="float64", max_iter=3)
-    return model.set_params(tol=0, n_iter_no_change=np.inf, **params)
+    return model.set_params(tol=0, n_iter_no_change=np.inf, numeric_encoding=None, **params)
 
 
 def fit_without(lacking, scoring, names=(0, 1, 2)):

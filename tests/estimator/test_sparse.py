@@ -37,6 +37,7 @@ make_classifier = functools.partial(
     learning_rate_init=0.01,
     max_iter=5,
     dtype="float64",
+    numeric_encoding=None,
     random_state=0,
 )
 

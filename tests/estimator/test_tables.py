@@ -236,12 +236,12 @@ def test_predictions_depend_on_the_values_alone(standardize):
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize(("value", "name"), [(np.nan, "NaN"), (np.inf, "infinity"), (-np.inf, "infinity")])
-def test_rows_to_predict_must_be_finite(iris, value, name, dtype):
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_rows_to_predict_must_be_finite(iris, value, dtype):
     classifier = ScratchNNClassifier(max_iter=1).fit(*iris)
     X = iris[0].astype(dtype)
     X[7, 2] = value
-    with pytest.raises(ValueError, match=f"contains {name}"):
+    with pytest.raises(ValueError, match="contains infinity"):
         classifier.predict(X)
 
 

@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import _fit_context as fit_context
+from sklearn.model_selection import check_cv
 from sklearn.utils._array_api import get_namespace_and_device
+from sklearn.utils._metadata_requests import _raise_for_params, _routing_enabled
 from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.multiclass import _check_partial_fit_first_call as check_partial_fit_first_call
 
 try:
@@ -36,12 +39,17 @@ __all__ = [
     "fit_context",
     "get_class_arguments",
     "get_namespace_and_device",
+    "make_router",
+    "make_splits",
     "warn_user",
 ]
 
 
 # Frames of these packages are not the user's. How many there are depends on scikit-learn's version.
 LIBRARIES = {"scratchnn", "sklearn"}
+
+
+N_FOLDS = 3  # of cross-validation, by default
 
 
 class UnavailableError(AttributeError, ValueError):
@@ -88,6 +96,26 @@ def get_class_arguments(scorer: Any, classes: np.ndarray) -> dict[str, Any]:
         for name, value in arguments.items()
         if name in parameters and parameters[name].default is None and name not in scorer._kwargs
     }
+
+
+def make_router(estimator: Any) -> MetadataRouter:
+    """Return who gets the metadata of `fit`: the estimator itself and its ``cv``."""
+    router = MetadataRouter(owner=estimator).add_self_request(estimator)
+    return router.add(splitter=estimator.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
+
+
+def make_splits(estimator: Any, X: Any, y: Any, params: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the rows to train on and those to score on, for each fold of ``estimator.cv``.
+
+    Raises
+    ------
+    ValueError
+        If there is metadata, and scikit-learn does not route it.
+    """
+    _raise_for_params(params, estimator, "fit")
+    routed = process_routing(estimator, "fit", **params).splitter.split if _routing_enabled() and params else {}
+    cv = check_cv(N_FOLDS if estimator.cv is None else estimator.cv, y, classifier=True)
+    return list(cv.split(X, y, **routed))
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:

@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.utils.validation import check_is_fitted
 
 from ..network import Coeffs
 from ..training import History, TrainingRun
 from ..training.buffers import Buffer, pack
 from .arrays import ArrayLibrary
+from .bins import count_bins, name_bins
+from .encoding import count_columns, name_features
 from .labels import Labels
 from .parameters import resolve_seed
 from .scaling import Moments, Scales
@@ -43,6 +46,7 @@ class Start:
     weights: list[torch.Tensor] = field(default_factory=list)
     biases: list[torch.Tensor] = field(default_factory=list)
     scales: tuple[Array | None, Array | None] = (None, None)  # mean_ and scale_, if columns are scaled
+    edges: Array | None = None  # of bins
 
     def find_trained_columns(self, state: State) -> Array | None:
         """Return which columns have weights or moments of the solver, (n_features,) of bool; None: none."""
@@ -122,10 +126,10 @@ def store_coeffs(
     estimator.out_activation_ = labels.output
     estimator.n_outputs_ = labels.n_outputs
     estimator.n_layers_ = len(buffer.sizes)
-    estimator.mean_, estimator.scale_ = scales.mean, scales.scale
+    estimator.mean_, estimator.scale_, estimator.bin_edges_ = scales.mean, scales.scale, scales.edges
     estimator.coefs_, estimator.intercepts_ = buffer_to_arrays(buffer, scales.columns, scales.n_features)
     if array_library is not None:
-        for name in ("mean_", "scale_"):
+        for name in ("mean_", "scale_", "bin_edges_"):
             value = getattr(estimator, name)
             setattr(estimator, name, None if value is None else array_library.convert(value))
         estimator.coefs_, estimator.intercepts_ = (
@@ -149,6 +153,7 @@ def store_history(estimator: Any, run: TrainingRun, *, resume: bool) -> None:
             setattr(estimator, name, values)
         else:
             earlier += values  # in place: a copy would cost more with each call
+    estimator.alpha_ = run.settings.alpha
     estimator.n_iter_ = run.n_epochs
     estimator.t_ = history.n_samples_seen
     estimator.loss_ = history.losses[-1] if history.losses else np.nan
@@ -191,32 +196,59 @@ def read_coeffs(estimator: Any, device: torch.device) -> tuple[list[torch.Tensor
     if any(values.dtype != dtype for values in (*weights, *biases)):
         weights, biases = ([values.to(dtype) for values in each] for each in (weights, biases))
     shapes = [tuple(weight.shape) for weight in weights]
+    n_columns = count_columns(estimator) + count_bins(read_edges(estimator))
     is_network = (
         all(len(shape) == 2 for shape in shapes)
         and all(first[1] == second[0] for first, second in pairwise(shapes))
         and [tuple(bias.shape) for bias in biases] == [shape[1:] for shape in shapes]
-        and shapes[0][0] == estimator.n_features_in_
+        and shapes[0][0] == n_columns
         and shapes[-1][1] == estimator.n_outputs_
     )
     if not is_network:
         raise ValueError(
             "coefs_ and intercepts_ must be the weights (fan_in, fan_out) and the biases (fan_out,) of layers that "
-            f"lead from {estimator.n_features_in_} columns to {estimator.n_outputs_} outputs, got shapes {shapes} and "
+            f"lead from {n_columns} columns to {estimator.n_outputs_} outputs, got shapes {shapes} and "
             f"{[tuple(bias.shape) for bias in biases]}. Set all of them, or fit again."
         )
     return weights, biases
 
 
+def read_edges(estimator: Any) -> Array | None:
+    """Return ``bin_edges_`` as an array of NumPy, or None."""
+    return None if estimator.bin_edges_ is None else to_host(estimator.bin_edges_)
+
+
+def name_encoded_columns(estimator: Any) -> Array:
+    """Return the names of what the rows of ``coefs_[0]`` stand for, (n_rows,): encoded columns, then bins."""
+    check_is_fitted(estimator)
+    names = name_features(getattr(estimator, "feature_names_in_", None), estimator.n_features_in_)
+    if estimator.encoder_ is not None:
+        names = estimator.encoder_.get_feature_names_out(names)
+    return np.concatenate([names, name_bins(names, read_edges(estimator))]).astype(object)
+
+
+def get_linear_weights(estimator: Any, name: str) -> Array:
+    """Return the weights of a network without hidden layer and bins, for its attribute of this ``name``."""
+    if len(getattr(estimator, "coefs_", ())) != 1 or estimator.bin_edges_ is not None:
+        raise AttributeError(
+            f"{name} is there only after fit, and without hidden layer (hidden_layer_sizes=()) and bins "
+            "(numeric_encoding=None)."
+        )
+    weights: Array = estimator.coefs_[0]
+    return weights
+
+
 def read_scales(estimator: Any) -> tuple[Array | None, Array | None]:
-    """Return ``mean_`` and ``scale_``, (n_features_in_,) each or None, as float64, whatever they were set to."""
+    """Return ``mean_`` and ``scale_``, (n_columns,) each or None, as float64, whatever they were set to."""
+    n_columns = count_columns(estimator)
     columns: list[Array | None] = []
     for name in ("mean_", "scale_"):
         values = getattr(estimator, name)
         if values is not None:
             values = np.asarray(to_host(values), np.float64)
-            if values.shape != (estimator.n_features_in_,):
+            if values.shape != (n_columns,):
                 raise ValueError(
-                    f"{name} must have shape ({estimator.n_features_in_},), one number a column, got {values.shape}. "
+                    f"{name} must have shape ({n_columns},), one number a column, got {values.shape}. "
                     "Set it so, or fit again."
                 )
         columns.append(values)

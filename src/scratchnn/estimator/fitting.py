@@ -12,6 +12,7 @@ from ..network import init_coeffs
 from ..training import Data, Settings, TrainingRun, train_run
 from ..training.buffers import Buffer, pack
 from .arrays import ArrayLibrary, resolve_device
+from .bins import count_bins
 from .callbacks import Reporter, has_callbacks
 from .compat import warn_user
 from .fitted import (
@@ -22,6 +23,7 @@ from .fitted import (
     keep_state,
     move_columns,
     read_coeffs,
+    read_edges,
     read_scales,
     restore_coeffs,
     resume_state,
@@ -29,8 +31,16 @@ from .fitted import (
     store_history,
 )
 from .labels import Labels, make_class_weights
-from .parameters import calc_alpha_per_row, make_settings, resolve_dtype, resolve_hidden_layer_sizes
-from .scaling import Moments, Scales, find_read_columns, find_scales, list_columns
+from .parameters import (
+    calc_alpha_per_row,
+    make_settings,
+    resolve_alpha,
+    resolve_dtype,
+    resolve_hidden_layer_sizes,
+    resolve_numeric_encoding,
+)
+from .penalty import calc_penalty, suits_penalty_rule
+from .scaling import Moments, Scales, find_bin_edges, find_read_columns, find_scales, list_columns
 from .scoring import make_calc_score
 from .splitting import cut_table, split_validation
 from .tables import Table, to_tensor
@@ -61,20 +71,45 @@ class Tables(NamedTuple):
     validation: Table | None = None
 
 
+@dataclass(eq=False)
+class Fit:
+    """A fit that is ready to train, or trained."""
+
+    call: Call
+    state: State
+    scales: Scales
+    run: TrainingRun
+
+    def set_alpha(self, alpha: float) -> None:
+        """Set the strength of the penalty, in place."""
+        self.run.settings = replace(self.run.settings, alpha=alpha)
+
+
 def fit_network(call: Call, tables: Tables) -> None:
     """Train a network on a table, and set the estimator's fitted attributes in place."""
+    fit = prepare_fit(call, tables)
+    if fit is not None:
+        finish_fit(fit)
+
+
+def prepare_fit(call: Call, tables: Tables) -> Fit | None:
+    """Return what is to be trained on a table; None if training is to go on, and there is nothing to learn."""
     state = get_state(call.estimator, call.resume)
     tables = prepare_rows(call, tables, state.seed)
     n_samples = len(tables.training)
     if n_samples == 0 and call.resume:
-        return  # there is nothing to learn
+        return None
     start = begin_or_resume(call, tables.training)
     scales, alpha_per_row = scale_columns(call, tables.training, state, start)
     settings = make_settings(call.estimator, n_samples, alpha_per_row, incremental=call.incremental)
-    run = _make_run(call, tables, settings, state, start, scales)
-    reporter = _make_reporter(call, run, scales)
-    train_network(run, reporter, incremental=call.incremental)
-    best = store_fit(call, run, state, scales)
+    return Fit(call, state, scales, _make_run(call, tables, settings, state, start, scales))
+
+
+def finish_fit(fit: Fit) -> None:
+    """Train, and set the estimator's fitted attributes, in place."""
+    reporter = _make_reporter(fit.call, fit.run, fit.scales)
+    train_network(fit.run, reporter, incremental=fit.call.incremental)
+    best = store_fit(fit)
     if reporter is not None:
         reporter.end(best)
 
@@ -102,25 +137,35 @@ def begin_or_resume(call: Call, table: Table) -> Start:
     if not call.resume:
         return Start(device)
     weights, biases = read_coeffs(estimator, device)
-    return Start(device, weights, biases, read_scales(estimator) if estimator.standardize else (None, None))
+    scales = read_scales(estimator) if estimator.standardize else (None, None)
+    return Start(device, weights, biases, scales, read_edges(estimator))
 
 
 def scale_columns(call: Call, table: Table, state: State, start: Start) -> tuple[Scales, float]:
     """Return how the network reads the columns, and the strength of alpha="auto" per row of a batch, or 0."""
     estimator = call.estimator
-    moments, keeps_scales = _find_moments(call, table, state, start)
+    alpha = resolve_alpha(estimator)
+    has_new_bins = not call.resume and resolve_numeric_encoding(estimator, table) is not None
+    needs_moments = has_new_bins or alpha == "auto"
+    moments, keeps_scales = _find_moments(call, table, state, start, needs_moments)
     scales = Scales(None, None)
     if estimator.standardize:
-        scales = find_scales(moments, estimator.n_features_in_, start.scales if keeps_scales else None)
+        scales = find_scales(moments, table.X.shape[1], start.scales if keeps_scales else None)
+    if not estimator.standardize and not keeps_scales:
+        estimator._fill = np.asarray(moments.mean).tolist()
+    scales = replace(scales, edges=find_bin_edges(table, moments) if has_new_bins else start.edges)
     if call.leaves_out_columns:
         scales = find_read_columns(scales, moments, table, start.find_trained_columns(state))
-    if estimator.alpha != "auto":
+    if alpha != "auto":
         return scales, 0.0
     n_seen = len(table) + (state.history.n_samples_seen if call.incremental else 0)
-    return scales, calc_alpha_per_row(moments.calc_row_length(scales.scale), n_seen, table.weights)
+    penalty = moments.calc_row_length(scales.scale)
+    if not call.incremental and suits_penalty_rule(estimator, table):
+        penalty = calc_penalty(table, call.labels, scales, penalty)
+    return scales, calc_alpha_per_row(penalty, n_seen, table.weights)
 
 
-def _find_moments(call: Call, table: Table, state: State, start: Start) -> tuple[Moments, bool]:
+def _find_moments(call: Call, table: Table, state: State, start: Start, is_needed: bool) -> tuple[Moments, bool]:
     """Return the moments of the columns, empty if nothing needs them, and whether the scales stay what they were.
 
     `fit` keeps the scales of an earlier call. `partial_fit` keeps those of a `fit`, which saw all the data, and those
@@ -131,7 +176,7 @@ def _find_moments(call: Call, table: Table, state: State, start: Start) -> tuple
     keeps_scales = call.resume and (not call.incremental or moments is None or not _are_scales_of(call, moments, start))
     if keeps_scales or moments is None:
         moments = Moments()
-    if len(table) and (estimator.standardize or estimator.alpha == "auto" or call.leaves_out_columns):
+    if len(table) and (estimator.standardize or is_needed or call.leaves_out_columns):
         moments.add(table)
     if call.incremental and not keeps_scales:
         state.moments = moments
@@ -160,10 +205,15 @@ def train_network(run: TrainingRun, reporter: Reporter | None, *, incremental: b
         warn_user(run.warning, ConvergenceWarning)
 
 
-def store_fit(call: Call, run: TrainingRun, state: State, scales: Scales) -> Buffer:
+def get_best(run: TrainingRun) -> Buffer:
+    """Return the coefficients of the model: the last ones, or those of the best epoch with early stopping."""
+    return run.buffer if run.best_flat is None else replace(run.buffer, flat=run.best_flat)
+
+
+def store_fit(fit: Fit) -> Buffer:
     """Set the fitted attributes, and the state to resume from, in place. Return the coefficients of the model."""
-    estimator = call.estimator
-    best = run.buffer if run.best_flat is None else replace(run.buffer, flat=run.best_flat)
+    call, state, scales, run = fit.call, fit.state, fit.scales, fit.run
+    estimator, best = call.estimator, get_best(run)
     store_coeffs(estimator, best, call.labels, scales, call.array_library)
     store_history(estimator, run, resume=call.resume)
     estimator._state = None
@@ -199,11 +249,11 @@ def _make_run(
         state.history.rate = settings.learning_rate_init
     validation = tables.validation
     return TrainingRun(
-        data=_make_data(tables.training, labels, scales, buffer),
+        data=make_data(tables.training, labels, scales, buffer),
         settings=settings,
         buffer=buffer,
         generator=generator,
-        validation=None if validation is None else _make_data(validation, labels, scales, buffer),
+        validation=None if validation is None else make_data(validation, labels, scales, buffer),
         calc_score=make_calc_score(estimator, validation, labels, scales),
         solver_state={
             name: torch.from_numpy(array).to(buffer.flat, copy=True) for name, array in state.solver_state.items()
@@ -219,7 +269,7 @@ def _make_coeffs(
     """Return the coefficients to train from, and the best ones of early stopping if those are others."""
     estimator, output = call.estimator, call.labels.output
     hidden_sizes = resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)
-    sizes = (table.X.shape[1], *hidden_sizes, call.labels.n_outputs)
+    sizes = (table.X.shape[1] + count_bins(scales.edges), *hidden_sizes, call.labels.n_outputs)
     if start.weights:
         buffer = restore_coeffs(estimator, start, sizes, output, scales.columns)
         return buffer, resume_state(state, estimator.solver, buffer, scales.columns)
@@ -252,7 +302,7 @@ def _draw_coeffs(
     return replace(buffer, flat=torch.from_numpy(flat), sizes=sizes)
 
 
-def _make_data(table: Table, labels: Labels, scales: Scales, buffer: Buffer) -> Data:
+def make_data(table: Table, labels: Labels, scales: Scales, buffer: Buffer) -> Data:
     """Return the samples of a table as ``buffer`` trains on them: scaled, of its dtype and on its device."""
     flat = buffer.flat
     is_first_biased = buffer.n_biases == len(buffer.sizes) - 1

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy import sparse
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state
 
@@ -12,15 +13,19 @@ from ..activations import ACTIVATIONS, INITS
 from ..losses import LOSSES
 from ..training import Settings
 from ..training.solvers import SCHEDULES
+from .bins import N_BINS
 from .compat import Interval, Options, StrOptions, warn_user
 from .tables import Array, Table
 
 N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
+MIN_ENCODED_ROWS = 10 * N_BINS  # numeric_encoding="auto" encodes tables of so many rows or more,
+MAX_ENCODED_COLUMNS = 100  # and of up to so many columns
 CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [StrOptions(set(ACTIVATIONS))],
     "solver": [StrOptions({"adam", "sgd", "lbfgs"})],
     "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
+    "C": [Interval(Real, 0, None, closed="neither"), Options(Real, {np.inf}), None],
     "batch_size": [StrOptions({"auto", "full"}), Interval(Integral, 1, None, closed="left")],
     "learning_rate": [StrOptions({"constant", "invscaling", "adaptive", *SCHEDULES})],
     "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
@@ -43,6 +48,8 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "loss": [StrOptions(set(LOSSES)), callable],
     "dropout": [Interval(Real, 0, 1, closed="left")],
     "class_weight": [dict, list, StrOptions({"balanced"}), None],
+    "categorical_features": ["array-like", StrOptions({"from_dtype"}), None],
+    "numeric_encoding": [StrOptions({"auto", "piecewise"}), None],
     "standardize": ["boolean"],
     "init": [StrOptions(set(INITS))],
     "hidden_bias": ["boolean"],
@@ -65,6 +72,7 @@ HINTS: dict[str, tuple[type | tuple[type, ...], str]] = {
     ),
     "n_iter_no_change": (type(None), "Set n_iter_no_change=np.inf for as many epochs as max_iter."),
     "tol": (type(None), "Set tol=0 to count any improvement."),
+    "C": (str, "Set C=None, the default, to leave the penalty to alpha."),
     "loss": (str, "Cross-entropy, binary or not, is 'log_loss'."),
     "dropout": (object, "dropout is one share for all hidden layers. Set for example dropout=0.2, or 0 for none."),
     "dtype": (object, "Pass the name, for example dtype='float32'."),
@@ -89,8 +97,20 @@ RECIPES: dict[str, dict[str, Any]] = {
         "max_iter": 30,
         "tol": 0.0,
         "n_iter_no_change": np.inf,
+        "numeric_encoding": None,
         "standardize": False,
         "dtype": "float32",
+    },
+    # LogisticRegression's model, to its digits.
+    "logistic_regression": {
+        "hidden_layer_sizes": (),
+        "solver": "lbfgs",
+        "C": 1.0,
+        "tol": 1e-9,
+        "max_iter": 10_000,
+        "numeric_encoding": None,
+        "standardize": False,
+        "dtype": "float64",
     },
 }
 
@@ -149,7 +169,7 @@ def make_settings(estimator: Any, n_samples: int, alpha_per_row: float, *, incre
     return Settings(
         loss=estimator.loss,
         solver=solver,
-        alpha=resolve_alpha(estimator.alpha, alpha_per_row, n_samples if solver == "lbfgs" else batch_size),
+        alpha=calc_alpha(resolve_alpha(estimator), alpha_per_row, n_samples if solver == "lbfgs" else batch_size),
         batch_size=batch_size,
         learning_rate=schedule,
         learning_rate_init=estimator.learning_rate_init,
@@ -205,17 +225,63 @@ def resolve_batch_size(batch_size: int | str, n_samples: int) -> int:
     return min(batch_size, n_samples)
 
 
-def resolve_alpha(alpha: float | str, alpha_per_row: float, n_rows: int) -> float:
+def resolve_alpha(estimator: Any) -> float | str:
+    """Return the strength of the penalty that ``alpha`` or ``C`` name: a number, or "auto".
+
+    Raises
+    ------
+    ValueError
+        If both name one.
+    """
+    alpha: float | str = estimator.alpha
+    if estimator.C is None:
+        return alpha
+    if alpha != "auto":
+        raise ValueError(
+            f"C and alpha must not both be set, as alpha is 1 / C, got C={estimator.C} and alpha={alpha}. Leave "
+            "C=None, or alpha='auto'."
+        )
+    return float(1 / estimator.C)
+
+
+def resolve_numeric_encoding(estimator: Any, table: Table) -> str | None:
+    """Return how a new network is to encode the columns of numbers of a table: "piecewise" or None.
+
+    Raises
+    ------
+    ValueError
+        If ``numeric_encoding`` asks for bins of a sparse table.
+    """
+    encoding: str | None = estimator.numeric_encoding
+    if encoding == "piecewise" and sparse.issparse(table.X):
+        raise ValueError(
+            "numeric_encoding must be None or 'auto' for a sparse X, got 'piecewise': the bins of a zero are not zero. "
+            "Choose one of these, or pass X.toarray()."
+        )
+    if encoding != "auto":
+        return encoding
+    # A row of weight k counts as k rows; weights that sum up to 1 count as rows.
+    n_rows = len(table) if table.weights is None else max(len(table), table.weights.sum())
+    is_encoded = (
+        len(resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)) > 0
+        and not sparse.issparse(table.X)
+        and n_rows >= MIN_ENCODED_ROWS
+        and table.X.shape[1] <= MAX_ENCODED_COLUMNS
+    )
+    return "piecewise" if is_encoded else None
+
+
+def calc_alpha(alpha: float | str, alpha_per_row: float, n_rows: int) -> float:
     """Return the strength of the penalty for batches of ``n_rows``."""
     return alpha_per_row * n_rows if isinstance(alpha, str) else alpha
 
 
-def calc_alpha_per_row(row_length: float, n_seen: int, weights: Array | None) -> float:
+def calc_alpha_per_row(penalty: float, n_seen: int, weights: Array | None) -> float:
     """Return the strength of ``alpha="auto"`` per row of a batch.
 
-    ``row_length`` is the root mean square length of the rows, ``n_seen`` the number of rows that training has seen, and
+    ``penalty`` is its strength for a batch of all rows, ``n_seen`` the number of rows that training has seen, and
     ``weights`` are those of the rows of this call, or None.
     """
     # If weights average below 1, only their ratios count. AdaBoost's sum up to 1, which does not mean a single row.
     weight_mean = 1.0 if weights is None else min(1.0, float(weights.sum()) / max(1, len(weights)))
-    return row_length * weight_mean / max(1, n_seen)
+    return penalty * weight_mean / max(1, n_seen)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..network import Coeffs, calc_preds, run_forward
 from .arrays import resolve_device
-from .fitted import read_coeffs, read_scales
+from .fitted import read_coeffs, read_edges, read_scales
 from .tables import Array, Features, ScaledRows, Table, count_block_rows, get_device
 from .validation import validate_features
 
@@ -23,7 +23,7 @@ LEAST_FROM_ONE = float(np.finfo(np.float64).epsneg)  # from 1 to the next smalle
 def predict_logits(estimator: Any, X: Any, method: str) -> Tensor:
     """Return the logits of the rows that a user passes to ``method``, (n_samples, n_outputs)."""
     features, coeffs = _read_network(estimator, X, method)
-    logits = _send_rows(_calc_logits, torch.isfinite, coeffs, features, *read_scales(estimator))
+    logits = _send_rows(_calc_logits, torch.isfinite, coeffs, features, *read_scales(estimator), read_edges(estimator))
     return logits[:, -estimator.n_outputs_ :]
 
 
@@ -33,7 +33,7 @@ def predict_probabilities(estimator: Any, X: Any, method: str) -> Tensor:
     They are rounded into the open interval from 0 to 1, where sigmoid and softmax have all their values.
     """
     features, coeffs = _read_network(estimator, X, method)
-    preds = _send_rows(_calc_preds, _is_positive, coeffs, features, *read_scales(estimator))
+    preds = _send_rows(_calc_preds, _is_positive, coeffs, features, *read_scales(estimator), read_edges(estimator))
     return preds.clamp_(torch.finfo(preds.dtype).tiny, 1 - LEAST_FROM_ONE)
 
 
@@ -85,6 +85,7 @@ def _send_rows(
     X: Features,
     mean: Array | None,
     scale: Array | None,
+    edges: Array | None,
 ) -> Tensor:
     """Send the rows of X through the network, block by block. Return what ``calc`` makes of them, in float64.
 
@@ -99,7 +100,7 @@ def _send_rows(
     weight = coeffs.weights[-1]
     outputs = torch.empty((X.shape[0], weight.shape[-1]), dtype=torch.float64, device=get_device(X))
     table = Table(X, np.empty(len(outputs), bool))
-    rows = ScaledRows(table, mean, scale, weight.dtype, weight.device)
+    rows = ScaledRows(table, mean, scale, weight.dtype, weight.device, edges=edges)
     # The first weight has a row for each column, of which only dense rows use all.
     n_centred = len(rows.centred)
     size = count_block_rows(X, max([n_centred, *map(len, coeffs.weights[1 if rows.is_sparse else 0 :])]))
@@ -111,7 +112,7 @@ def _send_rows(
             sound = is_sound(values)
             if not sound.all():
                 unsound = start + (~sound.all(-1)).nonzero()[:, 0]
-                wide_rows = ScaledRows(table, mean, scale, torch.float64, weight.device)
+                wide_rows = ScaledRows(table, mean, scale, torch.float64, weight.device, edges=edges)
                 wide_values = _send_in_double(calc, coeffs, wide_rows.take(unsound))
                 outputs[unsound.to(outputs.device)] = wide_values.to(outputs)
     return outputs

@@ -8,7 +8,10 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 from torch import Tensor
 
+from .bins import N_BINS, calc_edges, find_entered
 from .tables import Array, ScaledRows, Table, get_device, to_host, to_tensor
+
+MAX_EDGE_ROWS = 100_000  # rows, evenly spaced, of which the edges of bins are found
 
 
 @dataclass(eq=False)
@@ -63,10 +66,14 @@ class Moments:
         - Columns that are not centred, in which zeros are common, are divided by their largest absolute value.
         - Columns that do not vary are divided by 1.
         """
+        scale = np.where(self.find_two_valued(), self.high - self.low, np.sqrt(self.variance))
+        return np.where(self.find_varying(), np.where(self.is_centred, scale, self._calc_size()), 1.0)
+
+    def find_two_valued(self) -> Array:
+        """Return which columns have two values, or one, (n_features,) of bool."""
         # The largest variance for this mean and range; only columns of two values have it (Bhatia & Davis, 2000).
         largest = (self.high - self.mean) * (self.mean - self.low)
-        scale = np.where(self.variance >= largest * (1 - 1e-9), self.high - self.low, np.sqrt(self.variance))
-        return np.where(self.find_varying(), np.where(self.is_centred, scale, self._calc_size()), 1.0)
+        return np.asarray(self.variance >= largest * (1 - 1e-9))
 
     def find_varying(self, is_scaled: bool = True) -> Array:
         """Return which columns are not all zeros as the network reads them, (n_features,) of bool.
@@ -137,7 +144,7 @@ def _weigh(values: Tensor, table: Table, samples: slice) -> Tensor:
 
 @dataclass(frozen=True)
 class Scales:
-    """How the network reads the columns of X. Arrays are (n_features,) each.
+    """How the network reads the columns of X, (n_features,) each, and their bins, which follow the columns.
 
     Columns that are zero in all training rows, as the network reads them, cannot be learned from: their weights are
     zeros. For a sparse table the network leaves them out, and ``columns`` are the others. For a dense table they stay,
@@ -146,20 +153,22 @@ class Scales:
 
     mean: Array | None
     scale: Array | None
-    is_read: Array | None = None  # of bool: which columns may have other weights than zeros; None: all
+    is_read: Array | None = None  # of bool: which columns and bins may have other weights than zeros; None: all
     columns: Array | None = None  # (n_read,), where the others are left out
+    edges: Array | None = None  # of the bins, see `find_bin_edges`
 
     @property
     def n_features(self) -> int:
-        """The number of columns of X, where some are not read."""
+        """The number of columns and bins, where some are not read."""
         return 0 if self.is_read is None else len(self.is_read)
 
     def make_rows(self, table: Table, like: torch.Tensor) -> ScaledRows:
         """Return the samples of a table as training reads them, as tensors ``like`` this one."""
         scale = self.scale
         if scale is not None and self.is_read is not None:
-            scale = np.where(self.is_read, scale, np.inf)  # columns that vary only by rounding become zeros, too
-        return ScaledRows(table, self.mean, scale, like.dtype, like.device, self.columns)
+            # Columns that vary only by rounding become zeros, too.
+            scale = np.where(self.is_read[: len(scale)], scale, np.inf)
+        return ScaledRows(table, self.mean, scale, like.dtype, like.device, self.columns, self.edges)
 
 
 def find_scales(moments: Moments, n_features: int, known: tuple[Array | None, Array | None] | None = None) -> Scales:
@@ -171,14 +180,31 @@ def find_scales(moments: Moments, n_features: int, known: tuple[Array | None, Ar
     return Scales(moments.calc_mean(), moments.calc_scale())
 
 
+def find_bin_edges(table: Table, moments: Moments) -> Array | None:
+    """Return the edges of the bins, (n_columns, N_BINS + 1) with NaN for columns without bins; None if none has any.
+
+    Constant columns and those of two values have none.
+    """
+    columns = np.flatnonzero(moments.find_varying() & ~moments.find_two_valued()) if len(table) else np.empty(0, int)
+    edges = np.full((table.X.shape[1], N_BINS + 1), np.nan)
+    is_long = len(table) > MAX_EDGE_ROWS
+    samples = np.linspace(0, len(table) - 1, MAX_EDGE_ROWS).astype(np.int64) if is_long else slice(None)
+    values = to_tensor(table.get_features(samples))
+    weights = None if table.weights is None else to_tensor(table.weights[samples]).to(values.device)
+    for column in columns:
+        edges[column] = calc_edges(values[:, column], weights)
+    return None if np.isnan(edges).all() else edges
+
+
 def find_read_columns(scales: Scales, moments: Moments, table: Table, is_trained: Array | None) -> Scales:
     """Return the scales with the columns to read: those that vary, and those that ``is_trained`` names."""
-    is_read = moments.find_varying(scales.scale is not None)
+    is_read = np.concatenate([moments.find_varying(scales.scale is not None), find_entered(scales.edges)])
     if is_trained is not None:
         is_read |= is_trained
     if is_read.all():
         return scales
-    return replace(scales, is_read=is_read, columns=list_columns(is_read) if sparse.issparse(table.X) else None)
+    leaves_out = sparse.issparse(table.X) and scales.edges is None
+    return replace(scales, is_read=is_read, columns=list_columns(is_read) if leaves_out else None)
 
 
 def list_columns(is_read: Array) -> Array:

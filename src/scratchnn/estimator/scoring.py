@@ -28,8 +28,8 @@ def make_calc_score(
     if validation is None or scorer is None:
         return None
     judged = clone(estimator)
-    judged.n_features_in_ = estimator.n_features_in_  # and no feature names: the rows are an array by now
     features = validation.get_features()
+    judged.n_features_in_, judged.encoder_ = features.shape[1], None  # and no feature names: the rows are encoded
     features = features if sparse.issparse(features) else to_host(features)
     arguments = {} if labels.multilabel else get_class_arguments(scorer, labels.classes)
     # Scorers take other arguments than weights only where scikit-learn routes metadata.

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from .bins import Bins, count_bins
+
 Array = NDArray[Any]
 Features = Any  # (n_rows, n_features): an ndarray, a tensor, or a CSR matrix or array of scipy
 
@@ -40,9 +42,12 @@ class Table:
         rows = samples if self.rows is None else self.rows[samples]
         return self.X[torch.from_numpy(rows) if isinstance(self.X, Tensor) and isinstance(rows, np.ndarray) else rows]
 
-    def split(self) -> Iterator[tuple[slice, Features]]:
-        """Yield the samples in blocks that fit in the cache: their slice of all samples, and their features."""
-        size = count_block_rows(self.X)
+    def split(self, width: int = 1) -> Iterator[tuple[slice, Features]]:
+        """Yield the samples in blocks that fit in the cache: their slice of all samples, and their features.
+
+        ``width`` is how many values are made of each.
+        """
+        size = count_block_rows(self.X, width)
         for start in range(0, len(self), size):
             samples = slice(start, min(start + size, len(self)))
             yield samples, self.get_features(samples)
@@ -103,8 +108,9 @@ class ScaledRows:
     """Samples of a table that become tensors, of one dtype and device, when they are taken.
 
     Columns are first centred and scaled, in double precision. Without ``mean`` they are not centred; without ``scale``
-    they are neither centred nor scaled. Samples of a sparse table stay sparse, unless most columns are centred, as
-    those have an entry in every row. For a sparse table, ``columns`` are those to read, and the others are left out.
+    they are neither centred nor scaled. Samples of a sparse table stay sparse, unless columns have bins or most are
+    centred, as those have an entry in every row. For a sparse table, ``columns`` are those to read, and the others are
+    left out. ``edges`` give bins to some columns; the bins follow all columns.
     """
 
     def __init__(
@@ -115,10 +121,12 @@ class ScaledRows:
         dtype: torch.dtype,
         device: torch.device,
         columns: Array | None = None,
+        edges: Array | None = None,
     ) -> None:
         self.table, self.dtype, self.device = table, dtype, device
         n_features = table.X.shape[1]
-        self.shape = (len(table), n_features if columns is None else len(columns))
+        self.bins = None if edges is None else Bins(edges, get_device(table.X))
+        self.shape = (len(table), (n_features if columns is None else len(columns)) + count_bins(edges))
         self.positions: Array | None = None  # of the columns of X among those read, or -1
         if columns is not None:
             self.positions = np.full(n_features, -1)
@@ -129,8 +137,9 @@ class ScaledRows:
         self.shift = None if mean is None or scale is None else torch.from_numpy(-mean / scale).to(device_of_X)
         is_sparse = sparse.issparse(table.X)
         self.centred = np.empty(0, int) if mean is None or not is_sparse else np.flatnonzero(mean)
-        self.is_sparse = is_sparse and 2 * len(self.centred) <= self.shape[1]
-        self.n_values = count_values(table.X) * len(table) // max(1, table.X.shape[0])
+        self.is_sparse = is_sparse and self.bins is None and 2 * len(self.centred) <= self.shape[1]
+        n_values = count_values(table.X) + table.X.shape[0] * count_bins(edges)
+        self.n_values = n_values * len(table) // max(1, table.X.shape[0])
 
     def take(self, samples: slice | torch.Tensor) -> torch.Tensor:
         """Return samples, (n_taken, n_features); in COO format if ``is_sparse``."""
@@ -171,26 +180,31 @@ class ScaledRows:
             return self
         dtype_name = str(self.dtype).removeprefix("torch.")
         is_mapped = _is_mapped(self.table.X)
-        is_ready = self.factor is None and self.table.rows is None and str(self.table.X.dtype).endswith(dtype_name)
+        is_whole = self.table.rows is None and self.bins is None
+        is_ready = self.factor is None and is_whole and str(self.table.X.dtype).endswith(dtype_name)
         if is_ready and (not is_mapped or self.table.X.flags.c_contiguous):
             return to_tensor(self.table.X).to(self.device)
         if is_mapped:
             return self
-        n_samples, n_features = self.shape
+        n_samples, n_columns = self.shape
         if isinstance(self.table.X, torch.Tensor):
-            result = torch.empty((n_samples, n_features + ones), dtype=self.dtype, device=self.table.X.device)
+            result = torch.empty((n_samples, n_columns + ones), dtype=self.dtype, device=self.table.X.device)
         else:  # NumPy asks for large pages, which the system hands out several times faster
-            result = torch.from_numpy(np.empty((n_samples, n_features + ones), dtype_name))
-        for samples, block in self.table.split():
-            result[samples, :n_features] = self._convert(to_tensor(block))
-            result[samples, n_features:] = 1
+            result = torch.from_numpy(np.empty((n_samples, n_columns + ones), dtype_name))
+        for samples, block in self.table.split(n_columns):
+            result[samples, :n_columns] = self._convert(to_tensor(block))
+            result[samples, n_columns:] = 1
         return result.to(self.device)
 
     def _convert(self, values: torch.Tensor) -> torch.Tensor:
+        encoded = None if self.bins is None else self.bins.calc(values)
         if self.shift is not None and self.factor is not None:
             values = torch.addcmul(self.shift, values.double(), self.factor)
         elif self.factor is not None:
             values = values * self.factor
+        if self.bins is not None and encoded is not None:
+            values = values if self.factor is None else self.bins.clip(values)
+            values = torch.cat([values, encoded], 1)
         return values.to(self.device, self.dtype)
 
 

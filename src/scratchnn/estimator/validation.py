@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils import check_array, column_or_1d
+from sklearn.utils import check_array, check_X_y, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
 from .arrays import find_array_library, get_float_dtypes, to_numpy
 from .compat import check_partial_fit_first_call, check_same_namespace
+from .encoding import encode, find_raw_table
 from .fitted import read_labels
 from .labels import Labels, check_known, find_labels
 from .tables import Array, Features, Table, to_tensor
@@ -43,7 +44,7 @@ def validate_part(
 
 
 def validate_validation_table(
-    estimator: Any, X_val: Any, y_val: Any, sample_weight_val: Any, labels: Labels
+    estimator: Any, X_val: Any, y_val: Any, sample_weight_val: Any, labels: Labels, training: Table
 ) -> Table | None:
     """Return the validation rows, or None if the user gave none. Errors say that they are about these rows."""
     if X_val is None and y_val is None and sample_weight_val is None:
@@ -52,9 +53,11 @@ def validate_validation_table(
         missing = "X_val" if X_val is None else "y_val"
         raise ValueError(f"X_val and y_val must be given together, got None for {missing}. Pass both.")
     try:
-        table, multilabel = _validate_rows(estimator, X_val, y_val, sample_weight_val, reset=False, suffix="_val")
-    except ValueError as error:
-        raise ValueError(f"The validation data, X_val and y_val, are not as they must be: {error}") from error
+        table, multilabel = _validate_rows(
+            estimator, X_val, y_val, sample_weight_val, reset=False, suffix="_val", training=training
+        )
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"The validation data, X_val and y_val, are not as they must be: {error}") from error
     check_known(table.y, multilabel, labels, "y_val")
     return table
 
@@ -72,31 +75,56 @@ def validate_features(estimator: Any, X: Any, method: str) -> Features:
         and X.shape[0] > 0
         and X.shape[1] == estimator.n_features_in_
         and not hasattr(estimator, "feature_names_in_")
+        and estimator.encoder_ is None
         and type(estimator.coefs_[0]) is np.ndarray
         and math.isfinite(to_tensor(X).sum())
     ):
         return X
     check_same_namespace(X, estimator, attribute="_first_coef", method=method)
-    array_library = find_array_library(X)
-    X = validate_data(estimator, X, accept_sparse="csr", dtype=get_float_dtypes(array_library), reset=False)
-    return with_sorted_entries(X) if array_library is None else to_tensor(X)
+    features = _read_features(estimator, X, reset=False)
+    return encode(estimator, features)
 
 
 def _validate_rows(
-    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = ""
+    estimator: Any,
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    *,
+    reset: bool,
+    suffix: str = "",
+    training: Table | None = None,
 ) -> tuple[Table, bool]:
-    """Return the rows, and whether the targets are multilabel.
+    """Return the rows, and whether the targets are multilabel. Of validation rows, ``training`` has those of training.
 
     Rows of another array library than NumPy stay on their device, as a tensor. Targets and weights become NumPy arrays.
     """
-    array_library = find_array_library(X)
     y, sample_weight = to_numpy(y), to_numpy(sample_weight)
-    X, y = validate_data(
-        estimator, X, y, accept_sparse="csr", dtype=get_float_dtypes(array_library), multi_output=True, reset=reset
-    )
-    X = X if array_library is None else to_tensor(X)
+    features, y = _read_features(estimator, X, y, reset=reset)
     y, multilabel = check_targets(y)
-    return Table(with_sorted_entries(X), y, check_weights(sample_weight, len(y), f"sample_weight{suffix}")), multilabel
+    weights = check_weights(sample_weight, len(y), f"sample_weight{suffix}")
+    X = encode(estimator, features, weights=weights, reset=reset, training=training)
+    return Table(X, y, weights), multilabel
+
+
+def _read_features(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:
+    """Return X as scikit-learn checks it, in floats that may be missing or infinite, or as a raw table; and y."""
+    raw = find_raw_table(estimator, X, reset=reset)
+    if raw is not None:
+        validate_data(estimator, raw.source, *y, skip_check_array=True, reset=reset)
+        zeros = np.broadcast_to(0.0, raw.shape)  # the checks of shapes, and of y, without those of values
+        if y:
+            return raw, check_X_y(zeros, *y, multi_output=True, estimator=estimator)[1]
+        check_array(zeros, estimator=estimator)
+        return raw
+    array_library = find_array_library(X)
+    checks = {"accept_sparse": "csr", "dtype": get_float_dtypes(array_library), "ensure_all_finite": sparse.issparse(X)}
+    if y:
+        X, y_checked = validate_data(estimator, X, *y, **checks, multi_output=True, reset=reset)
+    else:
+        X = validate_data(estimator, X, **checks, reset=reset)
+    features = with_sorted_entries(X) if array_library is None else to_tensor(X)
+    return (features, y_checked) if y else features
 
 
 def check_targets(y: Any) -> tuple[Array, bool]:

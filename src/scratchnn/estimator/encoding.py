@@ -1,0 +1,226 @@
+"""Raw columns to numbers: categories one-hot, missing values filled and marked."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import OneHotEncoder
+from sklearn.utils import assert_all_finite
+
+from .frames import RawTable, is_frame, to_raw_table
+from .scaling import Moments
+from .tables import Array, Features, Table, to_host, to_tensor
+
+MIN_ROWS = 2  # categories of fewer rows have one column together
+MAX_CATEGORIES = 100  # columns for one column of categories, at most: the most frequent, and one for all others
+
+
+class TableEncoder(BaseEstimator):  # type: ignore[misc]
+    """Makes floats of a raw table: its numbers, marks of those missing, and a column for each category.
+
+    Missing numbers are filled. A missing category is a category, and one that training had not is none.
+
+    Parameters
+    ----------
+    is_categorical : ndarray of shape (n_features,)
+        Which columns hold categories. The others hold numbers.
+
+    Attributes
+    ----------
+    imputer_ : SimpleImputer or None
+        Of the numbers; None where there are none.
+    one_hot_ : OneHotEncoder or None
+        Of the categories; None where there are none.
+    n_columns_ : int
+        Number of columns that come out.
+    """
+
+    def __init__(self, is_categorical: Array) -> None:
+        self.is_categorical = is_categorical
+
+    def fit(self, table: RawTable, rows: Any = slice(None)) -> "TableEncoder":
+        """Learn what to fill, and the categories, from rows of a raw table."""
+        numbers, categories = (np.flatnonzero(mask) for mask in (~self.is_categorical, self.is_categorical))
+        # Whatever `set_config` says of outputs, they are arrays here.
+        self.imputer_ = self.one_hot_ = None
+        if len(numbers):
+            imputer = SimpleImputer(add_indicator=True, keep_empty_features=True)
+            self.imputer_ = imputer.set_output(transform="default").fit(table.read_numbers(numbers, rows))
+        if len(categories):
+            one_hot = OneHotEncoder(
+                handle_unknown="ignore", min_frequency=MIN_ROWS, max_categories=MAX_CATEGORIES, sparse_output=False
+            )
+            self.one_hot_ = one_hot.set_output(transform="default").fit(table.read_categories(categories, rows))
+        self.n_columns_ = len(self.get_feature_names_out())
+        return self
+
+    def transform(self, table: RawTable) -> Array:
+        """Return the floats, (n_rows, n_columns_)."""
+        parts = []
+        if self.imputer_ is not None:
+            numbers = table.read_numbers(np.flatnonzero(~self.is_categorical))
+            parts.append(self.imputer_.transform(numbers))
+        if self.one_hot_ is not None:
+            parts.append(self.one_hot_.transform(table.read_categories(np.flatnonzero(self.is_categorical))))
+        return np.concatenate(parts, 1) if len(parts) > 1 else np.asarray(parts[0])
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Return the names of the columns that come out, those of the raw columns first: "x0", ... without names."""
+        names = name_features(input_features, len(self.is_categorical))
+        numbers, categories = names[~self.is_categorical], names[self.is_categorical]
+        parts = [[] if self.imputer_ is None else self.imputer_.get_feature_names_out(numbers)]
+        parts += [[] if self.one_hot_ is None else self.one_hot_.get_feature_names_out(categories)]
+        return np.concatenate(parts).astype(object)
+
+
+def find_raw_table(estimator: Any, X: Any, *, reset: bool) -> RawTable | None:
+    """Return X as a raw table, if it is to be encoded column by column; None where scikit-learn makes floats of it.
+
+    With ``reset``, X has the rows to train on, and ``categorical_features`` counts, else what the encoder learned.
+
+    Raises
+    ------
+    ValueError
+        If categories are named for a sparse table.
+    """
+    chosen = estimator.categorical_features
+    names_categories = (chosen is not None and not _is_automatic(chosen)) if reset else has_categories(estimator)
+    if names_categories and sparse.issparse(X):
+        raise ValueError(
+            "categorical_features must be None or 'from_dtype' for a sparse X, got "
+            f"{chosen!r}. Encode the categories with sklearn's OneHotEncoder, which returns a "
+            "sparse table."
+        )
+    return to_raw_table(X, names_categories)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # in sums by which values are found to be finite
+def encode(
+    estimator: Any,
+    X: Features | RawTable,
+    *,
+    weights: Array | None = None,
+    reset: bool = False,
+    training: Table | None = None,
+) -> Features:
+    """Return the rows as floats, none of them missing.
+
+    With ``reset``, an encoder is made where the rows, which are then those of training, need one: for categories or
+    missing values. Without one, missing values are filled with the means of ``training``, or of the rows trained on.
+
+    Raises
+    ------
+    ValueError
+        If there are infinite values.
+    TypeError
+        If a raw column has values of a type that is neither a number nor a category.
+    """
+    table = X if isinstance(X, RawTable) else None
+    is_incomplete = table is None and has_missing(estimator, X)
+    if reset:
+        needs_encoder = table is not None or is_incomplete
+        estimator.encoder_ = _make_encoder(estimator, table or RawTable(to_host(X)), weights) if needs_encoder else None
+    encoder: TableEncoder | None = estimator.encoder_
+    if encoder is not None:
+        encoded = encoder.transform(table or RawTable(to_host(X)))
+    elif table is not None:
+        encoded = table.read_numbers(range(table.shape[1]))
+    else:
+        return fill_missing(X, _find_fill(estimator, training)) if is_incomplete else X
+    if has_missing(estimator, encoded):
+        encoded = fill_missing(encoded, _find_fill(estimator, training))
+    return torch.from_numpy(encoded).to(X.device) if isinstance(X, torch.Tensor) else encoded
+
+
+def _find_fill(estimator: Any, training: Table | None) -> Any:
+    """Return what stands for missing numbers of columns that had none in training: one for each, or one for all."""
+    if training is not None:
+        moments = Moments()
+        moments.add(training)
+        return moments.mean
+    mean = getattr(estimator, "mean_", None)
+    return getattr(estimator, "_fill", 0.0) if mean is None else to_host(mean)
+
+
+def _make_encoder(estimator: Any, table: RawTable, weights: Array | None) -> TableEncoder | None:
+    """Return the encoder of a table of training rows, or None where all of them are numbers, and none is missing."""
+    is_categorical = find_categories(estimator.categorical_features, table)
+    rows = slice(None) if weights is None or not weights.any() else weights > 0
+    if not is_categorical.any() and not np.isnan(table.read_numbers(range(table.shape[1]))).any():
+        return None
+    return TableEncoder(is_categorical).fit(table, rows)
+
+
+def find_categories(categorical_features: Any, table: RawTable) -> Array:
+    """Return which columns hold categories, (n_features,) of bool, as the parameter says."""
+    n_features = table.shape[1]
+    if _is_automatic(categorical_features):
+        return np.array([table.holds_categories(number) for number in range(n_features)], bool)
+    is_categorical = np.zeros(n_features, bool)
+    if categorical_features is None:
+        return is_categorical
+    chosen = np.asarray(categorical_features)
+    names = list(table.source.columns) if is_frame(table.source) else []
+    if chosen.dtype.kind in "OUT" and chosen.ndim == 1:
+        unknown = [name for name in chosen.tolist() if name not in names]
+        places = [place for place, name in enumerate(names) if name in chosen.tolist()]
+    elif chosen.dtype.kind == "b" or chosen.ndim != 1:
+        unknown = [] if chosen.shape == (n_features,) else [chosen.tolist()]
+        places = np.flatnonzero(chosen).tolist()
+    else:
+        unknown = [place for place in chosen.tolist() if place != int(place) or not 0 <= place < n_features]
+        places = chosen.tolist()
+    if unknown:
+        raise ValueError(
+            f"categorical_features must be names of columns of a frame, their numbers from 0 to {n_features - 1}, or a "
+            f"mask of {n_features} booleans, got {unknown[0]!r}. Name columns that X has, or leave it 'from_dtype'."
+        )
+    is_categorical[np.asarray(places, int)] = True
+    return is_categorical
+
+
+def has_missing(estimator: Any, X: Features) -> bool:
+    """Return whether there are NaN among the values of a dense table. A finite sum proves that there are none.
+
+    Raises
+    ------
+    ValueError
+        If there are infinite values.
+    """
+    if sparse.issparse(X):  # checked, as its NaN are an error
+        return False
+    if math.isfinite(X.sum()):
+        return False
+    values = to_host(X)
+    assert_all_finite(values, allow_nan=True, estimator_name=type(estimator).__name__, input_name="X")
+    return bool(values.size) and math.isnan(values.min())
+
+
+def fill_missing(X: Features, fill: Any) -> Features:
+    """Return a dense table with numbers, one for all columns or (n_features,), in the place of its NaN."""
+    values = to_tensor(X)
+    filled = torch.where(torch.isnan(values), torch.as_tensor(fill).to(values), values)
+    return filled if isinstance(X, torch.Tensor) else filled.numpy()
+
+
+def has_categories(estimator: Any) -> bool:
+    """Return whether a fitted estimator reads categories."""
+    return estimator.encoder_ is not None and bool(estimator.encoder_.is_categorical.any())
+
+
+def count_columns(estimator: Any) -> int:
+    """Return how many columns the rows of a fitted estimator have, encoded."""
+    return int(estimator.n_features_in_ if estimator.encoder_ is None else estimator.encoder_.n_columns_)
+
+
+def name_features(names: Any, n_features: int) -> Array:
+    """Return the names of columns, (n_features,), as scikit-learn names those that have none."""
+    return np.array([f"x{number}" for number in range(n_features)] if names is None else names, object)
+
+
+def _is_automatic(categorical_features: Any) -> bool:
+    return isinstance(categorical_features, str) and categorical_features == "from_dtype"

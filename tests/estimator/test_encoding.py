@@ -1,0 +1,247 @@
+"""Bins of numeric columns: exact values, which columns have them, and every way by which rows come to the network."""
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+import torch
+from scipy import sparse
+from sklearn.datasets import make_classification
+from sklearn.model_selection import GridSearchCV
+
+from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn.estimator import bins, scaling
+from scratchnn.estimator.bins import LIMIT, N_BINS, Bins
+from scratchnn.estimator.compat import HAS_ARRAY_API
+from scratchnn.estimator.parameters import MAX_ENCODED_COLUMNS, MIN_ENCODED_ROWS
+from scratchnn.estimator.scaling import Moments, find_bin_edges
+from scratchnn.estimator.tables import Table
+
+X, y = make_classification(240, 5, n_informative=4, n_redundant=0, random_state=0)
+
+
+def network(**changes):
+    settings = {"hidden_layer_sizes": 6, "max_iter": 10, "random_state": 0, "numeric_encoding": "piecewise"}
+    return ScratchNNClassifier(**(settings | changes))
+
+
+def calc_edges(values, weights=None):
+    return bins.calc_edges(torch.as_tensor(values), None if weights is None else torch.as_tensor(weights))
+
+
+def encode_by_hand(values, edges):
+    """The definition, value by value: (n_values, n_bins)."""
+    encoded = np.zeros((len(values), len(edges) - 1))
+    for row, value in enumerate(values):
+        for place in range(len(edges) - 1):
+            low, high = edges[place], edges[place + 1]
+            if high > low:
+                encoded[row, place] = 0.0 if value < low else 1.0 if value > high else (value - low) / (high - low)
+    return encoded
+
+
+def test_values_rise_from_0_to_1_in_each_bin():
+    edges = np.array([[0.0, 2.0, 4.0, 4.0, 8.0]])
+    values = torch.tensor([[-1.0], [0.0], [0.5], [2.0], [3.0], [4.0], [5.0], [8.0], [1e30]])
+    expected = [
+        [0, 0, 0, 0],
+        [0, 0, 0, 0],
+        [0.25, 0, 0, 0],
+        [1, 0, 0, 0],
+        [1, 0.5, 0, 0],
+        [1, 1, 0, 0],
+        [1, 1, 0, 0.25],
+        [1, 1, 0, 1],
+        [1, 1, 0, 1],
+    ]
+    np.testing.assert_array_equal(Bins(edges, torch.device("cpu")).calc(values).numpy(), expected)
+
+
+def test_columns_without_bins_are_left_out_and_extreme_values_are_finite():
+    edges = np.array([[np.nan, np.nan], [-1e308, 1e308], [3.0, 3.0]])
+    values = torch.tensor([[7.0, 1e308, 1.7e308], [7.0, -1e308, -1.7e308]], dtype=torch.float64)
+    np.testing.assert_array_equal(Bins(edges, torch.device("cpu")).calc(values).numpy(), [[1, 0], [0, 0]])
+
+
+def test_edges_are_all_values_of_a_column_of_few():
+    np.testing.assert_array_equal(calc_edges(np.array([5, 1, 1, 2, 5, 1.0])), [1, 2, 5, *[5] * (N_BINS - 2)])
+    for values in ([1, 1, 1], [1, 2, 1]):
+        assert np.isnan(calc_edges(np.array(values, float))).all()
+
+
+def test_edges_are_quantiles_of_a_column_of_many_values():
+    # Of the values 1 to 80, an eighth is 10: quantile j is the 10 j-th value.
+    values = np.random.default_rng(0).permutation(np.arange(1.0, 81))
+    np.testing.assert_array_equal(calc_edges(values), [1, *range(10, 90, 10)])
+    # Three quarters of zeros: six of eight quantiles are 0.
+    tied = np.r_[np.zeros(60), np.arange(1.0, 21)]
+    np.testing.assert_array_equal(calc_edges(tied), [0] * 7 + [10, 20])
+
+
+def test_edges_of_weighted_rows_are_those_of_repeated_rows():
+    rng = np.random.default_rng(1)
+    values, weights = rng.normal(size=50), rng.integers(1, 5, size=50)
+    expected = calc_edges(np.repeat(values, weights))
+    np.testing.assert_array_equal(calc_edges(values, weights.astype(float)), expected)
+    np.testing.assert_array_equal(calc_edges(values, weights * 0.1), expected)
+
+
+def test_constant_and_two_valued_columns_have_no_bins():
+    columns = np.column_stack([np.ones(240), np.arange(240) % 2, np.arange(240) % 3, X[:, 0]])
+    model = network().fit(columns, y)
+    assert np.isnan(model.bin_edges_[:2]).all()
+    assert not np.isnan(model.bin_edges_[2:]).any()
+    assert model.coefs_[0].shape == (4 + 2 * N_BINS, 6)
+    names = ["x0", "x1", "x2", "x3", "x2[0, 1]", "x2[1, 2]", "x2[2, 2]"]
+    assert model.feature_names_encoded_[:7].tolist() == names
+    # Neither the constant column nor bins without width have weights.
+    np.testing.assert_array_equal(np.flatnonzero((model.coefs_[0] == 0).all(1)), [0, *range(6, 4 + N_BINS)])
+    assert network().fit(columns[:, :2], y).bin_edges_ is None
+
+
+def test_the_network_reads_scaled_and_clipped_columns_and_then_bins():
+    model = network().fit(X, y)
+    scaled = (X - model.mean_) / model.scale_
+    rows = np.column_stack(
+        [
+            scaled / np.sqrt(1 + (scaled / LIMIT) ** 2),
+            *[encode_by_hand(column, edges) for column, edges in zip(X.T, model.bin_edges_, strict=True)],
+        ]
+    )
+    hidden = np.maximum(rows @ model.coefs_[0] + model.intercepts_[0], 0)
+    logits = hidden @ model.coefs_[1] + model.intercepts_[1]
+    np.testing.assert_allclose(model.decision_function(X), logits[:, 0], atol=1e-5)
+
+
+def test_encoding_by_hand_trains_the_same_network():
+    model = network(dtype="float64", standardize=False, alpha=0.1).fit(X, y)
+    encoded = [encode_by_hand(column, edges) for column, edges in zip(X.T, model.bin_edges_, strict=True)]
+    rows = np.column_stack([X, *encoded])
+    plain = network(numeric_encoding=None, dtype="float64", standardize=False, alpha=0.1).fit(rows, y)
+    np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(rows), rtol=1e-8)
+
+
+def test_auto_encodes_dense_tables_of_many_rows_and_few_columns_with_a_hidden_layer():
+    def has_bins(rows, weights=None, **changes):
+        model = network(numeric_encoding="auto", max_iter=1, n_iter_no_change=1, **changes)
+        return model.fit(rows, y[: rows.shape[0]], weights).bin_edges_ is not None
+
+    assert has_bins(X)
+    assert not has_bins(X, hidden_layer_sizes=())
+    assert not has_bins(sparse.csr_array(X))
+    wide = np.random.default_rng(0).normal(size=(240, MAX_ENCODED_COLUMNS + 1))
+    assert not has_bins(wide)
+    assert has_bins(wide[:, :-1])
+    assert has_bins(X[:MIN_ENCODED_ROWS])
+    few = X[: MIN_ENCODED_ROWS - 1]
+    assert not has_bins(few)
+    # As many as are repeated; and weights that sum up to 1 make no fewer rows.
+    assert has_bins(few, np.full(len(few), 2.0))
+    assert has_bins(X, np.full(len(X), 1 / len(X)))
+
+
+def test_outliers_are_clipped_and_keep_their_order():
+    model = network(hidden_layer_sizes=()).fit(X, y)
+    rows = np.repeat(X[:1], 4, axis=0)
+    rows[:, 0] = [10.0, 100.0, 1e300, np.finfo(float).max]  # beyond all bins
+    steps = np.diff(model.decision_function(rows))
+    assert (steps * np.sign(model.coefs_[0][0]) >= 0).all()
+    assert np.abs(steps).sum() < LIMIT * abs(model.coefs_[0][0, 0])
+
+
+def test_bins_of_sparse_tables_are_refused():
+    with pytest.raises(
+        ValueError, match=r"numeric_encoding must be None or 'auto' for a sparse X, got 'piecewise'.*toarray"
+    ):
+        network().fit(sparse.csr_array(X), y)
+
+
+def test_coefficients_of_columns_need_a_fit_without_bins():
+    model = network(hidden_layer_sizes=()).fit(X, y)
+    with pytest.raises(AttributeError, match=r"coef_ is there only after fit.*numeric_encoding=None"):
+        _ = model.coef_
+
+
+def test_missing_numbers_are_filled_before_they_are_encoded():
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    frame["kind"] = np.where(X[:, 0] > 0, "high", "low")
+    frame.loc[::6, "b"] = np.nan
+    model = network().fit(frame, y)
+    names = model.feature_names_encoded_.tolist()
+    assert names[:8] == [*"abcde", "missingindicator_b", "kind_high", "kind_low"]
+    assert len(names) == 8 + 5 * N_BINS == model.coefs_[0].shape[0]
+
+
+def test_edges_are_found_on_evenly_spaced_rows_of_a_long_table(monkeypatch):
+    monkeypatch.setattr(scaling, "MAX_EDGE_ROWS", 9)
+    rows = np.arange(17.0)[:, np.newaxis]
+    moments = Moments()
+    moments.add(Table(rows, np.zeros(17)))
+    np.testing.assert_array_equal(find_bin_edges(Table(rows, np.zeros(17)), moments)[0], np.arange(0, 17, 2))
+
+
+def test_values_far_from_zero_keep_their_differences():
+    """In float32, a second of a timestamp of today is nothing."""
+    times = 1.7e9 + np.arange(240.0)[:, np.newaxis]
+    model = network(standardize=False, alpha=0.0).fit(times, y)
+    encoded = Bins(model.bin_edges_, torch.device("cpu")).calc(torch.from_numpy(times)).numpy()
+    np.testing.assert_allclose(encoded.sum(1), encode_by_hand(times[:, 0], model.bin_edges_[0]).sum(1), rtol=1e-12)
+    assert len(np.unique(encoded.sum(1))) == 240
+
+
+def test_memory_mapped_rows_train_the_same_network(tmp_path):
+    rows = np.memmap(tmp_path / "rows", np.float64, "w+", shape=X.shape)
+    rows[:] = X
+    model, mapped = network().fit(X, y), network().fit(rows, y)
+    np.testing.assert_array_equal(mapped.bin_edges_, model.bin_edges_)
+    np.testing.assert_allclose(mapped.predict_proba(rows), model.predict_proba(X), rtol=1e-5)
+
+
+@pytest.mark.skipif(not HAS_ARRAY_API, reason="array API support needs scikit-learn 1.9")
+def test_tensors_train_the_same_network():
+    model = network().fit(X, y)
+    with sklearn.config_context(array_api_dispatch=True):
+        rows = torch.from_numpy(X.copy())
+        given = network().fit(rows, torch.from_numpy(y))
+        assert isinstance(given.bin_edges_, torch.Tensor)
+        np.testing.assert_array_equal(given.predict_proba(rows).numpy(), model.predict_proba(X))
+        rows[0, 0] = torch.nan  # filled with the mean of training
+        assert torch.isfinite(given.predict_proba(rows)).all()
+        assert torch.isfinite(network().fit(rows, torch.from_numpy(y)).predict_proba(rows)).all()
+
+
+def test_a_fused_search_equals_a_plain_one_and_stacks_the_folds():
+    # The last column has five values, one of which a fold may lack.
+    rows = np.column_stack([X, np.r_[np.arange(236) % 4, np.full(4, 4)]])
+    grid = {"alpha": [0.01, 1.0]}
+    plain = GridSearchCV(network(), grid, cv=3, scoring="neg_log_loss").fit(rows, y)
+    with fused_fits() as report:
+        fused = GridSearchCV(network(), grid, cv=3, scoring="neg_log_loss").fit(rows, y)
+    np.testing.assert_allclose(fused.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"], rtol=1e-4)
+    assert [stack.n_models for stack in report.stacks] == [6]
+
+
+def test_files_predict_alike(tmp_path):
+    model = network().fit(X, y)
+    joblib.dump(model, tmp_path / "model")
+    np.testing.assert_array_equal(joblib.load(tmp_path / "model").predict_proba(X), model.predict_proba(X))
+
+
+def test_training_goes_on_with_the_bins_of_the_first_call():
+    model = network(warm_start=True).fit(X, y)
+    edges = model.bin_edges_
+    model.fit(X + 1, y)
+    np.testing.assert_array_equal(model.bin_edges_, edges)
+    parts = network().partial_fit(X[:120], y[:120], classes=[0, 1])
+    edges = parts.bin_edges_
+    parts.partial_fit(X[120:] + 1, y[120:])
+    np.testing.assert_array_equal(parts.bin_edges_, edges)
+
+
+def test_validation_rows_are_encoded_with_the_edges_of_training():
+    model = network().fit(X[:200], y[:200], X_val=X[200:] * 3, y_val=y[200:])
+    expected = sklearn.metrics.log_loss(y[200:], model.predict_proba(X[200:] * 3))
+    assert model.validation_loss_curve_[-1] == pytest.approx(expected, rel=1e-4)
+    scored = network(early_stopping=True, scoring="neg_log_loss").fit(X, y)
+    assert np.isfinite(scored.validation_scores_).all()

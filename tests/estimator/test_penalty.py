@@ -1,0 +1,117 @@
+"""alpha="auto" follows the noise of the table."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from sklearn.datasets import make_classification
+from sklearn.linear_model import BayesianRidge
+from sklearn.model_selection import cross_validate
+
+from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn.estimator.penalty import fit_evidence_ridge
+
+
+def make_table(noise, n_rows=300):
+    return make_classification(n_rows, 6, n_informative=4, flip_y=noise, random_state=0)
+
+
+def fit(X, y, sample_weight=None, **changes):
+    settings = {"hidden_layer_sizes": (8,), "max_iter": 2, "batch_size": "full", "random_state": 0}
+    return ScratchNNClassifier(**(settings | changes)).fit(X, y, sample_weight)
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def test_ridge_has_the_strength_and_slopes_of_bayesian_ridge():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 5))
+    target = rows[:, :3] @ [1.0, -2.0, 0.5] + rng.normal(size=200)
+    peer = BayesianRidge(max_iter=10_000, tol=1e-10, alpha_1=0, alpha_2=0, lambda_1=0, lambda_2=0).fit(rows, target)
+    columns = [torch.from_numpy(each) for each in (rows, np.c_[rows, np.zeros((200, 300))])]
+    for each in columns:  # longer than wide, and wider than long
+        strength, length = fit_evidence_ridge(each, torch.from_numpy(target[:, None]), np.ones(200), 1)
+        assert strength == pytest.approx(peer.lambda_ / peer.alpha_, rel=0.15)  # of a grid with steps of 1.26
+        assert length == pytest.approx(np.linalg.norm(peer.coef_), rel=0.1)
+
+
+def test_noise_makes_the_penalty_stronger():
+    assert fit(*make_table(0.5)).alpha_ > 1.5 * fit(*make_table(0.0)).alpha_
+
+
+def test_weights_and_repeated_rows_have_one_penalty():
+    X, y = make_table(0.2, 60)
+    weights = np.arange(60) % 3
+    repeated = fit(np.repeat(X, weights, 0), np.repeat(y, weights))
+    assert fit(X, y, weights).alpha_ == pytest.approx(repeated.alpha_, rel=1e-3)
+
+
+def test_parts_of_a_whole_as_weights_do_not_change_the_penalty_of_a_row():
+    X, y = make_table(0.2, 60)
+    plain = fit(X, y)
+    parts = fit(X, y, np.full(60, 1 / 60))
+    assert parts.alpha_ == pytest.approx(plain.alpha_ / 60, rel=1e-3)
+
+
+def test_penalty_is_that_of_a_batch_where_rows_are_in_batches():
+    X, y = make_table(0.2)
+    assert fit(X, y, batch_size=50).alpha_ == pytest.approx(fit(X, y).alpha_ / 6, rel=1e-9)
+
+
+def test_hopeless_and_separable_tables_have_a_finite_penalty():
+    rng = np.random.default_rng(0)
+    y = np.arange(40) % 2
+    for X in (rng.normal(size=(40, 3)), y[:, None] * np.ones(3), np.c_[y, np.ones(40)], np.ones((40, 2))):
+        alpha = fit(X, y).alpha_
+        assert np.isfinite(alpha)
+        assert alpha >= 0
+
+
+def test_long_and_wide_tables_are_sampled_the_same_way_each_time():
+    rng = np.random.default_rng(0)
+    for shape in ((3000, 3), (30, 200)):
+        X = rng.normal(size=shape)
+        y = X[:, 0] > 0
+        assert fit(X, y, max_iter=1).alpha_ == fit(X, y, max_iter=1).alpha_ > 0
+
+
+def test_where_no_linear_model_can_tell_the_length_of_the_rows_does():
+    X, y = make_table(0.5)
+    length = np.sqrt(6)
+    for changes in ({"hidden_layer_sizes": ()}, {"hidden_layer_sizes": (5, 5)}, {"loss": "brier"}):
+        assert fit(X, y, **changes).alpha_ == pytest.approx(length, rel=1e-6)
+    assert fit(sparse.csr_array(X), y).alpha_ > 0
+    part = ScratchNNClassifier((8,), batch_size="full", random_state=0).partial_fit(X, y, classes=[0, 1])
+    assert part.alpha_ == pytest.approx(length, rel=1e-6)
+
+
+def test_number_and_C_are_reported_as_alpha():
+    X, y = make_table(0.2, 60)
+    assert fit(X, y, alpha=0.3).alpha_ == 0.3
+    assert fit(X, y, C=4.0).alpha_ == 0.25
+
+
+def test_labels_of_any_kind_have_a_penalty():
+    X, y = make_table(0.2)
+    one_label = fit(X, np.c_[y, 1 - y])  # two labels that say the same
+    assert one_label.alpha_ == pytest.approx(fit(X, y).alpha_, rel=0.3)
+    assert fit(X, (X[:, 0] > 0) + (X[:, 1] > 1) * 2).alpha_ > 0
+
+
+def test_memory_mapped_rows_have_the_penalty_of_rows_in_memory(tmp_path):
+    X, y = make_table(0.2)
+    mapped = np.memmap(tmp_path / "rows", X.dtype, "w+", shape=X.shape)
+    mapped[:] = X
+    assert fit(mapped, y).alpha_ == fit(X, y).alpha_
+
+
+def test_fused_fits_have_the_same_penalties():
+    X, y = make_table(0.2)
+    model = ScratchNNClassifier((8,), max_iter=2, random_state=0)
+    alone = cross_validate(model, X, y, cv=3, return_estimator=True)
+    with fused_fits():
+        fused = cross_validate(model, X, y, cv=3, return_estimator=True)
+    alphas = [[each.alpha_ for each in result["estimator"]] for result in (alone, fused)]
+    assert alphas[0] == alphas[1]
+    np.testing.assert_array_equal(alone["test_score"], fused["test_score"])
