@@ -1,5 +1,6 @@
 """Which columns have weights, and how far from training a row to predict may be."""
 
+import copy
 import functools
 
 import numpy as np
@@ -230,7 +231,7 @@ def test_predictions_of_rows_beyond_float32_are_those_of_float64(value, kind, ac
         y = (X[:, :3] > 0).astype(int)
     params = {"hidden_layer_sizes": () if kind == "linear" else (8,), "activation": activation, "max_iter": 2}
     classifier = make_classifier(**params).fit(form(X), y)
-    wide = make_classifier(**params).fit(form(X), y)
+    wide = copy.copy(classifier)
     wide.coefs_ = [coef.astype(np.float64) for coef in classifier.coefs_]
     wide.intercepts_ = [intercept.astype(np.float64) for intercept in classifier.intercepts_]
     rows = X[:6].copy()
