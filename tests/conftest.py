@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_multilabel_classification
+from threadpoolctl import threadpool_limits
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the workers share the cores, and threads that wait for one another are slow
+    # The workers share the cores, and threads that wait for one another are slow.
+    torch.set_num_threads(1)
+    threadpool_limits(1, user_api="blas")
 
 pytest.register_assert_rewrite("helpers")
 
