@@ -8,10 +8,9 @@ import joblib
 import numpy as np
 from joblib.parallel import BACKENDS, EXTERNAL_BACKENDS, MAYBE_AVAILABLE_BACKENDS, ParallelBackendBase
 
-from .backend import FusedBackend
 from .report import FusionReport
 from .scheduler import Scheduler, warning_filters
-from .workers import WorkerBackend
+from .workers import DealingBackend
 
 
 @contextmanager
@@ -64,12 +63,12 @@ def fused_fits(
     _check_parameters(backend, n_jobs, verbose)
     report = FusionReport()
     scheduler = Scheduler(report, bool(verbose))
-    chosen: ParallelBackendBase = FusedBackend(scheduler)
-    if backend is not None:
-        chosen = WorkerBackend(backend, -1 if n_jobs is None else n_jobs, report)
+    settings = {"backend": DealingBackend(scheduler, backend, report, bool(verbose))}
+    if n_jobs is not None:
+        settings["n_jobs"] = int(n_jobs)
     with warning_filters:
         try:
-            with joblib.parallel_config(backend=chosen):
+            with joblib.parallel_config(**settings):
                 yield report
         finally:
             scheduler.close()
