@@ -2,7 +2,7 @@
 A neural network from scratch
 =============================
 
-The method in seven functions, as they stand in `scratchnn.network`, and then the estimator that does the same.
+This example runs the functions of `scratchnn.network` one by one, and then the estimator, which does the same.
 The data are the 569 tumours of scikit-learn's breast cancer table.
 """
 
@@ -31,7 +31,7 @@ from scratchnn.network import (
 # %%
 # Training, validation and test data
 # ----------------------------------
-# The network learns from the training data, we choose by the validation data, and the test data judge, once.
+# The network learns from the training data. We choose by the validation data, and use the test data once, at the end.
 # ``indeps`` are the inputs, one row a tumour, scaled to mean 0 and deviation 1; ``deps`` say whether it is benign.
 
 X, y = load_breast_cancer(return_X_y=True)
@@ -44,7 +44,7 @@ def to_tensors(X, y):
     return torch.tensor(X, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)[:, None]
 
 
-scaler = StandardScaler().fit(X_train)  # the training data alone: the others are not to be known yet
+scaler = StandardScaler().fit(X_train)  # of the training data alone: validation and test data must stay unknown
 X_train, X_val, X_test = scaler.transform(X_train), scaler.transform(X_val), scaler.transform(X_test)
 train_indeps, train_deps = to_tensors(X_train, y_train)
 val_indeps, val_deps = to_tensors(X_val, y_val)
@@ -68,7 +68,7 @@ print("loss", calc_loss(coeffs, train_indeps, train_deps))
 
 # %%
 # `store_grads` follows the chain rule by hand, and stores the gradient where PyTorch's autograd would store it. Here
-# both work on the same batch, which holds all the data, and come to the same.
+# both work on the same batch, which holds all the data, and find the same gradients.
 
 everything = Batch(train_indeps, train_deps)
 store_grads(coeffs, everything)
@@ -82,8 +82,8 @@ for name, own, other in zip(["hidden weights", "output weights", "output bias"],
     torch.testing.assert_close(own, other.grad)
 
 # %%
-# `update_coeffs` takes a step downhill, and clears the gradients. `execute_epoch` does both for each batch. The loss
-# that it returns is the one before the step.
+# `update_coeffs` takes a step downhill, and clears the gradients. `execute_epoch` calls `store_grads` and
+# `update_coeffs` for each batch, and returns the loss before the step.
 
 update_coeffs(coeffs, lr=1.4)
 for _ in range(3):
@@ -93,7 +93,7 @@ for _ in range(3):
 # %%
 # Three learning rates
 # --------------------
-# `train_model` puts this together, and `model_accuracy` counts how often the likelier class is the right one.
+# `train_model` is the whole loop, and `model_accuracy` counts how often the likelier class is the right one.
 
 runs = {}
 for epochs, lr in [(30, 1.4), (30, 20), (100, 10)]:
@@ -123,7 +123,7 @@ else:
 # %%
 # The estimator does the same
 # ---------------------------
-# The recipe "scratch" is this very method: the same losses, epoch for epoch, from the same seed.
+# The recipe "scratch" is this method: from the same seed, it has the same loss after every epoch.
 
 for (epochs, lr), (_, losses, _) in runs.items():
     classifier = ScratchNNClassifier.from_recipe(
@@ -134,8 +134,8 @@ for (epochs, lr), (_, losses, _) in runs.items():
     assert difference < 1e-4
 
 # %%
-# And with everything that was learnt about training since (Adam, minibatches, log loss, scaled columns, early
-# stopping), which are the estimator's other parameters:
+# The estimator's other parameters offer what has been learnt about training since: Adam, minibatches, log loss, scaled
+# columns, early stopping. Its defaults use most of it:
 
 classifier = ScratchNNClassifier(early_stopping=True, random_state=442)
 classifier.fit(X_train, y_train, X_val=X_val, y_val=y_val)

@@ -2,9 +2,9 @@
 Quickstart
 ==========
 
-`ScratchNNClassifier` takes the place of LogisticRegression or MLPClassifier: in a pipeline, in cross-validation, in a
-search, in a file. The data are the 569 tumours of scikit-learn's breast cancer table, and for early stopping a table
-with noisy labels; all of it runs in under a minute.
+`ScratchNNClassifier` replaces LogisticRegression or MLPClassifier in pipelines, cross-validation and searches, and is
+saved to files like them. The data are the 569 tumours of scikit-learn's breast cancer table and, for early stopping, a
+table with noisy labels. The example runs in under a minute.
 """
 
 import tempfile
@@ -29,7 +29,7 @@ X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0, strati
 # %%
 # The swap
 # --------
-# Three classifiers, one line each. The columns are raw; ours scales them itself, the others are given a scaler.
+# We fit three classifiers. ScratchNNClassifier scales the columns itself; the others need a scaler.
 
 classifiers = {
     "LogisticRegression": make_pipeline(StandardScaler(), LogisticRegression()),
@@ -96,8 +96,8 @@ assert (loaded.predict_proba(X_test) == search.predict_proba(X_test)).all()
 # The loss of each epoch
 # ----------------------
 # ``training_loss_curve_`` compares with ``validation_loss_curve_``: neither holds the penalty, as ``loss_curve_`` does.
-# Both fall while the network learns what other rows share. Then it learns the noise: the training loss falls on, the
-# validation loss no longer.
+# Both fall while the network learns what also holds for other rows. Then it learns the noise: the training loss falls
+# further, the validation loss does not.
 
 try:
     import matplotlib.pyplot as plt

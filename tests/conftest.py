@@ -14,6 +14,16 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_mu
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers share the cores, and threads that wait for one another are slow
 
+pytest.register_assert_rewrite("helpers")
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
 
 @pytest.fixture(scope="session")
 def cancer():

@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
+from helpers import TARGETS, assert_same_fit, get_coeffs, needs_cuda
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.ensemble import VotingClassifier
@@ -24,19 +25,9 @@ from scratchnn.estimator.tables import Table
 from scratchnn.training import stopping
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-KINDS = ["binary", "multiclass", "multilabel"]
 
 
-def parameters_of(classifier):
-    return [*classifier.coefs_, *classifier.intercepts_]
-
-
-def assert_same_bits(first, second):
-    for left, right in zip(parameters_of(first), parameters_of(second), strict=True):
-        np.testing.assert_array_equal(left, right)
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
 def test_learns_every_kind_of_target(problems, kind, solver):
     X, y = problems[kind]
@@ -50,7 +41,7 @@ def test_learns_every_kind_of_target(problems, kind, solver):
     assert predictions.dtype.kind == y.dtype.kind
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TARGETS)
 def test_attributes_follow_mlp_classifier(problems, kind):
     X, y = problems[kind]
     common = {"hidden_layer_sizes": (7, 4), "max_iter": 3, "random_state": 0}
@@ -68,7 +59,7 @@ def test_attributes_follow_mlp_classifier(problems, kind):
     assert ours.validation_loss_curve_ is None
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
 def test_training_agrees_with_mlp_classifier_step_by_step(problems, kind, solver):
     """From the same coefficients, with rows in their given order: the same losses and the same coefficients."""
@@ -93,7 +84,7 @@ def test_training_agrees_with_mlp_classifier_step_by_step(problems, kind, solver
     theirs.set_params(max_iter=4).fit(X, y)
     ours.set_params(max_iter=4).fit(X, y)
     np.testing.assert_allclose(ours.loss_curve_[1:], theirs.loss_curve_[1:], rtol=1e-10)
-    for left, right in zip(parameters_of(ours), [*theirs.coefs_, *theirs.intercepts_], strict=True):
+    for left, right in zip(get_coeffs(ours), [*theirs.coefs_, *theirs.intercepts_], strict=True):
         np.testing.assert_allclose(left, right, rtol=1e-8, atol=1e-10)
 
 
@@ -145,12 +136,12 @@ def test_pandas_and_polars_train_as_numpy_does(iris):
         (pd.DataFrame(X, columns=names), pd.Series(np.array(["x", "y", "z"])[y], dtype="category")),
     ]:
         classifier = ScratchNNClassifier(max_iter=3, random_state=0).fit(frame, target)
-        assert_same_bits(classifier, expected)
+        assert_same_fit(classifier, expected)
         np.testing.assert_array_equal(classifier.feature_names_in_, names)
         np.testing.assert_array_equal(classifier.predict_proba(frame), expected.predict_proba(X))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", TARGETS)
 def test_probabilities_logits_and_labels_agree(problems, kind):
     X, y = problems[kind]
     classifier = ScratchNNClassifier(max_iter=20, random_state=0).fit(X, y)
@@ -239,7 +230,7 @@ def test_weights_of_one_change_nothing(cancer):
     X, y = cancer
     plain = ScratchNNClassifier(max_iter=5, random_state=0).fit(X, y)
     weighted = ScratchNNClassifier(max_iter=5, random_state=0).fit(X, y, sample_weight=np.ones(len(X)))
-    assert_same_bits(plain, weighted)
+    assert_same_fit(plain, weighted)
 
 
 def test_weighted_minibatches_move_as_repeated_rows_do(cancer):
@@ -293,7 +284,7 @@ def test_validation_data_are_watched_without_early_stopping(iris):
     X, y = iris
     classifier = ScratchNNClassifier(max_iter=4, random_state=0).fit(X, y, X_val=X[::3], y_val=y[::3])
     assert len(classifier.validation_loss_curve_) == 4
-    assert_same_bits(classifier, ScratchNNClassifier(max_iter=4, random_state=0).fit(X, y))
+    assert_same_fit(classifier, ScratchNNClassifier(max_iter=4, random_state=0).fit(X, y))
 
 
 def test_rows_of_whole_numbers_are_told_apart():
@@ -368,7 +359,7 @@ def test_number_of_threads_changes_no_bit(cancer, ambient, n_threads, params):
     classifier = ScratchNNClassifier(random_state=0, max_iter=5, **params)
     expected = clone(classifier).fit(*cancer)
     torch.set_num_threads(n_threads)
-    assert_same_bits(clone(classifier).fit(*cancer), expected)
+    assert_same_fit(clone(classifier).fit(*cancer), expected)
 
 
 @pytest.mark.parametrize(
@@ -390,7 +381,7 @@ def test_ambient_settings_change_no_bit(cancer, ambient, setting, form, params):
     probabilities = expected.predict_proba(X)
     setting()
     fitted = clone(classifier).fit(X, y)
-    assert_same_bits(fitted, expected)
+    assert_same_fit(fitted, expected)
     np.testing.assert_array_equal(fitted.predict_proba(X), probabilities)
 
 
@@ -429,7 +420,7 @@ def test_ambient_modes_change_no_bit(iris, mode):
     with mode():
         fitted = clone(classifier).fit(*iris)
         np.testing.assert_array_equal(fitted.predict_proba(iris[0]), expected.predict_proba(iris[0]))
-    assert_same_bits(fitted, expected)
+    assert_same_fit(fitted, expected)
 
 
 @pytest.mark.parametrize("random_state", [None, 3])
@@ -447,7 +438,7 @@ def test_random_state_none_differs_and_a_generator_goes_on(iris):
     first, second = (ScratchNNClassifier(max_iter=1, random_state=random_state).fit(*iris) for _ in range(2))
     again = ScratchNNClassifier(max_iter=1, random_state=np.random.RandomState(0)).fit(*iris)
     assert (first.coefs_[0] != second.coefs_[0]).any()
-    assert_same_bits(first, again)
+    assert_same_fit(first, again)
 
 
 def test_fits_in_threads_do_not_disturb_each_other(cancer):
@@ -459,7 +450,7 @@ def test_fits_in_threads_do_not_disturb_each_other(cancer):
     for thread in threads:
         thread.join(60)
     for left, right in zip(expected, fitted, strict=True):
-        assert_same_bits(left, right)
+        assert_same_fit(left, right)
 
 
 def test_small_tables_keep_their_precision_and_large_ones_use_float32(cancer):
@@ -494,7 +485,7 @@ def test_warm_start_goes_on_bit_for_bit_through_a_file(cancer, tmp_path, params)
     joblib.dump(half, tmp_path / "half.joblib")
     resumed = joblib.load(tmp_path / "half.joblib").fit(*cancer)
     whole = ScratchNNClassifier(max_iter=20, **params).fit(*cancer)
-    assert_same_bits(resumed, whole)
+    assert_same_fit(resumed, whole)
     assert resumed.loss_curve_ == whole.loss_curve_
     assert resumed.validation_scores_ == whole.validation_scores_
     assert resumed.t_ == whole.t_
@@ -554,7 +545,7 @@ def test_partial_fit_takes_classes_that_come_later_and_follows_fit():
 def test_file_is_about_the_size_of_the_parameters(cancer, tmp_path, params):
     classifier = ScratchNNClassifier(random_state=0, **params).fit(*cancer)
     joblib.dump(classifier, tmp_path / "model.joblib")
-    n_bytes = sum(array.nbytes for array in parameters_of(classifier))
+    n_bytes = sum(array.nbytes for array in get_coeffs(classifier))
     assert (tmp_path / "model.joblib").stat().st_size <= 1.15 * n_bytes + 4096
 
 
@@ -627,7 +618,7 @@ def test_shuffle_changes_minibatches_but_not_full_batches(iris):
 def test_batch_larger_than_the_data_is_clipped_with_a_warning(iris):
     with pytest.warns(UserWarning, match="batch_size=200 is larger than the 150 training rows"):
         clipped = ScratchNNClassifier(batch_size=200, max_iter=1, random_state=0).fit(*iris)
-    assert_same_bits(clipped, ScratchNNClassifier(batch_size="full", max_iter=1, random_state=0).fit(*iris))
+    assert_same_fit(clipped, ScratchNNClassifier(batch_size="full", max_iter=1, random_state=0).fit(*iris))
 
 
 def test_sparse_multilabel_targets_train_as_dense_ones(problems):
@@ -635,7 +626,7 @@ def test_sparse_multilabel_targets_train_as_dense_ones(problems):
     dense, other = (
         ScratchNNClassifier(max_iter=2, random_state=0).fit(X, labels) for labels in (y, sparse.csr_array(y))
     )
-    assert_same_bits(dense, other)
+    assert_same_fit(dense, other)
 
 
 def test_lbfgs_respects_max_fun(iris):
@@ -676,7 +667,7 @@ def test_interrupt_keeps_the_model_so_far(iris, monkeypatch):
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@needs_cuda
 def test_cuda_trains_as_the_cpu_does(cancer, tmp_path):
     X, y = cancer
     for params in [{}, {"solver": "sgd"}, {"solver": "lbfgs"}, {"early_stopping": True, "scoring": "roc_auc"}]:
@@ -684,5 +675,5 @@ def test_cuda_trains_as_the_cpu_does(cancer, tmp_path):
             ScratchNNClassifier(device=device, dtype="float64", max_iter=10, random_state=0, **params).fit(X, y)
             for device in ("cpu", "cuda")
         ]
-        assert all(isinstance(array, np.ndarray) for array in parameters_of(fits[1]))
+        assert all(isinstance(array, np.ndarray) for array in get_coeffs(fits[1]))
         np.testing.assert_allclose(fits[0].predict_proba(X), fits[1].predict_proba(X), rtol=1e-6)

@@ -4,15 +4,14 @@ import importlib
 import inspect
 import pkgutil
 import re
-from pathlib import Path
 
 import pytest
+from helpers import ROOT
 from numpydoc.docscrape import FunctionDoc, NumpyDocString
 
 import scratchnn
 from scratchnn import ScratchNNClassifier, losses, network, training
 
-ROOT = Path(__file__).parent.parent
 TRAINING = [
     importlib.import_module(f"scratchnn.training.{each.name}") for each in pkgutil.iter_modules(training.__path__)
 ]

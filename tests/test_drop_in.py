@@ -1,10 +1,13 @@
 """What LogisticRegression and MLPClassifier do, and what goes beyond: class weights, schedules, dropout, losses."""
 
+import functools
+
 import numpy as np
 import pytest
 import sklearn
 import torch
 import torch.nn.functional as F
+from helpers import ALL_EPOCHS, assert_same_fit
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, make_classification
 from sklearn.linear_model import LogisticRegression
@@ -20,27 +23,16 @@ X, y = make_classification(300, 6, n_informative=4, n_classes=3, weights=[0.7, 0
 labels = np.stack([y > 0, X[:, 0] > 1], 1).astype(int)
 
 
-def network(**changes):
-    return ScratchNNClassifier(
-        **(
-            {
-                "hidden_layer_sizes": 8,
-                "max_iter": 6,
-                "learning_rate": "constant",
-                "tol": 0,
-                "n_iter_no_change": np.inf,
-                "random_state": 0,
-            }
-            | changes
-        )
-    )
+network = functools.partial(
+    ScratchNNClassifier, hidden_layer_sizes=8, max_iter=6, learning_rate="constant", random_state=0, **ALL_EPOCHS
+)
 
 
-def assert_same_bits(one, other):
-    for name in ("coefs_", "intercepts_", "loss_curve_", "validation_scores_"):
-        assert str(getattr(one, name)) == str(getattr(other, name))
-        for a, b in zip(getattr(one, name) or [], getattr(other, name) or [], strict=True):
-            np.testing.assert_array_equal(a, b)
+def assert_same_training(first, second):
+    """Check that two fits ended in the same coefficients, and had the same losses and scores on the way."""
+    assert_same_fit(first, second)
+    for name in ("loss_curve_", "validation_scores_"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
 # Class weights
@@ -51,7 +43,7 @@ def assert_same_bits(one, other):
 def test_class_weights_of_one_change_no_bit(weights, early_stopping):
     model = network(early_stopping=early_stopping)
     weighted = clone(model).set_params(class_weight=weights).fit(X, y)
-    assert_same_bits(weighted, model.fit(X, y))
+    assert_same_training(weighted, model.fit(X, y))
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
@@ -96,14 +88,14 @@ def test_class_weight_counts_in_the_validation_score():
 def test_class_weight_of_labels_is_a_product():
     spec = [{0: 1, 1: 2.0}, {1: 3.0}]
     rows = np.where(labels[:, 0], 2.0, 1.0) * np.where(labels[:, 1], 3.0, 1.0)
-    assert_same_bits(network(class_weight=spec).fit(X, labels), network().fit(X, labels, rows))
+    assert_same_training(network(class_weight=spec).fit(X, labels), network().fit(X, labels, rows))
     assert network(class_weight="balanced").fit(X, labels).predict_proba(X).shape == (300, 2)
 
 
 def test_class_weight_in_partial_fit():
     spec = {1: 5.0}
     ours = network(class_weight=spec).partial_fit(X, y, classes=[0, 1, 2])
-    assert_same_bits(ours, network().partial_fit(X, y, compute_sample_weight(spec, y), classes=[0, 1, 2]))
+    assert_same_training(ours, network().partial_fit(X, y, compute_sample_weight(spec, y), classes=[0, 1, 2]))
     with pytest.raises(ValueError, match=r"class_weight must be a dict or None for partial_fit.*'balanced'.*compute"):
         network(class_weight="balanced").partial_fit(X, y, classes=[0, 1, 2])
 
@@ -142,7 +134,7 @@ def test_validation_data_go_through_the_pipeline(routing, scoring):
     )
     pipeline.fit(X[:200] * 9, y[:200], X_val=X[200:] * 9, y_val=y[200:])
     model.fit(scaler.transform(X[:200] * 9), y[:200], X_val=scaler.transform(X[200:] * 9), y_val=y[200:])
-    assert_same_bits(pipeline[-1], model)
+    assert_same_training(pipeline[-1], model)
     assert len(model.validation_scores_) == model.n_iter_ > 1
 
 
@@ -159,7 +151,7 @@ def test_weights_are_routed_through_a_search_to_training_and_scores(routing):
     search.fit(X, y, sample_weight=weights)
     assert np.abs(search.cv_results_["mean_test_score"] - plain.cv_results_["mean_test_score"]).min() > 0.01
     expected = network(alpha=search.best_params_["net__alpha"]).fit(StandardScaler().fit_transform(X), y, weights)
-    assert_same_bits(search.best_estimator_[-1], expected)
+    assert_same_training(search.best_estimator_[-1], expected)
 
 
 # Dropout
@@ -169,7 +161,7 @@ def test_dropout_trains_on_another_part_of_the_network_at_each_step():
     model = network(hidden_layer_sizes=50, max_iter=100, learning_rate_init=0.01)
     plain, thinned = clone(model).fit(X, y), clone(model).set_params(dropout=0.5).fit(X, y)
     assert thinned.loss_ > plain.loss_
-    assert_same_bits(thinned, clone(thinned).fit(X, y))
+    assert_same_training(thinned, clone(thinned).fit(X, y))
     assert thinned.score(X, y) > 0.75
     np.testing.assert_array_equal(thinned.predict_proba(X), thinned.predict_proba(X))  # nothing is left out
 

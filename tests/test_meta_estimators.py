@@ -1,5 +1,7 @@
 """scikit-learn's meta-estimators and tools around the classifier."""
 
+import functools
+
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -35,8 +37,7 @@ cancer, target = load_breast_cancer(return_X_y=True)
 noisy, noisy_y = make_classification(300, 8, n_informative=3, n_redundant=0, shuffle=False, random_state=0)
 
 
-def network(**changes):
-    return ScratchNNClassifier(**({"hidden_layer_sizes": 100, "random_state": 0} | changes))
+network = functools.partial(ScratchNNClassifier, hidden_layer_sizes=100, random_state=0)
 
 
 WRAPPED = {

@@ -1,12 +1,11 @@
 """The network where people use it: inside scikit-learn."""
 
-import os
-import subprocess
-import sys
+import functools
 
 import joblib
 import numpy as np
 import pytest
+from helpers import run_python
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
@@ -17,8 +16,7 @@ from scratchnn import ScratchNNClassifier
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-def make_network(**params):
-    return ScratchNNClassifier(**{"max_iter": 30, "learning_rate_init": 0.01, "random_state": 0} | params)
+make_network = functools.partial(ScratchNNClassifier, max_iter=30, learning_rate_init=0.01, random_state=0)
 
 
 def test_pipeline_after_train_test_split(cancer):
@@ -63,5 +61,5 @@ def test_a_pipeline_in_a_file_predicts_the_same_in_a_new_process(cancer, tmp_pat
     joblib.dump(pipeline, tmp_path / "model.joblib")
     np.save(tmp_path / "X.npy", X)
     code = "import joblib, numpy as np; np.save('P.npy', joblib.load('model.joblib').predict_proba(np.load('X.npy')))"
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, env=os.environ)
+    run_python(code, cwd=tmp_path)
     np.testing.assert_array_equal(np.load(tmp_path / "P.npy"), pipeline.predict_proba(X))

@@ -1,7 +1,10 @@
-"""Products of matrices, written for speed. Each function says in its first line what it means; the rest is how.
+"""Matrix products and other small operations, written for speed.
 
-Besides the shapes of ``@``: where ``right`` is a stack, ``left`` may have no models axis, and serves all models, or
-fewer models than ``right``, each of which serves as many successive models.
+The first line of each docstring says what the function computes. The body is longer only to be fast.
+
+Shapes are those of ``@``, with one extension. If ``right`` is a stack of n_models matrices, ``left`` may be one matrix,
+which all models use, or a stack of n_sources matrices. Then each of these is used by n_models / n_sources successive
+models.
 """
 
 from collections.abc import Callable
@@ -9,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-LARGE_STACK = 16  # models from which on a stack is multiplied with the samples last in memory
+LARGE_STACK = 16  # a stack of this many models or more is multiplied with the samples last in memory
 
 
 def matmul(left: Tensor, right: Tensor) -> Tensor:
@@ -25,11 +28,11 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
         left = left.expand(n_models, *left.shape)
     elif left.shape[0] < n_models:
         left = left.repeat_interleave(n_models // left.shape[0], 0)
-    return torch.bmm(left, right)  # has less to find out than @, which counts for small networks
+    return torch.bmm(left, right)  # checks less than @ does, which saves time for small networks
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add ``left.T @ right`` to ``total``, in place. A sparse ``left`` costs only as much as it has entries."""
+    """Add ``left.T @ right`` to ``total``, in place. Of a sparse ``left``, only the entries cost time."""
     if not left.is_sparse:
         total.add_(matmul(left.mT, right))
     elif total.ndim == 2:
@@ -40,24 +43,24 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def get_grad(value: Tensor) -> Tensor:
-    """Return ``value.grad``: zeros, where nothing has been added yet."""
+    """Return ``value.grad``. If it is None, set it to zeros first, in place."""
     if value.grad is None:
         value.grad = torch.zeros_like(value)
     return value.grad
 
 
 def apply_to_rows(function: Callable[..., Tensor], values: Tensor) -> Tensor:
-    """Return ``function(values, dim=-1)``. PyTorch is several times slower along short rows than along columns."""
+    """Return ``function(values, dim=-1)``. Short rows are transposed: PyTorch is several times faster along columns."""
     if values.shape[-1] > 32:
         return function(values, dim=-1)
     return function(values.mT.contiguous(), dim=-2).mT
 
 
 def _multiply_large_stack(left: Tensor, right: Tensor) -> Tensor:
-    """Multiply many matrices. The values of a layer come out with the samples last in memory.
+    """Return ``left @ right`` for a stack of many models, with the samples last in memory.
 
-    BLAS is several times as fast with few long rows as with long columns, and so is what follows. Models that share
-    their ``left`` are one wide product.
+    With few long rows, BLAS and the operations on the result are several times faster than with long columns. All
+    models that use the same ``left`` are computed as one product with a wide matrix.
     """
     n_models, n_inner, n_columns = right.shape
     if left.ndim == 2:

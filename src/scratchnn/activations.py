@@ -15,7 +15,7 @@ _pass_where_positive = torch.ops.aten.threshold_backward.grad_input
 
 
 class Activation(NamedTuple):
-    """What a hidden layer applies to its sums. Both functions may overwrite their first argument.
+    """The activation of a hidden layer, applied to its sums. Both functions may overwrite their first argument.
 
     ``forward`` takes the sums. It returns the values, and the memory that ``backward`` needs.
     ``backward`` takes the gradient with respect to the values, and the memory. It returns the gradient with respect to
@@ -63,7 +63,11 @@ ACTIVATIONS = {
 
 
 class Output(NamedTuple):
-    """What turns logits into probabilities. ``backward`` takes a gradient with respect to these, and these."""
+    """The activation of the output, which turns logits into probabilities.
+
+    ``backward`` takes the gradient with respect to the probabilities, and the probabilities. It returns the gradient
+    with respect to the logits.
+    """
 
     forward: Callable[[Tensor], Tensor]
     backward: Callable[[Tensor, Tensor], Tensor]
@@ -82,13 +86,13 @@ INITS = ("scratch", "glorot_uniform", "he_uniform")
 
 
 def calc_init_bound(init: str, activation: str, fan_in: int, fan_out: int) -> float:
-    """Return the largest value that "glorot_uniform" (Glorot & Bengio, 2010) or "he_uniform" (He et al., 2015) draw."""
+    """Return the bound of the draws of "glorot_uniform" (Glorot & Bengio, 2010) or "he_uniform" (He et al., 2015)."""
     if init == "he_uniform":
         return math.sqrt(6 / fan_in)
     return math.sqrt((2 if activation == "logistic" else 6) / (fan_in + fan_out))
 
 
 def check_name(parameter: str, name: str, names: Collection[str]) -> None:
-    """Raise ValueError if there is no such activation, output or initialisation."""
+    """Raise ValueError if ``name``, the value of ``parameter``, is not one of ``names``."""
     if name not in names:
         raise ValueError(f"{parameter} must be one of {sorted(names)}, got {name!r}. Choose one of them.")

@@ -1,4 +1,4 @@
-"""The samples of one step, and how a large batch is worked on in parts."""
+"""The samples of one step, and the parts in which a large batch is computed."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PART_ROWS = 8192  # that are worked on at a time
+PART_ROWS = 8192  # the rows of a part, at most
 
 
 class Batch(NamedTuple):
@@ -16,7 +16,7 @@ class Batch(NamedTuple):
     deps: Tensor
     weights: Tensor | None = None  # how much each sample counts, (*models, n_samples)
     masks: list[Tensor] | None = None  # dropout: factors for the values of each hidden layer
-    n_samples: int | Tensor | None = None  # (*models, 1), where rows of weight 0 pad the shorter models' batches
+    n_samples: int | Tensor | None = None  # None: all rows; (*models, 1) where rows of weight 0 pad short batches
 
     def count_samples(self) -> int | Tensor:
         """Return the number by which a mean over the samples divides."""
@@ -48,23 +48,23 @@ def split_rows(batch: Batch, size: int = PART_ROWS) -> list[Batch]:
 
 
 def join_rows(parts: Sequence[Tensor]) -> Tensor:
-    """Put the results of parts together again, ``(*models, n_samples, width)``."""
+    """Return the results of all parts as one tensor, ``(*models, n_samples, width)``."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts), -2)
 
 
 def check_indeps(indeps: Tensor, n_features: int) -> None:
-    """Raise TypeError if the inputs are no tensor, and ValueError if they have another number of columns."""
+    """Raise TypeError if the inputs are not a tensor, and ValueError if they do not have ``n_features`` columns."""
     if not isinstance(indeps, Tensor):
         raise TypeError(f"indeps must be a tensor, got {type(indeps).__name__}. Pass torch.as_tensor(indeps).")
     if indeps.ndim < 2 or indeps.shape[-1] != n_features:
         raise ValueError(
             f"indeps must end in (n_samples, n_features), with n_features={n_features}, got {tuple(indeps.shape)}. "
-            "Pass a row a sample, or draw coefficients for this number of columns."
+            "Pass one row per sample, or draw coefficients for this number of columns."
         )
 
 
 def check_deps(deps: Tensor, logits: Tensor) -> Tensor:
-    """Return the targets. Raise TypeError if they are no tensor, and ValueError if logits have another shape."""
+    """Return the targets. Raise TypeError if they are not a tensor, and ValueError if the logits' shape differs."""
     if not isinstance(deps, Tensor):
         raise TypeError(f"deps must be a tensor, got {type(deps).__name__}. Pass torch.as_tensor(deps).")
     if deps.shape[-2:] != logits.shape[-2:]:  # broadcasting would train on every pair of samples, silently

@@ -14,7 +14,7 @@ from .estimator.callbacks import CallbackSupportMixin, with_callbacks
 from .estimator.compat import HAS_ARRAY_API, available_unless, fit_context
 from .estimator.fitted import read_labels
 from .estimator.fitting import Call, Tables, fit_network
-from .estimator.predicting import calc_probabilities, predict_logits
+from .estimator.predicting import predict_log_probabilities, predict_logits, predict_probabilities
 from .estimator.tables import Array, count_values
 from .estimator.validation import validate_part, validate_table, validate_validation_table
 from .training.threads import VALUE_WORK, count_work, use_threads
@@ -47,129 +47,135 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     activation : {'relu', 'tanh', 'logistic', 'identity', 'leaky_relu', 'gelu', 'silu'}, default='relu'
         Activation of the hidden layers.
     solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
-        'adam' and 'sgd' go over minibatches; 'lbfgs' (scipy's) takes all rows at each step, and suits small tables.
+        'adam' and 'sgd' train on minibatches. 'lbfgs' (scipy's) uses all rows at each step, and suits small tables.
     alpha : float or 'auto', default='auto'
-        Strength of the L2 penalty on the weights, divided by the number of samples (of a batch). Without hidden
-        layer, and with all rows in a batch, it is LogisticRegression's ``1 / C``. 'auto' is the root mean square length
-        of the rows, as they are after ``standardize`` (no column counts for more than 1: at most
-        ``sqrt(n_features)``), where a batch holds all rows, and else the share of it that a batch has of the rows.
+        Strength of the L2 penalty on the weights. The penalty is divided by the number of rows in a batch. Without
+        hidden layer, and with all rows in a batch, ``alpha`` is LogisticRegression's ``1 / C``. 'auto' is the root mean
+        square length of the rows after ``standardize``, in which a column counts for at most 1, so it is at most
+        ``sqrt(n_features)``. In minibatches 'auto' is that length multiplied by ``batch_size / n_samples``.
     batch_size : int, 'auto' or 'full', default='auto'
-        Rows per minibatch. 'auto' is about a tenth of the rows, but from 32 to 200; 'full' is all rows.
+        Rows per minibatch. 'auto' is about a tenth of the rows, at least 32 and at most 200; 'full' is all rows.
     learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle'}, default='cosine'
-        Schedule of the rate. With 'sgd' and 'adam', from step to step over the ``max_iter`` epochs of a call of `fit`:
-        'cosine' lets it fall to zero, 'one_cycle' rise for 30 % of the steps and then fall. `partial_fit`, which cannot
-        know how many calls will come, keeps ``learning_rate_init``. With 'sgd' only, as in MLPClassifier: 'invscaling'
-        divides ``learning_rate_init`` by ``(t_ + 1) ** power_t`` after each epoch, 'adaptive' divides the rate by 5
-        whenever ``n_iter_no_change`` epochs bring no improvement.
+        Schedule of the learning rate. 'cosine' and 'one_cycle' apply to 'sgd' and 'adam', and change the rate at each
+        step over the ``max_iter`` epochs of a call of `fit`: with 'cosine' it falls to zero, with 'one_cycle' it rises
+        for 30 % of the steps and then falls. In their place, `partial_fit` keeps the rate constant, because it cannot
+        know how many calls will follow. 'invscaling' and 'adaptive' apply to 'sgd' only, as in MLPClassifier:
+        'invscaling' divides ``learning_rate_init`` by ``(t_ + 1) ** power_t`` after each epoch, and 'adaptive' divides
+        the rate by 5 if the last ``n_iter_no_change`` epochs brought no improvement.
     learning_rate_init : float, default=0.005
-        Learning rate of 'adam' and 'sgd': the largest that a schedule comes to.
+        Learning rate of 'adam' and 'sgd'. It is the largest rate of every schedule.
     power_t : float, default=0.5
         Exponent of 'invscaling'.
     max_iter : int or None, default=None
-        Most epochs of a fit ('lbfgs': iterations). None is 50 where the schedule is 'cosine' or 'one_cycle', which ends
-        by itself, and 200 otherwise.
+        Largest number of epochs of a fit (with 'lbfgs', of iterations). None is 50 with the schedules 'cosine' and
+        'one_cycle', which end by themselves, and 200 otherwise.
     shuffle : bool, default=True
-        Whether to draw a new order of the rows for each epoch. A batch that holds all rows needs none.
+        Whether to draw a new row order for each epoch. A batch of all rows is not shuffled.
     random_state : int, RandomState instance or None, default=None
-        An int makes fits repeatable, bit for bit. A RandomState draws one; None takes a fresh one from the operating
-        system, so that NumPy's and PyTorch's global generators are neither read nor changed.
+        Seed of the initial coefficients, the row orders, dropout and the validation split. An int makes fits
+        repeatable, bit for bit. A RandomState draws the seed. None takes a new seed from the operating system; NumPy's
+        and PyTorch's global generators are neither read nor changed.
     tol : float, default=0.0001
-        Least improvement of loss or validation score that counts; 'lbfgs' stops when no gradient is larger.
+        Smallest change of the loss or of the validation score that counts as an improvement. 'lbfgs' stops when no
+        entry of the gradient is larger.
     verbose : bool or int, default=False
         Whether to print loss and validation score of each epoch.
     warm_start : bool, default=False
-        Whether `fit` goes on from where the last call ended: coefficients, solver state and generator. Column means and
-        scales stay those of the first call. With 'sgd' and 'adam', two fits of 10 epochs equal one of 20 if
-        ``learning_rate`` is 'constant', 'invscaling' or 'adaptive'. The schedules of 'cosine', the default, and
-        'one_cycle' start anew with each fit, and so does the search of 'lbfgs', from the coefficients.
+        Whether `fit` continues from the end of the last call, with its coefficients, solver state and random generator.
+        The means and scales of the columns stay those of the first call. With 'sgd' and 'adam', two fits of 10 epochs
+        equal one of 20 if ``learning_rate`` is 'constant', 'invscaling' or 'adaptive'. 'cosine', the default, and
+        'one_cycle' start their schedules anew with each fit. 'lbfgs' keeps the coefficients and starts its search anew.
     momentum : float, default=0.9
         Momentum of 'sgd', from 0 to 1.
     nesterovs_momentum : bool, default=True
         Whether 'sgd' uses Nesterov's momentum.
     early_stopping : bool, default=False
-        Whether to stop when the validation score no longer improves, and return to the best epoch's coefficients.
+        Whether to stop when the validation score no longer improves, and to restore the best epoch's coefficients.
     validation_fraction : float, default=0.1
-        Share of the rows set aside for early stopping, stratified by class, if `fit` gets no ``X_val``. A row of whole
-        weight k counts as k rows, and equal rows are split in proportion: some of them are set aside, and of a row of
-        weight k some of its weight. Where weights are not whole numbers, each row counts as one.
+        Fraction of the rows that is held out for early stopping, stratified by class, if `fit` gets no ``X_val``. Equal
+        rows are split in proportion. A row of whole weight k counts as k rows, so a part of its weight may be held out.
+        If some weights are not whole numbers, each row counts as one.
     beta_1 : float, default=0.9
-        Decay rate of 'adam' for the mean of the gradients.
+        Decay rate of the running mean of the gradients in 'adam'.
     beta_2 : float, default=0.999
-        Decay rate of 'adam' for the mean of their squares.
+        Decay rate of the running mean of the squared gradients in 'adam'.
     epsilon : float, default=1e-08
-        Added by 'adam' to the divisor.
+        Number that 'adam' adds to the divisor.
     n_iter_no_change : int or inf, default=10
-        Epochs without an improvement of ``tol`` after which training stops.
+        Number of epochs without an improvement of ``tol`` after which training stops.
     max_fun : int, default=15000
-        Most evaluations of the loss by 'lbfgs'.
+        Largest number of evaluations of the loss by 'lbfgs'.
     loss : {'log_loss', 'mae', 'brier'} or callable, default='log_loss'
-        What training minimizes, as a mean over rows: ``-log`` of the probability of the true class, its distance to
-        1, or that squared. Several labels are summed. A function of logits and targets (zeros and ones), tensors of
-        shape (n_samples, n_outputs), returns a tensor with a value for each sample or each output. PyTorch's functions
-        must compute it, so that autograd finds its slopes.
+        Loss that training minimizes, as a mean over rows: ``-log`` of the probability of the true class ('log_loss'),
+        the distance of this probability to 1 ('mae'), or the square of this distance ('brier'). The losses of several
+        labels are summed. A function takes logits and targets (zeros and ones), two tensors of shape (n_samples,
+        n_outputs), and returns a tensor with a value for each sample or each output. It must use PyTorch's functions,
+        so that autograd can compute its gradient.
     dropout : float, default=0.0
-        Share of the values of the hidden layers that each step of training sets to zero, the others being divided by
-        ``1 - dropout``. Not for 'lbfgs'.
+        Fraction of the values of the hidden layers that each step of training sets to zero. The other values are
+        divided by ``1 - dropout``. Must be 0 with 'lbfgs'.
     class_weight : dict, 'balanced', list of dict or None, default=None
-        Weight of each class, which multiplies the rows' ``sample_weight``, in training and in the validation loss and
-        score; classes that a dict leaves out have weight 1. 'balanced' gives all classes of the training data the same
-        total weight. For multilabel targets, a list with a dict for each label, whose weights are multiplied.
+        Weight of each class. It multiplies the ``sample_weight`` of the rows, in training and in the validation loss
+        and score. Classes that are missing in a dict have weight 1. 'balanced' gives all classes of the training data
+        the same total weight. Multilabel targets take a list with a dict for each label; a row's weight is the product.
     standardize : bool, default=True
-        Whether to centre and scale the columns inside, in the precision of X (sparse columns that are mostly zeros: to
-        scale them). Raw columns then learn as well as scaled ones.
+        Whether to centre and scale the columns before training and prediction, in the precision of X. Sparse columns
+        that are mostly zeros are scaled only. Raw columns then train as well as scaled ones.
     init : {'he_uniform', 'glorot_uniform', 'scratch'}, default='he_uniform'
-        How coefficients are drawn, see `scratchnn.network.init_coeffs`. Without hidden layer the first two are zero.
+        Rule for drawing the coefficients, see `scratchnn.network.init_coeffs`. Without hidden layer the first two start
+        at zero.
     hidden_bias : bool, default=True
         Whether hidden layers have intercepts.
     device : str or torch.device, default='auto'
-        Where to compute: 'cpu', 'cuda', 'cuda:1', ...; 'auto' is CUDA where there is one. The fitted model is NumPy
-        arrays and can be used on any machine.
+        Device of the computation: 'cpu', 'cuda', 'cuda:1', ... 'auto' is CUDA if there is a CUDA device, and the CPU
+        otherwise. The fitted model consists of NumPy arrays and can be used on any machine.
     dtype : {'auto', 'float32', 'float64'}, default='auto'
-        Precision of training. 'auto' keeps that of X where it costs little (up to 100 rows) or matters ('lbfgs'), and
-        is float32 otherwise.
+        Precision of training. 'auto' is the precision of X up to 100 rows, where it costs little, and with 'lbfgs',
+        which needs it. Otherwise 'auto' is float32.
     scoring : str or callable, default='loss'
-        What early stopping watches: 'loss' (minus the validation loss), or any scorer of scikit-learn. The validation
-        rows may lack a class, as long as the score is defined without it.
+        Score that early stopping watches: 'loss' (minus the validation loss), or any scorer of scikit-learn. The
+        validation rows may lack a class if the score is defined without it.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels, those of rows of weight 0 included; the column numbers for multilabel targets.
+        Class labels, including those of rows of weight 0. For multilabel targets, the column numbers.
     coefs_ : list of ndarray of shape (fan_in, fan_out)
-        Weights of each layer. They apply to the columns as ``mean_`` and ``scale_`` transform them. Columns that `fit`
-        found constant, or unused in a sparse X, have zeros. Training goes on from what is set here, and in
-        ``intercepts_``, ``mean_`` and ``scale_``: arrays of any float type, or lists.
+        Weights of each layer. The first weights apply to the columns after centring and scaling with ``mean_`` and
+        ``scale_``. They are zero for columns that `fit` found constant, or unused in a sparse X. ``coefs_``,
+        ``intercepts_``, ``mean_`` and ``scale_`` may be set, to arrays of any float type or to lists: training
+        continues from these values.
     intercepts_ : list of ndarray of shape (fan_out,)
         Biases of each layer.
     mean_, scale_ : ndarray of shape (n_features,) or None
-        Mean and standard deviation of the columns, or None without ``standardize``. The scale of columns of two values,
-        such as a one-hot encoder's, is the distance of these. Sparse columns that are mostly zeros are not centred:
-        their ``mean_`` is 0, and their ``scale_`` the largest absolute value. ``mean_`` is None if no column is
-        centred.
+        Mean and standard deviation of the columns, or None without ``standardize``. The scale of a column of two
+        values, such as a one-hot encoder's, is the difference of the two values. Sparse columns that are mostly zeros
+        are not centred: their ``mean_`` is 0, and their ``scale_`` is the largest absolute value. ``mean_`` is None if
+        no column is centred.
     coef_, intercept_ : ndarray of shape (1 or n_classes, n_features) and (1 or n_classes,)
-        Without hidden layer only: as LogisticRegression has them, for the original columns.
+        Coefficients for the original columns, as LogisticRegression has them. They exist only without hidden layer.
     loss_ : float
         Loss of the last epoch, with the penalty.
     best_loss_ : float or None
-        Least loss of an epoch; None with early stopping.
+        Smallest loss of an epoch. None with early stopping.
     loss_curve_ : list of float
-        Loss of each epoch, with the penalty: the mean over its batches, each before its update. For 'lbfgs', the loss
+        Loss of each epoch, with the penalty: the mean over the batches, each before its update. With 'lbfgs', the loss
         after each iteration.
     training_loss_curve_ : list of float
-        The same without the penalty, which is what to compare with ``validation_loss_curve_``. That one has the loss
-        after the epoch, and without ``dropout``.
+        Loss of each epoch without the penalty, to be compared with ``validation_loss_curve_``, which is computed after
+        the epoch and without ``dropout``.
     validation_scores_ : list of float or None
-        Score of the validation set after each epoch; None where there is none.
+        Score of the validation set after each epoch. None without a validation set.
     best_validation_score_ : float or None
-        Best of them.
+        Best of the ``validation_scores_``.
     validation_loss_curve_ : list of float or None
-        Loss of the validation set after each epoch, without penalty.
+        Loss of the validation set after each epoch, without the penalty.
     n_iter_ : int
-        Epochs of the last call.
+        Number of epochs of the last call.
     t_ : int
-        Training samples seen in all calls.
+        Number of training samples seen in all calls.
     n_layers_ : int
-        Number of layers, input and output included.
+        Number of layers, including input and output.
     n_outputs_ : int
         Number of outputs: 1 for two classes.
     out_activation_ : {'logistic', 'softmax'}
@@ -177,13 +183,13 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (n_features,)
-        Their names, where X has names that are all strings.
+        Names of the columns, if X has names and all of them are strings.
 
     Notes
     -----
-    A row of weight 0 is a row left out, and one of weight k a row repeated k times. With all rows in one batch this
-    holds exactly (up to rounding), also for whole numbers k with ``early_stopping``; with minibatches, in expectation,
-    as the batches differ.
+    A row of weight 0 is equivalent to leaving the row out, and a row of weight k to repeating it k times. With all rows
+    in one batch this holds up to rounding, with ``early_stopping`` for whole numbers k. With minibatches it holds in
+    expectation, because the minibatches differ.
 
     Examples
     --------
@@ -274,8 +280,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ----------
         name : {'scratch'}
             'scratch': the plain method (20 hidden neurons without bias, mean absolute error, gradient descent on all
-            rows, its own initialisation, no early end). With ``random_state=442`` it follows the seven functions of
-            `scratchnn.network`, loss for loss.
+            rows, its own initialisation, no early end). With ``random_state=442`` its losses are those of
+            `scratchnn.network.train_model`.
         **changes
             Parameters to set otherwise.
 
@@ -364,7 +370,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Training data, finite numbers. The means and scales of ``standardize`` go along with each call, unless
+            Training data, finite numbers. Each call updates the means and scales of ``standardize``, unless
             `fit` came first: then they stay.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.
@@ -474,7 +480,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Probabilities between 0 and 1, in the order of ``classes_``. Multilabel columns do not sum to one.
         """
         with self._use_threads(X, predicts=True):
-            return to_library_of(calc_probabilities(predict_logits(self, X, "predict_proba"), self.out_activation_), X)
+            return to_library_of(predict_probabilities(self, X, "predict_proba"), X)
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
         """Return the logarithm of the probability of each class: exact where `predict_proba` rounds to 0 or 1.
@@ -490,8 +496,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
             Log-probabilities, finite, in the order of ``classes_``.
         """
         with self._use_threads(X, predicts=True):
-            logits = predict_logits(self, X, "predict_log_proba")
-            return to_library_of(calc_probabilities(logits, self.out_activation_, log=True), X)
+            return to_library_of(predict_log_probabilities(self, X, "predict_log_proba"), X)
 
     @property
     def coef_(self) -> Array:

@@ -1,8 +1,8 @@
-"""Losses of logits, with their slopes by hand: the gradients with respect to the logits.
+"""Losses as functions of the logits, with handwritten slopes: the gradients with respect to the logits.
 
 All shapes are ``(*models, n_samples, n_outputs)``, and targets are 0 or 1. A sample's loss is the sum over its outputs.
-With a softmax every error counts twice, so errors are halved: the loss of two classes is the same with one output as
-with two.
+With a softmax an error shows in two outputs, so losses of errors ("mae", "brier") are halved: the loss of two classes
+is the same with one output as with two.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class Loss:
 
 
 def _make_loss_of_errors(calc_values: Callable[[Tensor], Tensor], calc_slopes: Callable[[Tensor], Tensor]) -> Loss:
-    """Make a loss of a function of ``preds - deps`` and its derivative. The output's activation does the rest."""
+    """Return the loss with the values ``calc_values(preds - deps)``, where ``calc_slopes`` is the derivative."""
 
     def values(logits: Tensor, deps: Tensor, output: str) -> Tensor:
         losses = calc_values(OUTPUTS[output].forward(logits) - deps)
@@ -59,7 +59,7 @@ def _log_losses(logits: Tensor, deps: Tensor, output: str) -> Tensor:
 
 def _log_loss_slopes(logits: Tensor, deps: Tensor, output: str) -> Tensor:
     preds = OUTPUTS[output].forward(logits)
-    if output == "softmax":  # processors are many times slower on numbers (and squares of them) near underflow
+    if output == "softmax":  # processors are many times slower where squares of these underflow
         F.threshold(preds, torch.finfo(preds.dtype).tiny ** 0.5, 0, inplace=True)
     return preds.sub_(deps)
 
@@ -72,7 +72,7 @@ LOSSES = {"log_loss": Loss(_log_losses, _log_loss_slopes), "mae": mean_absolute_
 class MeanLoss:
     """Each model's mean loss over the batches of an epoch.
 
-    The losses of eight batches are worked out together, which costs little more than those of one.
+    The losses of eight batches are computed together, which takes little longer than those of one batch.
     """
 
     def __init__(self, loss: Loss, output: str) -> None:
@@ -82,15 +82,15 @@ class MeanLoss:
         self.n_samples: int | Tensor = 0
 
     def add(self, logits: Tensor, batch: Batch) -> None:
-        """Take note of a batch and its logits."""
-        has_weights = batch.weights is not None
-        if self.waiting and (len(self.waiting) == 8 or (self.waiting[-1][1].weights is not None) != has_weights):
+        """Add the losses of a batch, whose logits are given, in place."""
+        is_weighted = batch.weights is not None
+        if self.waiting and (len(self.waiting) == 8 or (self.waiting[-1][1].weights is not None) != is_weighted):
             self._add_up()
         self.waiting.append((logits, batch))
         self.n_samples = self.n_samples + batch.count_samples()
 
     def calc(self) -> Tensor:
-        """Return the mean, ``(*models,)``."""
+        """Return the mean loss over all batches that were added, ``(*models,)``."""
         self._add_up()
         n_samples = self.n_samples.squeeze(-1) if isinstance(self.n_samples, Tensor) else self.n_samples
         return torch.stack(self.totals).sum(0) / n_samples
@@ -106,10 +106,10 @@ class MeanLoss:
 
 
 def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Loss:
-    """Return the loss of a name, or one made of a function of logits and targets, with slopes by autograd.
+    """Return the loss of a name, or the loss of a user's function of logits and targets. Autograd finds its slopes.
 
-    The functions of the loss raise ValueError if the user's function fails, gives no tensor with a value for each
-    sample or output, or one that autograd cannot follow back to the logits.
+    Such a loss raises ValueError if the function fails, if it does not return a tensor with a value for each sample or
+    output, or if autograd cannot follow the values back to the logits.
     """
     if isinstance(loss, str):
         return LOSSES[loss]
@@ -135,12 +135,12 @@ _REMEDY = (
 )
 
 
-# What functions raise that are written for arrays, or for other shapes. Other exceptions are the function's own affair.
-_WRONG_WAYS = (TypeError, AttributeError, ValueError, IndexError, RuntimeError, UserWarning)
+# What a function raises if it is written for arrays, or for other shapes. Its other exceptions are not changed.
+_MISUSE_ERRORS = (TypeError, AttributeError, ValueError, IndexError, RuntimeError, UserWarning)
 
 
 def _call_on_each(function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, deps: Tensor) -> Tensor:
-    """Call a function of matrices, (n_samples, n_outputs), on each model's, and check what it returns."""
+    """Call a function of matrices, (n_samples, n_outputs), for each model, and check the values that it returns."""
     if logits.ndim == 3:
         deps = deps.expand_as(logits)
         return torch.stack([_call_on_each(function, logits[model], deps[model]) for model in range(len(logits))])
@@ -148,7 +148,7 @@ def _call_on_each(function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, 
         values = function(logits, deps.clone())  # a function that changes the targets must not change the data
     except torch.cuda.OutOfMemoryError:
         raise
-    except _WRONG_WAYS as error:
+    except _MISUSE_ERRORS as error:
         raise ValueError(
             "loss, a function of logits and targets, must work on two tensors of shape (n_samples, n_outputs), with "
             f"one output for two classes, got {type(error).__name__} for shape {tuple(logits.shape)}: "

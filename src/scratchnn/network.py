@@ -125,9 +125,9 @@ def _calc_sums(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return sums if bias is None else sums.add_(bias)
 
 
-def calc_preds(coeffs: Coeffs, indeps: Tensor) -> Tensor:
-    """Return the predicted probabilities, ``(*models, n_samples, n_outputs)``."""
-    return OUTPUTS[coeffs.output].forward(run_forward(coeffs, indeps).logits)
+def calc_preds(coeffs: Coeffs, indeps: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return the predicted probabilities, ``(*models, n_samples, n_outputs)``, in the precision ``dtype`` if given."""
+    return OUTPUTS[coeffs.output].forward(run_forward(coeffs, indeps).logits.to(dtype=dtype))
 
 
 def calc_loss(

@@ -1,4 +1,4 @@
-"""What the benchmarks share: pairs of timings, fresh processes, and tables in the form of the documentation."""
+"""Functions that all benchmarks use: timings in turn, fresh processes, and tables as the documentation has them."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import Any
 
-PAUSE = 0.3  # seconds before each timing: the threads of the one before go on spinning for a while
+PAUSE = 0.3  # seconds before each timing, until the threads of the one before stop spinning
 PEER = "MLPClassifier"
 
 
@@ -24,9 +24,9 @@ def time_call(call: Callable[[], object]) -> float:
 
 
 def time_rounds(calls: dict[str, Callable[[], object]], n_rounds: int, n_repeats: int = 1) -> dict[str, list[float]]:
-    """Time each call once a round, one after the other, after a round that does not count.
+    """Return the seconds of each call, one timing per round. Each round times all calls; the first does not count.
 
-    With ``n_repeats``, a timing is the median of so many calls in a row.
+    With ``n_repeats``, a timing is the median of that many calls in a row.
     """
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for n_done in range(n_rounds + 1):
@@ -39,12 +39,12 @@ def time_rounds(calls: dict[str, Callable[[], object]], n_rounds: int, n_repeats
 
 
 def calc_ratio(seconds: dict[str, list[float]], slower: str, faster: str) -> float:
-    """Return the median over the rounds of how many times as long the one takes as the other."""
+    """Return how many times as long ``slower`` takes as ``faster``: the median of the ratios of all rounds."""
     return statistics.median(a / b for a, b in zip(seconds[slower], seconds[faster], strict=True))
 
 
 def run_fresh(code: str) -> str:
-    """Run code in a Python of its own, and return what it prints."""
+    """Run code in a new Python process, and return what it prints."""
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(f"a benchmark's process failed:\n{result.stderr}")
@@ -82,7 +82,7 @@ def print_machine() -> None:
 
 
 def make_skorch_net(n_columns: int, hidden: Sequence[int], batch_size: int, epochs: int) -> Any:
-    """Return the same network for two classes by skorch, or None where it is not installed."""
+    """Return skorch's version of a network for two classes, or None if skorch is not installed."""
     try:
         from skorch import NeuralNetBinaryClassifier
     except ImportError:

@@ -1,8 +1,8 @@
 """One model: fit, predict, memory and size against MLPClassifier and skorch.
 
-``python tests/benchmarks/fit.py`` prints all tables (some ten minutes), with names of tables only those. Peers run in
-the same process on the same data, with the same architecture, solver, batch size and number of epochs, on all cores;
-timings alternate, and a ratio is the median over rounds. Nothing else should run on the machine.
+``python tests/benchmarks/fit.py`` prints all tables, in about ten minutes. Pass table names as arguments to print only
+those. Peers run in the same process on the same data, with the same architecture, solver, batch size and number of
+epochs, on all cores. Timings alternate, and a ratio is the median over rounds. Run nothing else on the machine.
 """
 
 import warnings
@@ -46,7 +46,7 @@ def make_fit(estimator, X, y, hidden, batch_size, epochs):
 
 
 def make_skorch_fit(X, y, hidden, batch_size, epochs):
-    """Return a fit of the same network by skorch, or None where it is not installed."""
+    """Return a function that fits the same network with skorch, or None if skorch is not installed."""
     net = make_skorch_net(X.shape[1], hidden, batch_size, epochs)
     return None if net is None else lambda: net.fit(X.astype(np.float32), y.astype(np.float32))
 
@@ -274,7 +274,7 @@ def bench_sparse():
 
 
 def bench_peak():
-    """Floating-point operations a second, of a large product and of the largest workload."""
+    """Print the floating-point operations per second of a large product and of the largest workload."""
     n_rows, n_columns, hidden, batch_size, epochs, n_rounds = WORKLOADS[-1]
     X, y = make_data(n_rows, n_columns)
     square = torch.randn(2048, 2048)

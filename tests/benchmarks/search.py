@@ -1,8 +1,9 @@
-"""Many models: a grid search, fused, against MLPClassifier, skorch and ourselves without fusion.
+"""Many models: a fused grid search against MLPClassifier, skorch and ScratchNNClassifier without fusion.
 
-``python tests/benchmarks/search.py`` prints all tables (some fifteen minutes), with names of tables only those. All
-searches are of 20 learning rates x 5 folds, Pipeline(StandardScaler, net), Adam, batches of 200, on all cores, with the
-same epochs and data; timings alternate, and a ratio is the median over rounds. Nothing else should run on the machine.
+``python tests/benchmarks/search.py`` prints all tables, in about 15 minutes. Pass table names as arguments to print
+only those. All searches try 20 learning rates on 5 folds with Pipeline(StandardScaler, net), Adam and batches of 200,
+on all cores, with the same epochs and data. Timings alternate, and a ratio is the median over rounds. Run nothing else
+on the machine.
 """
 
 from functools import partial
@@ -86,7 +87,7 @@ def bench_skorch():
 
 
 def bench_models():
-    """The time for each model as their number grows."""
+    """Print the time per model for growing numbers of models."""
     name, load, hidden, epochs = WORKLOADS[0]
     X, y = load()
     rows = []
@@ -106,7 +107,7 @@ def bench_models():
 
 
 def bench_wide():
-    """Networks that gain nothing from a stack must not lose either."""
+    """Print the ratio for wide networks: they gain nothing from fusion, and must not lose anything either."""
     X, y = make_classification(5_000, 100, n_informative=10, random_state=0)
     rows = []
     for hidden in [(100, 100), (256, 256), (512,)]:

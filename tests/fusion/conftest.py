@@ -5,7 +5,6 @@ import warnings
 
 import joblib
 import pytest
-import torch
 
 pytest.register_assert_rewrite("fusion_helpers")
 from fusion_helpers import wait_for_task_threads  # noqa: E402
@@ -38,11 +37,3 @@ def start_with(monkeypatch):
         monkeypatch.setattr(threading.Thread, "start", start_thread)
 
     return patch
-
-
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)

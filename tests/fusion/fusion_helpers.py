@@ -4,13 +4,12 @@ import functools
 import threading
 
 import numpy as np
+import torch
+from helpers import ALL_EPOCHS, get_coeffs
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.datasets import make_classification, make_multilabel_classification
 from sklearn.feature_selection import SelectFromModel
-from sklearn.model_selection import (
-    GridSearchCV,
-    KFold,
-)
+from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 
 from scratchnn import ScratchNNClassifier, fused_fits
@@ -26,37 +25,15 @@ alphas = {"alpha": [1e-4, 0.1, 1.0, 10.0]}
 folds = KFold(3)
 
 
-def network(**changes):
-    settings = {"max_iter": 4, "tol": 0, "n_iter_no_change": np.inf, "dtype": "float64", "random_state": 0}
-    return ScratchNNClassifier(**{"hidden_layer_sizes": (5,), "learning_rate_init": 0.01, **settings, **changes})
-
-
-def within(seconds):
-    """Fail a test that takes longer, instead of waiting forever."""
-
-    def decorate(test):
-        @functools.wraps(test)
-        def run(*args, **kwargs):
-            outcomes = []
-
-            def work():
-                try:
-                    outcomes.append((test(*args, **kwargs), None))
-                except BaseException as error:
-                    outcomes.append((None, error))
-
-            thread = threading.Thread(target=work, daemon=True)
-            thread.start()
-            thread.join(seconds)
-            assert outcomes, f"still not done after {seconds} s"
-            result, error = outcomes[0]
-            if error is not None:
-                raise error
-            return result
-
-        return run
-
-    return decorate
+network = functools.partial(
+    ScratchNNClassifier,
+    hidden_layer_sizes=(5,),
+    learning_rate_init=0.01,
+    max_iter=4,
+    dtype="float64",
+    random_state=0,
+    **ALL_EPOCHS,
+)
 
 
 def count_task_threads():
@@ -91,8 +68,7 @@ def flatten(result):
         return [value for name in sorted(result) if "time" not in name for value in flatten(result[name])]
     if isinstance(result, ScratchNNClassifier):
         return [
-            *result.coefs_,
-            *result.intercepts_,
+            *get_coeffs(result),
             np.array(result.loss_curve_),
             np.array([result.n_iter_, result.t_]),
         ]
@@ -121,6 +97,15 @@ def check_same(use):
         fused, n_outside = count_fits(use)
     assert_equal_results(fused, plain)
     assert report.n_fits == n_fits - n_outside
+    return report
+
+
+def check_same_after(change, use, *arguments):
+    """Run a use plainly, change something by a call, and run it with fusion. Return the report."""
+    expected = use()
+    change(*arguments)
+    with fused_fits() as report:
+        np.testing.assert_allclose(use(), expected, rtol=1e-6)
     return report
 
 
@@ -159,6 +144,10 @@ def raise_memory_error():
     raise MemoryError("of a task")
 
 
+def allocate_too_much():
+    return torch.empty(2**60, dtype=torch.uint8)
+
+
 def make_pipeline_of_two_fits(action):
     """Return a pipeline that does something between two fits."""
     selector = SelectFromModel(network(hidden_layer_sizes=()), importance_getter="coef_")
@@ -167,14 +156,6 @@ def make_pipeline_of_two_fits(action):
 
 def fit_alone():
     return network().fit(X, y)
-
-
-def call_in_thread(call):
-    results = []
-    thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
-    thread.start()
-    thread.join()
-    return results[0]
 
 
 def squared_logits(logits, deps):

@@ -1,17 +1,17 @@
 """Small searches for the tests of `fused_fits` where memory or threads are scarce."""
 
-import numpy as np
-import torch
-from fusion_helpers import alphas, network
+import functools
+
+import fusion_helpers
+from fusion_helpers import network
+from helpers import make_table
 from sklearn.ensemble import BaggingClassifier
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.model_selection import cross_val_score
 
-X = np.random.default_rng(0).normal(size=(60, 4))
-y = (X[:, 0] + X[:, 1] > 0).astype(int)
+X, y = make_table(60, 4, 2)
 
 
-def search(**settings):
-    return GridSearchCV(network(), alphas, **{"cv": KFold(3), "scoring": "neg_log_loss", "refit": False, **settings})
+search = functools.partial(fusion_helpers.search, scoring="neg_log_loss", refit=False)
 
 
 def score(**settings):
@@ -27,15 +27,7 @@ def score_bagging():
 
 
 def score_with_early_stopping():
-    return (
-        GridSearchCV(network(early_stopping=True), alphas, cv=3, scoring="neg_log_loss", refit=False)
-        .fit(X, y)
-        .cv_results_["mean_test_score"]
-    )
+    return search(network(early_stopping=True), cv=3).fit(X, y).cv_results_["mean_test_score"]
 
 
 SEARCHES = [score, score_nested, score_bagging, score_with_early_stopping]
-
-
-def allocate_too_much():
-    return torch.empty(2**60, dtype=torch.uint8)

@@ -3,12 +3,11 @@
 import joblib
 import numpy as np
 import pytest
-from fusion_helpers import X, check_same, network, search, within, y
+from fusion_helpers import X, check_same, network, search, y
+from helpers import within
 from joblib.parallel import BACKENDS, EXTERNAL_BACKENDS
 from scipy import sparse
-from sklearn.model_selection import (
-    cross_val_score,
-)
+from sklearn.model_selection import cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
 
 from scratchnn import fused_fits

@@ -2,7 +2,8 @@
 
 import joblib
 import pytest
-from fusion_helpers import X, check_same, network, sample_weight, search, within, y
+from fusion_helpers import X, check_same, network, sample_weight, search, y
+from helpers import within
 
 from scratchnn import fused_fits
 from scratchnn.fusion import pool

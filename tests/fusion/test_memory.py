@@ -1,12 +1,12 @@
 """How much memory a process may still take."""
 
-import subprocess
 import sys
 
 import numpy as np
 import pytest
 import torch
-from small_searches import allocate_too_much
+from fusion_helpers import allocate_too_much
+from helpers import run_python
 
 from scratchnn.fusion import memory
 
@@ -192,6 +192,4 @@ for megabytes in [60, 400]:  # the samples of all 12 networks, in both precision
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of address space")
 def test_bagging_under_a_limit_of_memory_gives_what_it_gives_in_sequence():
-    command = [sys.executable, "-c", UNDER_A_LIMIT]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.stdout.split() == ["True", "12"] * 2, done.stderr
+    assert run_python(UNDER_A_LIMIT).split() == ["True", "12"] * 2

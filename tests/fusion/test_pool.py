@@ -7,10 +7,11 @@ import weakref
 import joblib
 import numpy as np
 import pytest
-from fusion_helpers import alphas, network, raise_memory_error, within
+from fusion_helpers import allocate_too_much, alphas, check_same_after, network, raise_memory_error
+from helpers import within
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
-from small_searches import SEARCHES, X, allocate_too_much, score, y
+from small_searches import SEARCHES, X, score, y
 
 from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn.fusion import pool
@@ -50,10 +51,7 @@ def test_no_task_begins_while_those_that_wait_hold_much(monkeypatch):
         tasks.append(n_alive)
         return 1000 * MEGABYTE - 90 * MEGABYTE * n_alive
 
-    expected = score()
-    monkeypatch.setattr(pool, "count_memory", count_memory)
-    with fused_fits() as report:
-        np.testing.assert_allclose(score(), expected, rtol=1e-6)
+    report = check_same_after(monkeypatch.setattr, score, pool, "count_memory", count_memory)
     assert report.n_fits == 12
     assert len(report.stacks) >= 4
     assert max(tasks) <= 4
@@ -77,10 +75,6 @@ def test_models_that_nobody_needs_are_not_kept_until_the_end():
     assert max(most) <= 3
 
 
-def raise_torch_error():
-    allocate_too_much()
-
-
 @pytest.fixture
 def train_if(monkeypatch):
     """Let training raise an error where a function of the runs says so."""
@@ -100,15 +94,12 @@ def train_if(monkeypatch):
     return patch
 
 
-@pytest.mark.parametrize("raise_error", [raise_memory_error, raise_torch_error])
+@pytest.mark.parametrize("raise_error", [raise_memory_error, allocate_too_much])
 @pytest.mark.parametrize("most", [1, 5])
 @pytest.mark.parametrize("use", SEARCHES)
 @within(60)
 def test_a_stack_for_which_memory_does_not_suffice_trains_in_parts(use, most, raise_error, train_if):
-    expected = use()
-    train_if(lambda runs: len(runs) <= most, raise_error)
-    with fused_fits() as report:
-        np.testing.assert_allclose(use(), expected, rtol=1e-6)
+    report = check_same_after(train_if, use, lambda runs: len(runs) <= most, raise_error)
     assert max(stack.n_models for stack in report.stacks) == min(most, 3)
 
 
@@ -124,16 +115,13 @@ def test_a_fit_for_which_memory_suffices_when_others_have_ended_waits_for_them(t
         n_failures += len(runs) == 1 and not is_enough
         return is_enough
 
-    expected = score()
-    train_if(fits)
-    with fused_fits() as report:
-        np.testing.assert_allclose(score(), expected, rtol=1e-6)
+    report = check_same_after(train_if, score, fits)
     assert report.n_fits == 12
     assert n_failures > 0
 
 
 @pytest.mark.filterwarnings("ignore:One or more of the test scores")
-@pytest.mark.parametrize("raise_error", [raise_memory_error, raise_torch_error])
+@pytest.mark.parametrize("raise_error", [raise_memory_error, allocate_too_much])
 @within(60)
 def test_a_fit_for_which_memory_never_suffices_fails_alone(raise_error, train_if):
     expected = score()
@@ -169,10 +157,7 @@ def test_snapshots_for_which_memory_does_not_suffice_are_of_smaller_stacks(monke
         def __del__(self):
             Snapshot.n_alive -= hasattr(self, "fields")
 
-    expected = score()
-    monkeypatch.setattr(pool, "Snapshot", Snapshot)
-    with fused_fits() as report:
-        np.testing.assert_allclose(score(), expected, rtol=1e-6)
+    report = check_same_after(monkeypatch.setattr, score, pool, "Snapshot", Snapshot)
     assert max(stack.n_models for stack in report.stacks) == 3
 
 

@@ -6,22 +6,10 @@ import warnings
 import joblib
 import pytest
 import torch
-from fusion_helpers import (
-    SpecialError,
-    X,
-    assert_equal_results,
-    call_in_thread,
-    fail,
-    make_pipeline_of_two_fits,
-    network,
-    search,
-    within,
-    y,
-)
+from fusion_helpers import SpecialError, X, assert_equal_results, fail, make_pipeline_of_two_fits, network, search, y
+from helpers import call_in_thread, within
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import (
-    cross_val_score,
-)
+from sklearn.model_selection import cross_val_score
 
 from scratchnn import fused_fits
 

@@ -13,14 +13,11 @@ from fusion_helpers import (
     sample_weight,
     search,
     squared_logits,
-    within,
     y,
 )
 from fusion_uses import USES
-from sklearn.model_selection import (
-    KFold,
-    cross_validate,
-)
+from helpers import within
+from sklearn.model_selection import KFold, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
 
 from scratchnn import fused_fits

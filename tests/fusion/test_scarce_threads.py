@@ -4,7 +4,8 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from fusion_helpers import Doing, interrupt, network, raise_memory_error, within
+from fusion_helpers import Doing, check_same_after, interrupt, network, raise_memory_error
+from helpers import within
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from small_searches import SEARCHES, X, score, score_nested, y
@@ -25,10 +26,7 @@ def test_where_no_thread_can_be_started_results_are_the_same(use, most, error, s
             raise error
         original(thread)
 
-    expected = use()
-    start_with(start)
-    with fused_fits() as report:
-        np.testing.assert_allclose(use(), expected, rtol=1e-6)
+    report = check_same_after(start_with, use, start)
     assert {stack.alone for stack in report.stacks} >= {"no thread could be started"}
     if use is score:
         assert report.n_fits == 12
@@ -77,10 +75,7 @@ def test_a_thread_that_begins_although_its_start_failed_ends(start_with):
         if n_calls % 2 == 0:
             raise MemoryError
 
-    expected = score()
-    start_with(start)
-    with fused_fits() as report:
-        np.testing.assert_allclose(score(), expected, rtol=1e-6)
+    report = check_same_after(start_with, score, start)
     assert report.n_fits == 12
 
 

@@ -7,19 +7,16 @@ import pytest
 from fusion_helpers import (
     X,
     assert_equal_results,
-    call_in_thread,
     check_same,
     count_task_threads,
     fit_alone,
     network,
     search,
     wait_for_task_threads,
-    within,
     y,
 )
-from sklearn.model_selection import (
-    cross_val_score,
-)
+from helpers import call_in_thread, within
+from sklearn.model_selection import cross_val_score
 
 from scratchnn import fused_fits
 from scratchnn.fusion.scheduler import Scheduler

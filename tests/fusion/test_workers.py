@@ -17,15 +17,12 @@ from fusion_helpers import (
     make_pipeline_of_two_fits,
     network,
     search,
-    within,
     y,
 )
 from fusion_uses import USES
+from helpers import within
 from sklearn.exceptions import FitFailedWarning
-from sklearn.model_selection import (
-    cross_val_score,
-    cross_validate,
-)
+from sklearn.model_selection import cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 
 from scratchnn import fused_fits

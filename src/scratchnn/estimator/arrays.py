@@ -16,8 +16,8 @@ class ArrayLibrary(NamedTuple):
     namespace: Any
     device: Any
 
-    def give(self, values: torch.Tensor | np.ndarray) -> Any:
-        """Return a tensor or an array of NumPy as an array of this library, on this device."""
+    def convert(self, values: torch.Tensor | np.ndarray) -> Any:
+        """Return a tensor or a NumPy array as an array of this library, on this device."""
         if self.namespace.__name__.endswith("torch"):
             return torch.as_tensor(values, device=self.device)
         return self.namespace.asarray(to_host(values), device=self.device)
@@ -38,29 +38,29 @@ def get_float_dtypes(array_library: ArrayLibrary | None) -> tuple[Any, Any]:
 
 
 def to_numpy(values: Any) -> Any:
-    """Return an array that scikit-learn would dispatch on as NumPy's, and anything else as it is."""
+    """Return an array of a library that scikit-learn dispatches to as a NumPy array. Anything else is not changed."""
     return values if find_array_library(values) is None else to_host(values)
 
 
 def to_library_of(values: torch.Tensor | np.ndarray, X: Any) -> np.ndarray:
-    """Return results in the library and on the device of X: NumPy's arrays, unless X is of another.
+    """Return results as an array of the library of X, on the device of X.
 
-    Labels that are no numbers are NumPy's in any case.
+    Labels that are not numbers are always a NumPy array.
     """
     array_library = find_array_library(X)
     if array_library is None or (isinstance(values, np.ndarray) and values.dtype.kind not in "biuf"):
         return values.numpy() if isinstance(values, torch.Tensor) else values
-    given: np.ndarray = array_library.give(values)  # or another library's array, which has no common type
-    return given
+    converted: np.ndarray = array_library.convert(values)  # or another library's array, which has no common type
+    return converted
 
 
 def resolve_device(device: str | torch.device, X: Features = None) -> torch.device:
-    """Return the device that the parameter means: "auto" is that of X if it is a tensor.
+    """Return the device that the parameter means: "auto" is that of X if it is a tensor, else CUDA where there is one.
 
     Raises
     ------
     ValueError
-        If it is none that PyTorch knows, or a CUDA device that is not there.
+        If ``device`` is neither the CPU nor a CUDA device that PyTorch finds.
     """
     if isinstance(device, str) and device == "auto":
         if isinstance(X, torch.Tensor):

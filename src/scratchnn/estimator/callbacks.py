@@ -1,4 +1,4 @@
-"""The bridge to scikit-learn's callbacks, which are experimental there and came with 1.9. Nothing else knows them."""
+"""The bridge to scikit-learn's callbacks, experimental and new in its version 1.9. No other module uses them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +10,10 @@ try:
 except ImportError:
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Nothing: this scikit-learn has no callbacks."""
+        """An empty base class, as this scikit-learn has no callbacks."""
 
     def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the method as it is."""
+        """Return the method unchanged."""
         return method
 
 
@@ -23,7 +23,7 @@ __all__ = ["CallbackSupportMixin", "Reporter", "has_callbacks", "with_callbacks"
 class Reporter:
     """Tells the callbacks of an estimator of the beginning and end of a fit and of each of its epochs.
 
-    ``describe`` gives the fitted attributes for coefficients. It is called only if a callback wants them.
+    ``describe`` takes coefficients and returns the fitted attributes. It is called only if a callback reads them.
     """
 
     def __init__(
@@ -40,23 +40,23 @@ class Reporter:
         self.epoch = self.context.subcontext(task_name="epoch")
         self.epoch.call_on_fit_task_begin(**self.data)
 
-    def end_epoch(self, n_epochs: int, get_coeffs: Callable[[], Buffer]) -> bool:
+    def end_epoch(self, n_epochs: int, get_buffer: Callable[[], Buffer]) -> bool:
         """Report the end of an epoch, the ``n_epochs``-th, and the beginning of the next. Return whether to stop."""
-        if n_epochs <= self.n_reported:  # of a run that had to begin again
+        if n_epochs <= self.n_reported:  # the run was started again, and this epoch has been reported
             return False
         self.n_reported = n_epochs
         stop = bool(
-            self.epoch.call_on_fit_task_end(**self.data, reconstruction_attributes=lambda: self.describe(get_coeffs()))
+            self.epoch.call_on_fit_task_end(**self.data, reconstruction_attributes=lambda: self.describe(get_buffer()))
         )
         if not stop and n_epochs < self.max_iter:
             self._begin_epoch()
         return stop
 
     def end(self, buffer: Buffer) -> None:
-        """Report the end of the fit, which arrived at these coefficients."""
+        """Report the end of the fit. ``buffer`` holds the coefficients of the model."""
         self.context.call_on_fit_task_end(**self.data, reconstruction_attributes=lambda: self.describe(buffer))
 
 
 def has_callbacks(estimator: Any) -> bool:
-    """Return whether anybody wants to hear of the estimator's fit."""
+    """Return whether callbacks are set on the estimator."""
     return bool(getattr(estimator, "_skl_callbacks", None))

@@ -1,4 +1,4 @@
-"""What scikit-learn keeps private or has not, in one place."""
+"""All that the package uses of scikit-learn's private functions, and what scikit-learn lacks."""
 
 import functools
 import inspect
@@ -17,11 +17,11 @@ try:
     from sklearn.utils._array_api import check_same_namespace
 
     HAS_ARRAY_API = True
-except ImportError:  # before 1.9, whose checks of array API support are other ones
+except ImportError:  # scikit-learn before 1.9 checks array API support in another way
     HAS_ARRAY_API = False
 
     def check_same_namespace(X: Any, estimator: Any, *, attribute: str, method: str) -> None:
-        """Check nothing, as this scikit-learn does not."""
+        """Do nothing: this scikit-learn has no such check."""
 
 
 __all__ = [
@@ -40,12 +40,12 @@ __all__ = [
 ]
 
 
-# Frames of these packages are not the user's. scikit-learn's decorators add some, and not the same in each version.
+# Frames of these packages are not the user's. How many there are depends on scikit-learn's version.
 LIBRARIES = {"scratchnn", "sklearn"}
 
 
 class UnavailableError(AttributeError, ValueError):
-    """There is no such method with these parameters: no such attribute, because of a value."""
+    """The parameters rule a method out: an attribute is missing, and a value is the reason."""
 
 
 class available_unless:
@@ -74,7 +74,7 @@ class available_unless:
 
 
 def get_class_arguments(scorer: Any, classes: np.ndarray) -> dict[str, Any]:
-    """Return what the metric of a scorer must be told of the classes, as the targets it gets may lack some.
+    """Return the arguments that tell a scorer's metric which classes there are, as its targets may lack some.
 
     Only a metric of probabilities or logits needs it, to know the class of each column. For a metric of predicted
     labels, ``labels`` and ``pos_label`` choose the classes that count.
@@ -82,19 +82,19 @@ def get_class_arguments(scorer: Any, classes: np.ndarray) -> dict[str, Any]:
     if getattr(scorer, "_response_method", "predict") == "predict":
         return {}
     parameters = inspect.signature(scorer._score_func).parameters
-    told = {"labels": classes} | ({"pos_label": classes[1]} if len(classes) == 2 else {})
+    arguments = {"labels": classes} | ({"pos_label": classes[1]} if len(classes) == 2 else {})
     return {
         name: value
-        for name, value in told.items()
+        for name, value in arguments.items()
         if name in parameters and parameters[name].default is None and name not in scorer._kwargs
     }
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn with the line of the user's code that led here: the nearest one outside of ``LIBRARIES``.
+    """Warn, and show the line of the user's code that led here: the nearest one outside of ``LIBRARIES``.
 
-    Where joblib made the call, as in a search, the user's line may be in another thread or process. The warning then
-    has the line that called this package, whatever the backend.
+    If joblib made the call, as in a search, the user's line may be in another thread or process. The warning then shows
+    the line that called this package, for every backend of joblib.
     """
     frame, level, calling_level = inspect.currentframe(), 1, 0
     package = "scratchnn"

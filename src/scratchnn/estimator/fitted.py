@@ -1,4 +1,4 @@
-"""Between fitted attributes and coefficients, and what a later call goes on from."""
+"""From coefficients to fitted attributes and back, and the state from which a later call resumes training."""
 
 import copy
 import hashlib
@@ -22,30 +22,30 @@ from .tables import Array, has_own_library, to_host, to_tensor
 
 @dataclass(eq=False)
 class State:
-    """What `fit` with ``warm_start`` and `partial_fit` go on from, beyond the fitted attributes."""
+    """What `fit` with ``warm_start`` and `partial_fit` resume from, besides the fitted attributes."""
 
     seed: int
     solver: str
     history: History
     solver_state: dict[str, Array] = field(default_factory=dict)
     generator_state: Array | None = None
-    flat: Array | None = None  # the last coefficients, where early stopping went back to better ones
-    best_digest: bytes = b""  # of those, to see whether somebody has set others since
-    columns: Array | None = None  # that the buffers are for, see `Scales`; None: all
+    flat: Array | None = None  # the last coefficients, if early stopping chose better ones
+    best_digest: bytes = b""  # of the better ones: shows whether the user has set others since
+    columns: Array | None = None  # that ``solver_state`` and ``flat`` are for, see `Scales`; None: all
     moments: Moments | None = None  # of all rows that `partial_fit` has seen
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where training starts: on a device, from the fitted attributes, or anew, where there are no weights."""
+    """Where training starts: from the fitted attributes, or from new coefficients if there are no weights."""
 
     device: torch.device
     weights: list[torch.Tensor] = field(default_factory=list)
     biases: list[torch.Tensor] = field(default_factory=list)
-    scales: tuple[Array | None, Array | None] = (None, None)  # mean_ and scale_, if they are to be used
+    scales: tuple[Array | None, Array | None] = (None, None)  # mean_ and scale_, if columns are scaled
 
     def find_trained_columns(self, state: State) -> Array | None:
-        """Return which columns have weights, or moments in the solver's state, (n_features,) of bool; None if new."""
+        """Return which columns have weights or moments of the solver, (n_features,) of bool; None: none."""
         if not self.weights:
             return None
         is_trained: Array = self.weights[0].ne(0).any(1).cpu().numpy()
@@ -55,9 +55,9 @@ class Start:
 
 
 def get_state(estimator: Any, resume: bool) -> State:
-    """Return a copy of what the last call left, or what the attributes tell of it, or a new state.
+    """Return a copy of the state that the last call stored. If there is none, make one from the fitted attributes.
 
-    Its arrays are the last call's: they must not be written to.
+    Without ``resume``, the state is new. Arrays are not copied, and must not be written to.
     """
     if not resume:
         return State(resolve_seed(estimator.random_state), estimator.solver, History())
@@ -71,7 +71,7 @@ def get_state(estimator: Any, resume: bool) -> State:
 
 
 def keep_state(run: TrainingRun, state: State, columns: Array | None) -> None:
-    """Keep, in place, what a later call needs to go on from the run."""
+    """Store in ``state``, in place, what a later call needs to resume the run."""
     state.solver_state = {name: buffer.cpu().numpy() for name, buffer in run.solver_state.items()}
     state.generator_state = run.generator.get_state().numpy()
     state.columns = columns
@@ -81,18 +81,19 @@ def keep_state(run: TrainingRun, state: State, columns: Array | None) -> None:
 
 
 def resume_state(state: State, solver: str, buffer: Buffer, columns: Array | None) -> torch.Tensor | None:
-    """Adapt the state and the coefficients to the network, in place. Return the best coefficients, if others are best.
+    """Adapt ``state`` to the network, and set ``buffer`` to the last coefficients if there are any, in place.
 
-    Drop the solver's state if it belongs to another network or solver, and the last coefficients of early stopping if
-    somebody has set ``coefs_`` or ``intercepts_`` since.
+    Return the best coefficients, which were in ``buffer`` before; None if the last ones are the best. Drop the solver
+    state if it belongs to another network or solver, and the last coefficients if the user has set ``coefs_`` or
+    ``intercepts_`` since.
     """
     if state.columns is not None and not are_equal(state.columns, columns):
-        everything = np.arange(buffer.sizes[0]) if columns is None else columns
-        move = partial(move_columns, sizes=buffer.sizes, old=state.columns, new=everything)
+        read_columns = np.arange(buffer.sizes[0]) if columns is None else columns
+        move = partial(move_columns, sizes=buffer.sizes, old=state.columns, new=read_columns)
         state.solver_state = {name: move(array) for name, array in state.solver_state.items()}
         state.flat = None if state.flat is None else move(state.flat)
-    is_of_use = all(array.shape == buffer.flat.shape for array in state.solver_state.values())
-    if state.solver != solver or not is_of_use:
+    fits_network = all(array.shape == buffer.flat.shape for array in state.solver_state.values())
+    if state.solver != solver or not fits_network:
         state.solver, state.solver_state = solver, {}
         state.history.n_updates, state.history.rate = 0, None
     if state.flat is None or state.flat.shape != buffer.flat.shape or _digest(buffer.flat) != state.best_digest:
@@ -116,7 +117,7 @@ def _digest(flat: torch.Tensor) -> bytes:
 def store_coeffs(
     estimator: Any, buffer: Buffer, labels: Labels, scales: Scales, array_library: ArrayLibrary | None = None
 ) -> None:
-    """Set the attributes that predictions need: all but the classes as arrays of ``array_library``, or NumPy's."""
+    """Set the attributes that predictions need. Arrays except the classes are of ``array_library`` (None: NumPy)."""
     estimator.classes_ = labels.classes
     estimator.out_activation_ = labels.output
     estimator.n_outputs_ = labels.n_outputs
@@ -126,9 +127,9 @@ def store_coeffs(
     if array_library is not None:
         for name in ("mean_", "scale_"):
             value = getattr(estimator, name)
-            setattr(estimator, name, None if value is None else array_library.give(value))
+            setattr(estimator, name, None if value is None else array_library.convert(value))
         estimator.coefs_, estimator.intercepts_ = (
-            [array_library.give(array) for array in arrays] for arrays in (estimator.coefs_, estimator.intercepts_)
+            [array_library.convert(array) for array in arrays] for arrays in (estimator.coefs_, estimator.intercepts_)
         )
 
 
@@ -143,11 +144,11 @@ def store_history(estimator: Any, run: TrainingRun, *, resume: bool) -> None:
         "validation_scores_": history.validation_scores if watched else None,
     }
     for name, values in curves.items():
-        known = getattr(estimator, name, None) if resume else None
-        if known is None or values is None:
+        earlier = getattr(estimator, name, None) if resume else None
+        if earlier is None or values is None:
             setattr(estimator, name, values)
         else:
-            known += values  # in place: a copy would cost more from call to call
+            earlier += values  # in place: a copy would cost more with each call
     estimator.n_iter_ = run.n_epochs
     estimator.t_ = history.n_samples_seen
     estimator.loss_ = history.losses[-1] if history.losses else np.nan
@@ -160,8 +161,8 @@ def buffer_to_arrays(
 ) -> tuple[list[Array], list[Array]]:
     """Return ``coefs_`` and ``intercepts_`` as MLPClassifier has them; zeros where there is no bias.
 
-    They share the memory of ``buffer``, if that is on the CPU. Where the network reads only some ``columns``, those of
-    the ``n_features`` that it does not read have zeros.
+    They are views of ``buffer``, if that is on the CPU. If the network reads only some ``columns``, the others of the
+    ``n_features`` have zeros.
     """
     coeffs = buffer.view()
     coefs = [weight.detach().cpu().numpy() for weight in coeffs.weights]
@@ -170,9 +171,9 @@ def buffer_to_arrays(
         for weight, bias in zip(coefs, coeffs.biases, strict=True)
     ]
     if columns is not None:
-        read = coefs[0]
-        coefs[0] = np.zeros((n_features, read.shape[1]), read.dtype)
-        coefs[0][columns] = read
+        first = coefs[0]
+        coefs[0] = np.zeros((n_features, first.shape[1]), first.dtype)
+        coefs[0][columns] = first
     return coefs, intercepts
 
 
@@ -243,7 +244,7 @@ def _to_float_tensor(values: Any, name: str) -> torch.Tensor:
 def move_columns(flat: Array, sizes: tuple[int, ...], old: Array, new: Array) -> Array:
     """Return the buffer of a network that reads the columns ``old`` as one that reads ``new``: zeros for the others.
 
-    ``sizes`` are the neurons per layer, and both lists of columns are in order.
+    ``sizes`` are the neurons per layer. Both arrays of column numbers are sorted.
     """
     start, width = sum(fan_in * fan_out for fan_in, fan_out in pairwise(sizes[1:])), sizes[1]
     stop = start + len(old) * width
@@ -253,7 +254,7 @@ def move_columns(flat: Array, sizes: tuple[int, ...], old: Array, new: Array) ->
 
 
 def restore_coeffs(estimator: Any, start: Start, sizes: tuple[int, ...], output: str, columns: Array | None) -> Buffer:
-    """Return a copy of the network of ``coefs_`` and ``intercepts_``, which reads ``columns``, or all."""
+    """Return a copy of the weights and biases of ``start``, for a network that reads ``columns`` (None: all)."""
     weights = start.weights
     shapes = [tuple(weight.shape) for weight in weights]
     if shapes != list(pairwise(sizes)):
@@ -264,7 +265,7 @@ def restore_coeffs(estimator: Any, start: Start, sizes: tuple[int, ...], output:
     if columns is not None:
         weights = [weights[0][torch.from_numpy(columns).to(weights[0].device)], *weights[1:]]
     is_biased = [estimator.hidden_bias] * (len(weights) - 1) + [True]
-    biases = [bias if is_there else None for bias, is_there in zip(start.biases, is_biased, strict=True)]
+    biases = [bias if has_bias else None for bias, has_bias in zip(start.biases, is_biased, strict=True)]
     buffer = pack(Coeffs(weights, biases, estimator.activation, output))
     if not torch.isfinite(buffer.flat).all():
         raise ValueError(

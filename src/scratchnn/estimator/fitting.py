@@ -1,4 +1,4 @@
-"""One call of `fit` or `partial_fit`, as a recipe of five steps from rows to fitted attributes."""
+"""One call of `fit` or `partial_fit`: five steps from rows to fitted attributes."""
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -80,14 +80,14 @@ def fit_network(call: Call, tables: Tables) -> None:
 
 
 def prepare_rows(call: Call, tables: Tables, seed: int) -> Tables:
-    """Return the rows of positive weight to train and to validate on, with the weights of their classes in theirs."""
+    """Return the rows to train and to validate on: those of positive weight, after class weights multiplied theirs."""
     estimator, labels, incremental = call.estimator, call.labels, call.incremental
     table, validation = tables
     table = leave_out_rows(table, "sample_weight", may_be_all=incremental)
     validation = None if validation is None else leave_out_rows(validation, "sample_weight_val")
     weigh = make_class_weights(estimator.class_weight, labels, table)
     if estimator.early_stopping and not incremental and validation is None:
-        # Before classes are weighed: a class weight of 2 makes no two copies of a row, to be held out one by one.
+        # Before class weights are applied: one of 2 must not make two copies of a row, of which one could be held out.
         codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
         held_out = split_validation(replace(table, y=codes), estimator.validation_fraction, seed)
         table, validation = cut_table(table, 1 - held_out), cut_table(table, held_out)
@@ -106,7 +106,7 @@ def begin_or_resume(call: Call, table: Table) -> Start:
 
 
 def scale_columns(call: Call, table: Table, state: State, start: Start) -> tuple[Scales, float]:
-    """Return how the network reads the columns, and what alpha="auto" means for each row of a batch, if it is set."""
+    """Return how the network reads the columns, and the strength of alpha="auto" per row of a batch, or 0."""
     estimator = call.estimator
     moments, keeps_scales = _find_moments(call, table, state, start)
     scales = Scales(None, None)
@@ -124,11 +124,11 @@ def _find_moments(call: Call, table: Table, state: State, start: Start) -> tuple
     """Return the moments of the columns, empty if nothing needs them, and whether the scales stay what they were.
 
     `fit` keeps the scales of an earlier call. `partial_fit` keeps those of a `fit`, which saw all the data, and those
-    that somebody has set; else it adds the rows to the moments of all calls, in ``state`` and in place.
+    that the user has set. Otherwise it adds the rows to the moments of all calls, in ``state``, in place.
     """
     estimator = call.estimator
     moments = state.moments
-    keeps_scales = call.resume and (not call.incremental or moments is None or not _has_scales(call, moments, start))
+    keeps_scales = call.resume and (not call.incremental or moments is None or not _are_scales_of(call, moments, start))
     if keeps_scales or moments is None:
         moments = Moments()
     if len(table) and (estimator.standardize or estimator.alpha == "auto" or call.leaves_out_columns):
@@ -138,8 +138,8 @@ def _find_moments(call: Call, table: Table, state: State, start: Start) -> tuple
     return moments, keeps_scales
 
 
-def _has_scales(call: Call, moments: Moments, start: Start) -> bool:
-    """Return whether ``mean_`` and ``scale_`` are those of the moments, and not set since."""
+def _are_scales_of(call: Call, moments: Moments, start: Start) -> bool:
+    """Return whether ``mean_`` and ``scale_`` are those of the moments: the user has not set others since."""
     if not call.estimator.standardize or moments.n_samples == 0:
         return True
     mean, scale = start.scales
@@ -147,7 +147,7 @@ def _has_scales(call: Call, moments: Moments, start: Start) -> bool:
 
 
 def train_network(run: TrainingRun, reporter: Reporter | None, *, incremental: bool) -> None:
-    """Train, in place, and raise or warn of what went wrong."""
+    """Train the run, in place. Raise its error, or warn of what went wrong."""
     if reporter is not None:
         run.on_epoch = reporter.end_epoch
     if len(run.data.deps):
@@ -161,7 +161,7 @@ def train_network(run: TrainingRun, reporter: Reporter | None, *, incremental: b
 
 
 def store_fit(call: Call, run: TrainingRun, state: State, scales: Scales) -> Buffer:
-    """Set the fitted attributes, and keep what a later call goes on from. Return the coefficients of the model."""
+    """Set the fitted attributes, and the state to resume from, in place. Return the coefficients of the model."""
     estimator = call.estimator
     best = run.buffer if run.best_flat is None else replace(run.buffer, flat=run.best_flat)
     store_coeffs(estimator, best, call.labels, scales, call.array_library)
@@ -174,7 +174,7 @@ def store_fit(call: Call, run: TrainingRun, state: State, scales: Scales) -> Buf
 
 
 def _make_reporter(call: Call, run: TrainingRun, scales: Scales) -> Reporter | None:
-    """Return what tells the estimator's callbacks of the run; None if there are none."""
+    """Return a reporter that tells the estimator's callbacks of the run; None if there are no callbacks."""
     if call.reported is None or not has_callbacks(call.estimator):
         return None
 
@@ -216,7 +216,7 @@ def _make_run(
 def _make_coeffs(
     call: Call, table: Table, state: State, start: Start, scales: Scales, generator: torch.Generator
 ) -> tuple[Buffer, torch.Tensor | None]:
-    """Return the coefficients to train from, and the best ones, if others are best."""
+    """Return the coefficients to train from, and the best ones of early stopping if those are others."""
     estimator, output = call.estimator, call.labels.output
     hidden_sizes = resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)
     sizes = (table.X.shape[1], *hidden_sizes, call.labels.n_outputs)
@@ -231,7 +231,7 @@ def _make_coeffs(
 def _draw_coeffs(
     estimator: Any, sizes: tuple[int, ...], output: str, generator: torch.Generator, scales: Scales
 ) -> Buffer:
-    """Draw the coefficients of a network, with weights for the columns that it reads, and zeros for others it has."""
+    """Draw the coefficients of a network. Columns that it does not read, but has weights for, get zeros."""
     columns = np.arange(sizes[0]) if scales.is_read is None else list_columns(scales.is_read)
     coeffs = init_coeffs(
         len(columns),
@@ -253,7 +253,7 @@ def _draw_coeffs(
 
 
 def _make_data(table: Table, labels: Labels, scales: Scales, buffer: Buffer) -> Data:
-    """Return the samples as the training of ``buffer`` takes them, which are of their dtype and on their device."""
+    """Return the samples of a table as ``buffer`` trains on them: scaled, of its dtype and on its device."""
     flat = buffer.flat
     is_first_biased = buffer.n_biases == len(buffer.sizes) - 1
     indeps = scales.make_rows(table, flat).convert(ones=is_first_biased)

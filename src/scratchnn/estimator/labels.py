@@ -13,19 +13,19 @@ from .tables import Array, Table, to_tensor
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes of a problem, and the way between them and the network's outputs."""
+    """The classes of a problem, and the conversion between labels and the network's outputs."""
 
     classes: Array  # (n_classes,); the column numbers if multilabel
     multilabel: bool
 
     @property
     def output(self) -> str:
-        """The activation of the output: one for all classes, or one for each output."""
+        """The activation of the output: "softmax" of all classes together, or "logistic" of each output alone."""
         return "softmax" if self.n_outputs > 1 and not self.multilabel else "logistic"
 
     @property
     def n_outputs(self) -> int:
-        """The number of outputs: a single one tells two classes apart."""
+        """The number of outputs: one per class or label, but a single one for two classes."""
         return len(self.classes) if self.multilabel or len(self.classes) > 2 else 1
 
     def encode(self, y: Array) -> Array:
@@ -42,7 +42,8 @@ class Labels:
     def decode(self, logits: torch.Tensor) -> Array | torch.Tensor:
         """Return the likeliest labels, (n_samples,), or (n_samples, n_outputs) zeros and ones if multilabel.
 
-        They are a tensor where the logits are, or an array if the labels are no numbers.
+        They are a tensor if multilabel, or if the logits are on another device than the CPU and labels are numbers;
+        else they are an array.
         """
         if self.multilabel:
             return (logits > 0).to(torch.int64)
@@ -53,7 +54,7 @@ class Labels:
 
 
 def find_labels(y: Array, multilabel: bool) -> Labels:
-    """Return the labels of training targets, or raise ValueError if there is nothing to tell apart."""
+    """Return the labels of training targets, or raise ValueError if there are fewer than two classes."""
     labels = Labels(np.arange(y.shape[1]) if multilabel else np.unique(y), multilabel)
     if len(labels.classes) < 2:
         raise ValueError(
@@ -64,37 +65,38 @@ def find_labels(y: Array, multilabel: bool) -> Labels:
 
 
 def check_known(y: Array, multilabel: bool, labels: Labels, name: str) -> None:
-    """Raise ValueError if ``y``, called ``name``, has labels that ``labels`` has not, or another form."""
+    """Raise ValueError if ``y``, the argument ``name``, has labels that are not in ``labels``, or another form."""
     if multilabel != labels.multilabel or (multilabel and y.shape[1] != len(labels.classes)):
         form = f"{len(labels.classes)} label columns" if labels.multilabel else "one column of class labels"
         raise ValueError(f"{name} must have the form of the training targets, {form}, got shape {y.shape}.")
     unknown = np.setdiff1d(y, labels.classes)
     if not multilabel and len(unknown):
         raise ValueError(
-            f"{name} must hold no labels but the classes of training, {labels.classes}, got also {unknown}: `y` has "
+            f"{name} must hold no labels except the classes of training, {labels.classes}, got also {unknown}: `y` has "
             "classes not in `self.classes_`. Leave these rows out, or train with these classes."
         )
 
 
 def make_class_weights(class_weight: Any, labels: Labels, table: Table) -> Callable[[Table], Table]:
-    """Return what multiplies a table's weights by those of classes, as ``class_weight`` and a table of training say.
+    """Return a function that multiplies the weights of a table by class weights.
 
-    With multilabel targets, the weights of a row's labels are multiplied.
+    These follow from ``class_weight`` and the training ``table``. With multilabel targets, a row's weight is multiplied
+    by those of all its labels.
     """
     if class_weight is None or not len(table):
-        return lambda rows: rows
+        return lambda unweighted: unweighted
     columns = _list_columns(table, labels)
     specs = _list_specs(class_weight, labels, len(columns))
-    of_labels = [
-        _find_weights(spec, column, labels, table.weights) for spec, column in zip(specs, columns, strict=True)
+    weights_of_columns = [
+        _find_class_weights(spec, column, labels, table.weights) for spec, column in zip(specs, columns, strict=True)
     ]
 
-    def weigh(rows: Table) -> Table:
-        weights = np.ones(len(rows)) if rows.weights is None else rows.weights
-        for column, (classes, of_classes) in zip(_list_columns(rows, labels), of_labels, strict=True):
-            places = np.searchsorted(classes, column).clip(max=len(classes) - 1)
-            weights = weights * np.where(classes[places] == column, of_classes[places], 1.0)
-        return replace(rows, weights=weights)
+    def weigh(unweighted: Table) -> Table:
+        weights = np.ones(len(unweighted)) if unweighted.weights is None else unweighted.weights
+        for column, (classes, class_weights) in zip(_list_columns(unweighted, labels), weights_of_columns, strict=True):
+            codes = np.searchsorted(classes, column).clip(max=len(classes) - 1)
+            weights = weights * np.where(classes[codes] == column, class_weights[codes], 1.0)
+        return replace(unweighted, weights=weights)
 
     return weigh
 
@@ -121,25 +123,28 @@ def _list_specs(class_weight: Any, labels: Labels, n_columns: int) -> list[Any]:
     return specs
 
 
-def _find_weights(spec: Any, y: Array, labels: Labels, sample_weight: Array | None) -> tuple[Array, Array]:
+def _find_class_weights(spec: Any, y: Array, labels: Labels, sample_weight: Array | None) -> tuple[Array, Array]:
     """Return the classes of a column of targets, and their weights, (n_classes,) both."""
     classes = np.unique(y) if labels.multilabel or spec == "balanced" else labels.classes
     if isinstance(spec, dict):
         _check_keys(spec, classes)
-    of_classes = compute_class_weight(spec, classes=classes, y=y, sample_weight=sample_weight)
-    if not (np.isfinite(of_classes).all() and (of_classes >= 0).all()):
+    class_weights = compute_class_weight(spec, classes=classes, y=y, sample_weight=sample_weight)
+    if not (np.isfinite(class_weights).all() and (class_weights >= 0).all()):
         raise ValueError(
             f"class_weight must have finite weights that are not negative, got {spec!r}. Use 0 to leave a class out."
         )
-    return classes, of_classes
+    return classes, class_weights
 
 
 def _check_keys(weights: dict[Any, float], classes: Array) -> None:
-    """Raise ValueError if weights are of other labels in the place of classes. A fold may lack a class that has one."""
+    """Raise ValueError if some keys are not classes while some classes have no key, which looks like a mistake.
+
+    Keys that are not classes are no mistake by themselves, as a fold may lack a class.
+    """
     missing = [label for label in classes.tolist() if label not in weights]
     unknown = [label for label in weights if label not in classes.tolist()]
     if missing and unknown:
         raise ValueError(
-            f"class_weight must have no keys but the classes, got {unknown}, while {missing} are not in class_weight. "
-            "Rename these keys, or leave them out: a class without a key has weight 1."
+            f"class_weight must have no keys except the classes, got {unknown}, while {missing} are not in "
+            "class_weight. Rename these keys, or leave them out: a class without a key has weight 1."
         )

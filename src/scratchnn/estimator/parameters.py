@@ -50,7 +50,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "dtype": [StrOptions({"auto", "float32", "float64"})],
     "scoring": [StrOptions({"loss", *get_scorer_names()}), callable],
 }
-# What to say of values that other libraries or parameters take: the types of such values, and the way out.
+# Hints for values that other libraries or parameters take: by parameter, the types of such values, and the remedy.
 HINTS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "learning_rate": (Real, "learning_rate is the schedule. Set learning_rate_init={value}, which is the rate."),
     "learning_rate_init": (str, "learning_rate_init is the rate, a number, and learning_rate the schedule."),
@@ -96,7 +96,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def find_hint(params: dict[str, Any], message: str) -> str:
-    """Return what helps against scikit-learn's error about one of the parameters, with a space before it, or ''."""
+    """Return the hint to append to scikit-learn's error about a parameter, after a space; '' if there is none."""
     for name, (types, hint) in HINTS.items():
         if f"The {name!r} parameter" in message and isinstance(params[name], types):
             return f" {hint.format(value=params[name])}"
@@ -115,11 +115,11 @@ def resolve_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
 
 
 def resolve_dtype(dtype: str, table: Table, solver: str) -> np.dtype[Any]:
-    """Return the dtype to train in. "auto": that of X where it is float32, small, or for lbfgs; else float32."""
+    """Return the dtype to train in. "auto" is that of X if X has few rows or the solver is lbfgs, else float32."""
     if dtype != "auto":
         return np.dtype(dtype)
-    own = np.dtype(str(table.X.dtype).removeprefix("torch."))
-    return own if len(table) <= N_SMALL_ROWS or solver == "lbfgs" else np.dtype(np.float32)
+    dtype_of_X = np.dtype(str(table.X.dtype).removeprefix("torch."))
+    return dtype_of_X if len(table) <= N_SMALL_ROWS or solver == "lbfgs" else np.dtype(np.float32)
 
 
 def resolve_seed(random_state: int | np.random.RandomState | None) -> int:
@@ -134,7 +134,8 @@ def resolve_seed(random_state: int | np.random.RandomState | None) -> int:
 def make_settings(estimator: Any, n_samples: int, alpha_per_row: float, *, incremental: bool) -> Settings:
     """Return how to train on ``n_samples`` rows, from the (valid) parameters of the estimator.
 
-    ``alpha_per_row`` is what ``alpha="auto"`` means for a row of a batch. ``incremental`` is `partial_fit`: one epoch.
+    ``alpha_per_row`` is the strength of ``alpha="auto"`` per row of a batch. ``incremental``, for `partial_fit`, means
+    one epoch.
     """
     solver = estimator.solver
     check_dropout(estimator.dropout, solver)
@@ -155,7 +156,7 @@ def make_settings(estimator: Any, n_samples: int, alpha_per_row: float, *, incre
         dropout=estimator.dropout,
         power_t=estimator.power_t,
         max_iter=default_max_iter if max_iter is None else max_iter,
-        # A schedule that is over before patience could be is one that the user cut short.
+        # A schedule that ends before patience could run out is one that the user cut short.
         ends_by_itself=schedule in SCHEDULES and (max_iter is None or max_iter >= min(default_max_iter, patience)),
         shuffle=estimator.shuffle,
         tol=estimator.tol,
@@ -182,7 +183,7 @@ def check_dropout(dropout: float, solver: str) -> None:
 
 
 def resolve_schedule(learning_rate: str, solver: str, incremental: bool) -> str:
-    """Return the schedule of the rate: "constant" where the solver, or `partial_fit`, knows no other."""
+    """Return the schedule of the learning rate: "constant" if the solver, or `partial_fit`, supports no other."""
     if learning_rate in SCHEDULES:
         # A schedule needs the number of steps, and nobody knows how many calls of `partial_fit` will come.
         return "constant" if incremental or solver == "lbfgs" else learning_rate
@@ -190,7 +191,7 @@ def resolve_schedule(learning_rate: str, solver: str, incremental: bool) -> str:
 
 
 def resolve_batch_size(batch_size: int | str, n_samples: int) -> int:
-    """Return how many rows a batch has, at most ``n_samples``; warn where the parameter says more."""
+    """Return how many rows a batch has, at most ``n_samples``. Warn if the parameter is larger."""
     if batch_size == "full":
         return n_samples
     if isinstance(batch_size, str):
@@ -205,16 +206,16 @@ def resolve_batch_size(batch_size: int | str, n_samples: int) -> int:
 
 
 def resolve_alpha(alpha: float | str, alpha_per_row: float, n_rows: int) -> float:
-    """Return the strength of the penalty in steps of ``n_rows`` each."""
+    """Return the strength of the penalty for batches of ``n_rows``."""
     return alpha_per_row * n_rows if isinstance(alpha, str) else alpha
 
 
 def calc_alpha_per_row(row_length: float, n_seen: int, weights: Array | None) -> float:
-    """Return what ``alpha="auto"`` means for each row of a batch.
+    """Return the strength of ``alpha="auto"`` per row of a batch.
 
-    ``row_length`` is the root mean square length of the rows, ``n_seen`` how many rows training has seen, and
-    ``weights`` are those of the rows at hand.
+    ``row_length`` is the root mean square length of the rows, ``n_seen`` the number of rows that training has seen, and
+    ``weights`` are those of the rows of this call, or None.
     """
-    # Weights below 1 on average are parts of a whole (AdaBoost's sum up to 1), and not so many rows fewer.
+    # If weights average below 1, only their ratios count. AdaBoost's sum up to 1, which does not mean a single row.
     weight_mean = 1.0 if weights is None else min(1.0, float(weights.sum()) / max(1, len(weights)))
     return row_length * weight_mean / max(1, n_seen)

@@ -20,8 +20,8 @@ class Moments:
     variance: Array | float = 0.0
     low: Array | float = np.inf
     high: Array | float = -np.inf
-    filled: Array | float = 1.0  # part of the samples that are not zero; 1 if the first table was dense
-    counts_zeros: bool = False  # whether it was sparse
+    filled: Array | float = 1.0  # share of the samples that are not zero; 1 if the first table was dense
+    counts_zeros: bool = False  # whether the first table was sparse
 
     def add(self, table: Table) -> None:
         """Add the samples of a table, in place (Chan, Golub & LeVeque, 1983)."""
@@ -31,11 +31,11 @@ class Moments:
             self.counts_zeros = sparse.issparse(table.X)
         filled = _count_filled(table) / n_added if self.counts_zeros else 1.0
         n_samples = self.n_samples + n_added
-        part = n_added / n_samples
+        share = n_added / n_samples
         distance = mean - self.mean
-        self.mean = self.mean + distance * part
-        self.variance = self.variance * (1 - part) + variance * part + distance**2 * part * (1 - part)
-        self.filled = self.filled * (1 - part) + filled * part
+        self.mean = self.mean + distance * share
+        self.variance = self.variance * (1 - share) + variance * share + distance**2 * share * (1 - share)
+        self.filled = self.filled * (1 - share) + filled * share
         self.n_samples = n_samples
         self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
@@ -43,8 +43,8 @@ class Moments:
     def is_centred(self) -> Array:
         """Which columns to centre, (n_features,) of bool: those of a sparse table only where zeros are the minority.
 
-        Centring fills a column. Where zeros are common, as in one-hot columns and counts of words, that costs memory,
-        and the values are not far from zero compared with how they vary, so that it brings nothing.
+        Centring makes an entry of every zero, which costs memory. Where zeros are common, as in one-hot columns and
+        counts of words, it brings nothing: the mean is small compared with the standard deviation.
         """
         return np.broadcast_to(np.asarray(self.filled) > 0.5, np.shape(self.low))
 
@@ -58,21 +58,21 @@ class Moments:
     def calc_scale(self) -> Array:
         """Return what to divide the columns by, (n_features,): their standard deviations, with three exceptions.
 
-        - Columns of two values, such as a one-hot encoder's, are divided by the distance of these: a deviation would
-          make the rarer value the larger, the rarer it is.
+        - Columns of two values, such as a one-hot encoder's, are divided by the distance of these. Divided by the
+          deviation, a value would be the larger, the rarer it is.
         - Columns that are not centred, in which zeros are common, are divided by their largest absolute value.
         - Columns that do not vary are divided by 1.
         """
-        # The variance is the largest for this mean and range where all values are at an end (Bhatia & Davis, 2000).
+        # The largest variance for this mean and range; only columns of two values have it (Bhatia & Davis, 2000).
         largest = (self.high - self.mean) * (self.mean - self.low)
         scale = np.where(self.variance >= largest * (1 - 1e-9), self.high - self.low, np.sqrt(self.variance))
         return np.where(self.find_varying(), np.where(self.is_centred, scale, self._calc_size()), 1.0)
 
     def find_varying(self, is_scaled: bool = True) -> Array:
-        """Return which columns are more than zeros to the network, (n_features,) of bool.
+        """Return which columns are not all zeros as the network reads them, (n_features,) of bool.
 
-        It reads columns centred and scaled, or as they are. Of a centred column, a variance that is due to rounding
-        does not count.
+        With ``is_scaled``, it reads them centred and scaled, else as they are. A centred column whose variance may be
+        due to rounding counts as zeros.
         """
         size = self._calc_size()
         if not is_scaled:
@@ -109,7 +109,7 @@ def _count_filled(table: Table) -> Array:
 def _describe_columns(table: Table, n_samples: float) -> list[Array]:
     """Return mean, variance, least and largest value of the columns, (n_features,) each.
 
-    The variance is found in a second pass, which is exact.
+    The variance of dense columns is computed in a second pass, so that no digits cancel.
     """
     if sparse.issparse(table.X):
         X = table.get_features()
@@ -139,14 +139,14 @@ def _weigh(values: Tensor, table: Table, samples: slice) -> Tensor:
 class Scales:
     """How the network reads the columns of X. Arrays are (n_features,) each.
 
-    Columns that are zero in all rows of training, as the network reads them, need no weights to train: they have zeros.
-    Of a sparse table they are left out, ``columns`` are the others; of a dense one they stay, so that fits on other
-    rows of the table have the same shapes, and train in one stack.
+    Columns that are zero in all training rows, as the network reads them, cannot be learned from: their weights are
+    zeros. For a sparse table the network leaves them out, and ``columns`` are the others. For a dense table they stay,
+    so that fits on other rows of the table have the same shapes and train in one stack.
     """
 
     mean: Array | None
     scale: Array | None
-    is_read: Array | None = None  # of bool; None: all columns have weights
+    is_read: Array | None = None  # of bool: which columns may have other weights than zeros; None: all
     columns: Array | None = None  # (n_read,), where the others are left out
 
     @property
@@ -158,7 +158,7 @@ class Scales:
         """Return the samples of a table as training reads them, as tensors ``like`` this one."""
         scale = self.scale
         if scale is not None and self.is_read is not None:
-            scale = np.where(self.is_read, scale, np.inf)  # what varies by rounding is zero, too
+            scale = np.where(self.is_read, scale, np.inf)  # columns that vary only by rounding become zeros, too
         return ScaledRows(table, self.mean, scale, like.dtype, like.device, self.columns)
 
 
@@ -171,16 +171,16 @@ def find_scales(moments: Moments, n_features: int, known: tuple[Array | None, Ar
     return Scales(moments.calc_mean(), moments.calc_scale())
 
 
-def find_read_columns(scales: Scales, moments: Moments, table: Table, had_weights: Array | None) -> Scales:
-    """Return the scales with the columns that have weights: those that vary, and those that ``had_weights`` before."""
+def find_read_columns(scales: Scales, moments: Moments, table: Table, is_trained: Array | None) -> Scales:
+    """Return the scales with the columns to read: those that vary, and those that ``is_trained`` names."""
     is_read = moments.find_varying(scales.scale is not None)
-    if had_weights is not None:
-        is_read |= had_weights
+    if is_trained is not None:
+        is_read |= is_trained
     if is_read.all():
         return scales
     return replace(scales, is_read=is_read, columns=list_columns(is_read) if sparse.issparse(table.X) else None)
 
 
 def list_columns(is_read: Array) -> Array:
-    """Return the numbers of the columns that a network reads: one at least, as a network has an input."""
+    """Return the numbers of the columns that a network reads: at least one, as a network needs an input."""
     return np.flatnonzero(is_read) if is_read.any() else np.array([0])

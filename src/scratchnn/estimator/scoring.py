@@ -23,7 +23,7 @@ from .tables import Table, to_host
 def make_calc_score(
     estimator: Any, validation: Table | None, labels: Labels, scales: Scales
 ) -> Callable[[Buffer], float] | None:
-    """Return what scores coefficients on the validation rows; None where their loss serves."""
+    """Return a function that scores coefficients on the validation rows; None if their loss is the score."""
     scorer = None if estimator.scoring == "loss" else check_scoring(estimator, scoring=estimator.scoring)
     if validation is None or scorer is None:
         return None
@@ -55,9 +55,9 @@ def make_calc_score(
 
 
 def _score_despite(gap: str, scoring: Any, score: Callable[[], float]) -> float:
-    """Return the score of validation rows that have a gap, or raise ValueError if it leaves them without a score."""
+    """Return the score of validation rows with a gap, see `describe_gap`. Raise ValueError if they have no score."""
     try:
-        with warnings.catch_warnings():  # scikit-learn would tell of the gap at each epoch
+        with warnings.catch_warnings():  # scikit-learn would warn of the gap at each epoch
             warnings.filterwarnings("ignore", module=r"(sklearn|numpy)\.")
             value = float(score())
         if not math.isfinite(value):
@@ -72,7 +72,7 @@ def _score_despite(gap: str, scoring: Any, score: Callable[[], float]) -> float:
 
 
 def describe_gap(table: Table, labels: Labels) -> str | None:
-    """Return what the rows of positive weight lack that a score may need, as the end of a sentence; None if nothing."""
+    """Return which classes or labels a score may miss in the rows of positive weight, as a verb phrase, or None."""
     y = table.y if table.weights is None else table.y[table.weights > 0]
     if labels.multilabel:
         constant = np.flatnonzero((y == y[:1]).all(0))

@@ -1,4 +1,4 @@
-"""The validation split, which weights and repeated rows cut in proportion."""
+"""The split into training and validation rows, in which weights count like repeated rows."""
 
 from dataclasses import replace
 
@@ -12,13 +12,13 @@ from .tables import Array, Table
 def split_validation(table: Table, fraction: float, seed: int) -> Array:
     """Return the share of each sample's weight to hold out for validation, (n_samples,), from 0 to 1.
 
-    A row of whole weight k is k copies. The copies of a class lie side by side, equal rows next to each other and
-    else in random order, and copies at equal distances are held out. So a group of equal rows, or a row of large
-    weight, is cut in proportion, whatever the order of the rows, and weights and repetition give the same cut. Rows
-    whose weights are not whole numbers are one copy each.
+    A row of whole weight k counts as k copies. The copies of a class are lined up in random order, except that equal
+    rows stay together, and copies at equal distances are held out. So equal rows, or a row of large weight, are split
+    in proportion, for every order of the rows, and weights give the same split as repeated rows. If any weight is not a
+    whole number, each row is one copy.
 
-    The split is stratified where ``y`` is one column of codes: a class of two copies or more gives one at least, and
-    keeps one for training.
+    The split is stratified if ``y`` is one column of codes: of a class of two copies or more, at least one is held out,
+    and at least one stays for training.
     """
     weights = np.ones(len(table)) if table.weights is None else table.weights
     # Beyond 2**53 all floats are whole numbers.
@@ -35,8 +35,8 @@ def split_validation(table: Table, fraction: float, seed: int) -> Array:
     codes, counts = codes[order], counts[order]
     ends = np.cumsum(counts) - (np.cumsum(n_copies) - n_copies)[codes]  # of each row's copies among its class's
 
-    def count_before(places: Array) -> Array:
-        return np.floor((places * n_held_out[codes] + offsets[codes]) / n_copies[codes])
+    def count_before(positions: Array) -> Array:
+        return np.floor((positions * n_held_out[codes] + offsets[codes]) / n_copies[codes])
 
     shares = np.empty(len(table))
     shares[order] = (count_before(ends) - count_before(ends - counts)) / counts
@@ -54,7 +54,7 @@ def _count_held_out(n_copies: Array, fraction: float) -> Array:
             "Increase validation_fraction, pass X_val and y_val, or set early_stopping=False."
         )
     n_split = np.where(n_most > 0, n_copies, 0)
-    # A class whose part is less than one copy gives one, and the others share the rest.
+    # Of a class that is due less than one copy, one is held out; the rest is divided among the others.
     is_rare = (n_split > 0) & (n_split * n_wanted < n_split.sum())
     ends = np.cumsum(np.where(is_rare, 0, n_split))
     n_held_out = np.diff(np.rint(ends * (n_wanted - is_rare.sum()) / ends[-1]), prepend=0)
@@ -62,9 +62,9 @@ def _count_held_out(n_copies: Array, fraction: float) -> Array:
 
 
 def cut_table(table: Table, shares: Array) -> Table:
-    """Return the samples with a share of their weight, (n_samples,). Those of share 0 are left out."""
-    part = table.take(shares > 0)
-    return part if part.weights is None else replace(part, weights=part.weights * shares[shares > 0])
+    """Return the samples with their weights times ``shares``, (n_samples,). Samples of share 0 are left out."""
+    taken = table.take(shares > 0)
+    return taken if taken.weights is None else replace(taken, weights=taken.weights * shares[shares > 0])
 
 
 def _hash_rows(table: Table) -> Array:
@@ -80,7 +80,7 @@ def _hash_rows(table: Table) -> Array:
                 sparse.csr_array((_mix(block.data), block.indices, block.indptr), block.shape)
                 @ multipliers[:n_features]
             )
-        elif isinstance(block, torch.Tensor):  # the same numbers, where it is
+        elif isinstance(block, torch.Tensor):  # the same numbers, on the tensor's device
             bits = (block.double() + 0.0).view(torch.int64)
             factors = torch.from_numpy(multipliers[:n_features].view(np.int64)).to(bits.device)
             sums = ((bits ^ ((bits >> 32) & 0xFFFFFFFF)) * factors).sum(-1)

@@ -1,4 +1,4 @@
-"""Tables of rows as scikit-learn has validated them: arrays, tensors or sparse; and their rows as tensors."""
+"""Tables of validated rows, which may be arrays, tensors or sparse, and their rows as tensors for the network."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +16,10 @@ Features = Any  # (n_rows, n_features): an ndarray, a tensor, or a CSR matrix or
 
 @dataclass(eq=False)
 class Table:
-    """Valid rows: ``y`` for `Labels.encode`, ``weights`` (n_samples,) or None, and ``X`` (n_rows, n_features).
+    """Validated samples: ``X`` (n_rows, n_features), ``y`` for `Labels.encode`, and ``weights`` (n_samples,) or None.
 
-    The samples are the rows of ``X`` that ``rows`` counts, or all: a part of a large table is not copied.
+    ``rows``, (n_samples,), are the numbers of the rows of ``X`` that are samples, or None for all. So samples can be
+    taken from a large table without a copy.
     """
 
     X: Features
@@ -30,7 +31,7 @@ class Table:
         return len(self.y)
 
     def take(self, mask: Array) -> "Table":
-        """Return the samples of a mask, (n_samples,)."""
+        """Return the samples where ``mask``, (n_samples,) of bool, is true."""
         rows = np.flatnonzero(mask) if self.rows is None else self.rows[mask]
         return Table(self.X, self.y[mask], None if self.weights is None else self.weights[mask], rows)
 
@@ -40,7 +41,7 @@ class Table:
         return self.X[torch.from_numpy(rows) if isinstance(self.X, Tensor) and isinstance(rows, np.ndarray) else rows]
 
     def split(self) -> Iterator[tuple[slice, Features]]:
-        """Yield the samples in blocks, with their features, where a whole copy would be a waste."""
+        """Yield the samples in blocks that fit in the cache: their slice of all samples, and their features."""
         size = count_block_rows(self.X)
         for start in range(0, len(self), size):
             samples = slice(start, min(start + size, len(self)))
@@ -48,13 +49,13 @@ class Table:
 
 
 def count_block_rows(X: Features, width: int = 1) -> int:
-    """Return how many rows to work on at a time: as many as the cache holds, and ``width`` values for each."""
+    """Return how many rows a block has: as many as fit in the cache, with ``width`` values computed for each."""
     n_values = int(X.nnz // max(1, X.shape[0]) + 1 if sparse.issparse(X) else X.shape[1])
     return min(8192, max(1, 2**18 // max(n_values, width)))
 
 
 def count_values(X: Any) -> int:
-    """Return how many values X holds: its entries if it is sparse, and 0 if it has no two known lengths, as a list."""
+    """Return how many values X holds: its entries if it is sparse, and 0 if its shape is not known, as of a list."""
     if sparse.issparse(X):
         return int(X.nnz)
     shape: Any = getattr(X, "shape", None)
@@ -64,12 +65,12 @@ def count_values(X: Any) -> int:
 
 
 def get_device(X: Features) -> torch.device:
-    """Return where the rows are."""
+    """Return the device of the rows."""
     return X.device if isinstance(X, Tensor) else torch.device("cpu")
 
 
 def to_tensor(array: Any) -> Tensor:
-    """Return the array as a tensor where it is, without a copy if it can be. It must not be written to."""
+    """Return the array as a tensor on its device, if possible without a copy. It must not be written to."""
     if not isinstance(array, np.ndarray):
         return array.detach() if isinstance(array, Tensor) else torch.utils.dlpack.from_dlpack(array)
     array = np.ascontiguousarray(array)
@@ -84,7 +85,7 @@ def has_own_library(array: Any) -> bool:
 
 
 def to_host(array: Any) -> Array:
-    """Return an array of any library, or nested lists, as NumPy's, without a copy if it can be."""
+    """Return an array of any library, or nested lists, as a NumPy array, if possible without a copy."""
     return to_tensor(array).cpu().numpy() if has_own_library(array) else np.asarray(array)
 
 
@@ -99,12 +100,11 @@ class _Memory:
 
 
 class ScaledRows:
-    """Samples of a table that become tensors when they are taken.
+    """Samples of a table that become tensors, of one dtype and device, when they are taken.
 
-    Tensors are of one dtype and device, with columns centred and scaled in double precision first (a ``mean`` of None
-    does not centre, a ``scale`` of None does neither). Samples of a sparse table stay sparse, unless most columns are
-    centred: those have an entry in every row. Of a sparse table, ``columns`` may name the ones to read; the others are
-    left out.
+    Columns are first centred and scaled, in double precision. Without ``mean`` they are not centred; without ``scale``
+    they are neither centred nor scaled. Samples of a sparse table stay sparse, unless most columns are centred, as
+    those have an entry in every row. For a sparse table, ``columns`` are those to read, and the others are left out.
     """
 
     def __init__(
@@ -124,9 +124,9 @@ class ScaledRows:
             self.positions = np.full(n_features, -1)
             self.positions[columns] = np.arange(len(columns))
             mean, scale = (None if each is None else each[columns] for each in (mean, scale))
-        source = get_device(table.X)
-        self.factor = None if scale is None else torch.from_numpy(1 / scale).to(source)
-        self.shift = None if mean is None or scale is None else torch.from_numpy(-mean / scale).to(source)
+        device_of_X = get_device(table.X)
+        self.factor = None if scale is None else torch.from_numpy(1 / scale).to(device_of_X)
+        self.shift = None if mean is None or scale is None else torch.from_numpy(-mean / scale).to(device_of_X)
         is_sparse = sparse.issparse(table.X)
         self.centred = np.empty(0, int) if mean is None or not is_sparse else np.flatnonzero(mean)
         self.is_sparse = is_sparse and 2 * len(self.centred) <= self.shape[1]
@@ -162,10 +162,10 @@ class ScaledRows:
         return block + sparse.csr_array((shifts, np.tile(self.centred, n_rows), ends), block.shape)
 
     def convert(self, ones: bool) -> "torch.Tensor | ScaledRows":
-        """Return all samples as one tensor. Sparse and memory-mapped tables, which may exceed memory, stay as they are.
+        """Return all samples as one tensor, or ``self`` if they are sparse or memory-mapped and may exceed memory.
 
-        The tensor shares the table's memory if the values need no change. A copy gets a column of ones at the end if
-        ``ones`` is set, for `Coeffs.with_ones`.
+        If the values need no change, the tensor is a view of the table, memory-mapped or not. Otherwise it is a copy,
+        which ends in a column of ones if ``ones`` is set, see `Buffer.view`.
         """
         if sparse.issparse(self.table.X):
             return self

@@ -34,7 +34,7 @@ def validate_table(estimator: Any, X: Any, y: Any, sample_weight: Any, *, resume
 def validate_part(
     estimator: Any, X: Any, y: Any, sample_weight: Any, classes: Any, *, resume: bool
 ) -> tuple[Table, Labels]:
-    """Return the rows of `partial_fit`, and the labels of all parts; set ``classes_`` at the first call."""
+    """Return the rows of `partial_fit`, and the labels of all its calls. Set ``classes_`` at the first call."""
     check_partial_fit_first_call(estimator, to_numpy(classes))
     table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
     labels = read_labels(estimator) if resume else Labels(estimator.classes_, multilabel)
@@ -87,7 +87,7 @@ def _validate_rows(
 ) -> tuple[Table, bool]:
     """Return the rows, and whether the targets are multilabel.
 
-    ScaledRows of another array library than NumPy stay where they are, as a tensor; targets and weights go to the host.
+    Rows of another array library than NumPy stay on their device, as a tensor. Targets and weights become NumPy arrays.
     """
     array_library = find_array_library(X)
     y, sample_weight = to_numpy(y), to_numpy(sample_weight)
@@ -133,7 +133,7 @@ def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
 def leave_out_rows(table: Table, name: str, *, may_be_all: bool = False) -> Table:
     """Return the rows of positive weight.
 
-    Raises ValueError, which says that ``name`` leaves out all rows, unless that ``may_be_all``.
+    Raise ValueError if there are none, except with ``may_be_all``. The message says that ``name`` left them all out.
     """
     if table.weights is None or table.weights.all():
         return table
@@ -143,7 +143,7 @@ def leave_out_rows(table: Table, name: str, *, may_be_all: bool = False) -> Tabl
 
 
 def with_sorted_entries(X: Features) -> Features:
-    """Return X; if it is sparse, with every entry once and in order, in a copy if it was not so."""
+    """Return X. If it is sparse and its entries are not sorted or have duplicates, return a copy without that."""
     if sparse.issparse(X) and not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()

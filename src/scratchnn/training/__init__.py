@@ -1,7 +1,7 @@
 """From runs to trained networks: epochs, minibatches, and when to stop.
 
-A `TrainingRun` is one model to train: its data, its settings, and all its state. `train` takes runs of one shape and
-trains them together, as a stack along the leading models axis of `network`; a single fit is a stack of one.
+A `TrainingRun` is one model to train: its data, its settings, and what training changes. `train` takes runs of one
+shape and trains them together, as a stack along the leading models axis of `network`; a single fit is a stack of one.
 """
 
 from .grouping import count_models, explain_alone, make_stacks

@@ -1,4 +1,4 @@
-"""Which rows come next: orders, gathering, padding, dropout masks, and the data that models have in common."""
+"""The minibatches of an epoch: order, gathering, padding and dropout masks, once for models with the same data."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -11,14 +11,14 @@ from ..batch import Batch
 from .buffers import count_sizes, make_column
 from .run import Data, RowSource, TrainingRun
 
-N_GATHERED_BYTES = 2**20  # what minibatches are gathered at a time: it stays in the cache
+N_GATHERED_BYTES = 2**20  # minibatches of about this size are gathered together: they stay in the cache
 
 
 class BatchSource:
     """The minibatches of runs that train together.
 
-    Runs with the same data and seed draw the same batches, so that drawing and gathering once serves them all:
-    ``sources`` are the runs that do so, each for ``models_per_source`` successive runs.
+    Runs with the same data and seed draw the same batches, so one of them, the source, draws and gathers for all. Each
+    of the ``sources`` serves ``models_per_source`` successive runs, of which it is the first.
     """
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
@@ -34,7 +34,7 @@ class BatchSource:
             yield batch._replace(masks=self._draw_masks(batch)) if has_dropout else batch
 
     def copy_generator_states(self) -> None:
-        """Give all runs, in place, the state of the generator that drew for them."""
+        """Set the generator of each run, in place, to the state of its source's generator."""
         for model, run in enumerate(self.runs):
             source = self.sources[model // self.models_per_source]
             if run is not source:
@@ -50,15 +50,15 @@ class BatchSource:
             yield self._whole_batch
             return
         n_rows = _count_gathered_rows(datas, size)
-        # The last batch is one of its own if it must be filled up.
+        # A last batch that has to be padded is gathered alone.
         end = n_samples if min(numbers) == n_samples else (n_samples - 1) // size * size
         for start in range(0, end, n_rows):
             rows = slice(start, min(start + n_rows, end))
-            parts = [rows if order is None else order[rows] for order in orders]
-            gathered = _stack_rows(datas, parts, models_per_source=self.models_per_source)
+            rows_of_sources = [rows if order is None else order[rows] for order in orders]
+            gathered = _stack_rows(datas, rows_of_sources, models_per_source=self.models_per_source)
             yield from [gathered] if n_rows == size else _split_batch(gathered, size)
         if end < n_samples:
-            yield _fill_up(datas, orders, end, models_per_source=self.models_per_source)
+            yield _stack_padded(datas, orders, end, models_per_source=self.models_per_source)
 
     @cached_property
     def _whole_batch(self) -> Batch:
@@ -81,7 +81,7 @@ class BatchSource:
 
 
 def draw_order(run: TrainingRun) -> Tensor | None:
-    """Draw the order in which an epoch takes the samples, (n_samples,), or None for the order they have."""
+    """Draw the order in which an epoch takes the samples, (n_samples,). None is the order of the data."""
     n_samples = len(run.data.deps)
     if not run.settings.shuffle or run.settings.batch_size >= n_samples:
         return None
@@ -89,12 +89,14 @@ def draw_order(run: TrainingRun) -> Tensor | None:
 
 
 def _find_sources(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
-    """Return a run for each data and seed, if they serve equal numbers of successive runs; else all runs."""
-    states = [run.generator.get_state() for run in runs]
+    """Return one run for each pair of data and seed, if each pair has equally many successive runs; else all runs."""
+    generator_states = [run.generator.get_state() for run in runs]
     firsts = [
         model
         for model, run in enumerate(runs)
-        if model == 0 or run.data is not runs[model - 1].data or not torch.equal(states[model], states[model - 1])
+        if model == 0
+        or run.data is not runs[model - 1].data
+        or not torch.equal(generator_states[model], generator_states[model - 1])
     ]
     models_per_source = len(runs) // len(firsts)
     is_even = firsts == list(range(0, len(runs), models_per_source))
@@ -102,7 +104,7 @@ def _find_sources(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
 
 
 def _count_gathered_rows(datas: Sequence[Data], size: int) -> int:
-    """Return how many rows are gathered at a time, a multiple of the ``size`` of a batch."""
+    """Return how many rows are gathered together, a multiple of the ``size`` of a batch."""
     indeps = datas[0].indeps
     if not isinstance(indeps, Tensor):
         return size
@@ -111,28 +113,28 @@ def _count_gathered_rows(datas: Sequence[Data], size: int) -> int:
 
 
 def stack_whole(datas: Sequence[Data]) -> Batch:
-    """Return all samples of each model's data as one batch. Data that successive models have in common serve as one."""
+    """Return all samples of each model's data as one batch. Successive models with the same data get one copy."""
     sources = list({id(data): data for data in datas}.values())
     models_per_source = len(datas) // len(sources)
     if any(data is not sources[model // models_per_source] for model, data in enumerate(datas)):
         sources, models_per_source = list(datas), 1
     if len({len(source.deps) for source in sources}) > 1:
-        return _fill_up(sources, [None] * len(sources), 0, models_per_source=models_per_source)
+        return _stack_padded(sources, [None] * len(sources), 0, models_per_source=models_per_source)
     return _stack_rows(sources, [slice(None)] * len(sources), models_per_source=models_per_source)
 
 
-def _stack_rows(sources: Sequence[Data], rows: Sequence[slice | Tensor], *, models_per_source: int) -> Batch:
-    """Return rows of each of the sources as a batch.
+def _stack_rows(datas: Sequence[Data], rows: Sequence[slice | Tensor], *, models_per_source: int) -> Batch:
+    """Return ``rows`` of the data of each source as a batch.
 
-    Shapes are (models, n_rows, ...), or, where all models have one source, (n_rows, ...), and (n_sources, n_rows,
-    n_features) for the inputs.
+    Targets and weights are (models, n_rows, ...), and inputs (n_sources, n_rows, n_features). If all models have one
+    source, none of them has the first axis.
     """
-    indeps = _stack_tensors([source.indeps for source in sources], rows, models_per_source)
-    deps = _stack_tensors([source.deps for source in sources], rows, models_per_source)
+    indeps = _stack_tensors([data.indeps for data in datas], rows, models_per_source)
+    deps = _stack_tensors([data.deps for data in datas], rows, models_per_source)
     weights = None
-    if any(source.weights is not None for source in sources):
-        weights = _stack_tensors([_get_weights(source) for source in sources], rows, models_per_source)
-    if len(sources) > 1 and models_per_source > 1:
+    if any(data.weights is not None for data in datas):
+        weights = _stack_tensors([_get_weights(data) for data in datas], rows, models_per_source)
+    if len(datas) > 1 and models_per_source > 1:
         deps = deps.repeat_interleave(models_per_source, 0)
         weights = None if weights is None else weights.repeat_interleave(models_per_source, 0)
     return Batch(indeps, deps, weights)
@@ -142,14 +144,16 @@ def _get_weights(data: Data) -> Tensor:
     return data.deps.new_ones(len(data.deps)) if data.weights is None else data.weights
 
 
-def _fill_up(sources: Sequence[Data], orders: Sequence[Tensor | None], start: int, *, models_per_source: int) -> Batch:
-    """Return the rows from ``start`` on as a batch: where sources have fewer than others, rows of weight 0 follow."""
-    numbers = [len(source.deps) for source in sources]
+def _stack_padded(
+    datas: Sequence[Data], orders: Sequence[Tensor | None], start: int, *, models_per_source: int
+) -> Batch:
+    """Return the rows from ``start`` on as a batch, in which rows of weight 0 pad the sources that have fewer rows."""
+    numbers = [len(data.deps) for data in datas]
     rows = []
-    for source, order, number in zip(sources, orders, numbers, strict=True):
-        own = (torch.arange(number, device=source.deps.device) if order is None else order)[start:]
+    for data, order, number in zip(datas, orders, numbers, strict=True):
+        own = (torch.arange(number, device=data.deps.device) if order is None else order)[start:]
         rows.append(torch.cat([own, own.new_zeros(max(numbers) - number)]))
-    batch = _stack_rows(sources, rows, models_per_source=models_per_source)
+    batch = _stack_rows(datas, rows, models_per_source=models_per_source)
     n_samples = make_column(numbers, batch.deps).sub_(start).repeat_interleave(models_per_source, 0)
     is_own = torch.arange(max(numbers) - start, device=n_samples.device) < n_samples
     weights = is_own.to(batch.deps.dtype) if batch.weights is None else batch.weights * is_own
@@ -162,23 +166,23 @@ def _stack_tensors(
     if len(tensors) == 1:
         taken = take(tensors[0], rows[0])
         return taken if models_per_source > 1 or taken.is_sparse else taken.unsqueeze(0)  # stacking one would copy it
-    return torch.stack([take(tensor, part) for tensor, part in zip(tensors, rows, strict=True)])
+    return torch.stack([take(tensor, own) for tensor, own in zip(tensors, rows, strict=True)])
 
 
-def take(source: Tensor | RowSource, rows: slice | Tensor) -> Tensor:
-    """Return rows of a source, (n_rows, n_features)."""
-    if not isinstance(source, Tensor):
-        return source.take(rows)
+def take(values: Tensor | RowSource, rows: slice | Tensor) -> Tensor:
+    """Return the ``rows`` of ``values``, as a tensor of the same shape beyond the first axis."""
+    if not isinstance(values, Tensor):
+        return values.take(rows)
     if isinstance(rows, slice):
-        return source[rows]
-    if source.shape[1:] == (1,):  # a column, as a vector, takes a third of the time
-        return source.view(-1).index_select(0, rows).unsqueeze(-1)
-    return source.index_select(0, rows)
+        return values[rows]
+    if values.shape[1:] == (1,):  # a column is gathered as a vector in a third of the time
+        return values.view(-1).index_select(0, rows).unsqueeze(-1)
+    return values.index_select(0, rows)
 
 
 def _split_batch(batch: Batch, size: int) -> Iterator[Batch]:
-    """Yield a batch in parts of ``size`` rows, the last of which may have fewer."""
+    """Yield the minibatches of ``size`` rows that were gathered together. The last may have fewer rows."""
     indeps, deps, weights = batch[:3]
     sizes = count_sizes(deps.shape[-2], size)
-    weight_parts = repeat(None) if weights is None else weights.split_with_sizes(sizes, -1)
-    return map(Batch, indeps.split_with_sizes(sizes, -2), deps.split_with_sizes(sizes, -2), weight_parts)
+    split_weights = repeat(None) if weights is None else weights.split_with_sizes(sizes, -1)
+    return map(Batch, indeps.split_with_sizes(sizes, -2), deps.split_with_sizes(sizes, -2), split_weights)

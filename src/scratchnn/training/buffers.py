@@ -26,14 +26,14 @@ class Buffer:
 
     @property
     def n_weights(self) -> int:
-        """The number of coefficients that are no biases: they come first."""
+        """The number of coefficients that are weights, which come first in ``flat``."""
         return sum(fan_in * fan_out for fan_in, fan_out in pairwise(self.sizes))
 
     def view(self, *, with_ones: bool = False) -> Coeffs:
         """Return the network as views of the buffer, and of its gradients if there are any.
 
-        With ``with_ones``, for inputs that end in a column of ones. The first bias is then one more row of the first
-        weight, so one product computes both.
+        With ``with_ones``, the network is for inputs that end in a column of ones. The first bias is then one more row
+        of the first weight, so one product computes both.
         """
         sizes, n_biases = self.sizes, self.n_biases
         if with_ones:
@@ -58,21 +58,21 @@ def pack(coeffs: Coeffs) -> Buffer:
 
 
 def stack_buffers(buffers: list[Tensor]) -> Tensor:
-    """Return the buffers stacked; one alone, which may be large, is not copied."""
+    """Return the buffers stacked. A single buffer, which may be large, is not copied."""
     return buffers[0].unsqueeze(0) if len(buffers) == 1 else torch.stack(buffers)
 
 
 def make_column(values: Sequence[float], like: Tensor) -> Tensor:
-    """Return a value for each model, (models, 1), to work with flat buffers of the dtype and device of ``like``."""
+    """Return one value per model as a column, (models, 1), with the dtype and device of ``like``."""
     return like.new_tensor(values).unsqueeze(-1)
 
 
 def count_sizes(total: int, size: int) -> list[int]:
-    """Return the sizes of the parts when ``total`` entries are cut after every ``size``."""
+    """Return the sizes of the pieces when ``total`` entries are cut after every ``size``."""
     n_whole, n_rest = divmod(total, size)
     return [size] * n_whole + [n_rest] * (n_rest > 0)
 
 
 def _split(flat: Tensor, shapes: list[tuple[int, int]]) -> list[Tensor]:
-    parts = flat.detach().split_with_sizes([rows * columns for rows, columns in shapes], dim=-1)
-    return [part.view(*part.shape[:-1], *shape).detach() for part, shape in zip(parts, shapes, strict=True)]
+    pieces = flat.detach().split_with_sizes([height * width for height, width in shapes], dim=-1)
+    return [piece.view(*piece.shape[:-1], *shape).detach() for piece, shape in zip(pieces, shapes, strict=True)]

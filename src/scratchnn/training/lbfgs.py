@@ -1,4 +1,4 @@
-"""L-BFGS, which scipy does, for one run at a time."""
+"""Training with scipy's L-BFGS, one run at a time."""
 
 import math
 from collections.abc import Callable
@@ -27,10 +27,10 @@ def _find_blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
-# For scipy's optimizers: NumPy's and scipy's BLAS get one thread, as short vectors need no more. With more, they would
-# fight with PyTorch's for the cores, which takes several times as long.
+# While scipy minimizes, the BLAS of NumPy and scipy gets one thread, which is enough for short vectors. More threads
+# would compete with PyTorch's for the cores, and the search would take several times as long.
 _one_blas_thread = SharedContext(lambda: _find_blas().limit(limits=1))
-# Those of scikit-learn's LogisticRegression: the gradient decides, not a small gain in the loss.
+# As in scikit-learn's LogisticRegression: a small gradient ends the search, not a small gain in the loss.
 _OPTIONS = {"maxls": 50, "ftol": 64 * np.finfo(float).eps}
 
 
@@ -78,7 +78,7 @@ def _find_reason(result: scipy.optimize.OptimizeResult, flat: Tensor, tol: float
         return None
     if result.status == 1:
         return "max_fun"
-    # Where the gradient is about the root of the loss's rounding, no step changes the loss by more than that.
+    # If the gradient is about the root of the loss's rounding error, no step lowers the loss by more than this error.
     rounding = torch.finfo(flat.dtype).eps * max(1.0, abs(result.fun))
     return None if np.abs(result.jac).max() <= max(tol, rounding**0.5) else "line search"
 
@@ -99,7 +99,7 @@ def _explain_lbfgs(run: TrainingRun, reason: str) -> str:
 
 
 class _Problem:
-    """What L-BFGS asks of a run: its penalized loss and gradient at any coefficients, and the end of an iteration."""
+    """What L-BFGS needs of a run: its penalized loss and gradient at any coefficients, and the end of an iteration."""
 
     def __init__(self, run: TrainingRun) -> None:
         data = run.data

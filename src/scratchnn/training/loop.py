@@ -1,4 +1,4 @@
-"""From runs to trained networks."""
+"""Training of runs: one alone, or several in stacks."""
 
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
@@ -17,7 +17,7 @@ trainer: ContextVar[Callable[[TrainingRun], None] | None] = ContextVar("trainer"
 
 
 def train_run(run: TrainingRun) -> None:
-    """Train one run, in place: alone, or as the ``trainer`` of this thread does it."""
+    """Train one run, in place: with the ``trainer`` of this thread if there is one, else alone."""
     train_with = trainer.get()
     if train_with is None:
         train([run])
@@ -28,9 +28,10 @@ def train_run(run: TrainingRun) -> None:
 def train(runs: Sequence[TrainingRun]) -> None:
     """Train the runs, in place, each until its own rule stops it.
 
-    They must be of one shape: the same sizes of layers and data, and equal `Settings` but for numbers other than
-    ``batch_size``. An interrupt (Ctrl-C) ends them all with what they have; an error of one is in its ``error``.
-    A model's own step decides how many threads PyTorch uses, so that it trains in a stack as it does alone.
+    They must be of one shape: the same sizes of layers and data, and equal `Settings`, except that numbers other than
+    ``batch_size`` may differ. An interrupt (Ctrl-C) ends all runs, which keep their current coefficients. An error that
+    concerns one run is stored in its ``error``. The number of threads depends on the work of a single model's step, so
+    that a model trains in a stack as it does alone.
     """
     with (
         use_threads(runs[0].count_work()),
@@ -41,7 +42,7 @@ def train(runs: Sequence[TrainingRun]) -> None:
             for run in runs:
                 train_lbfgs(run)
             return
-        # Rows that are taken one model at a time are trained on so.
+        # Sparse and memory-mapped rows are taken for one model at a time, so these runs train one by one.
         stacks = [list(runs)] if all(isinstance(run.data.indeps, Tensor) for run in runs) else [[run] for run in runs]
         while stacks:
             stack = stacks.pop()

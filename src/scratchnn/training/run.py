@@ -14,7 +14,7 @@ from .threads import VALUE_WORK, count_work
 
 
 class DivergenceError(ValueError):
-    """The loss of a run is no longer a finite number."""
+    """The loss, the gradient or the coefficients of a run are not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Settings:
     dropout: float
     power_t: float
     max_iter: int
-    ends_by_itself: bool  # by its schedule: it is no sign of trouble to come to the last epoch
+    ends_by_itself: bool  # whether the schedule ends with the last epoch, which then is no reason to warn
     shuffle: bool
     tol: float
     momentum: float
@@ -42,14 +42,14 @@ class Settings:
     n_iter_no_change: float
     max_fun: int
     verbose: bool
-    standardize: bool = False  # only to say what helps
+    standardize: bool = False  # only for the remedies that messages name
 
 
 class RowSource(Protocol):
-    """Samples that become a tensor only when they are taken."""
+    """Samples of a sparse or memory-mapped table, which become a tensor only when they are taken."""
 
     shape: tuple[int, int]
-    n_values: int  # entries, if they are sparse
+    n_values: int  # of all samples: the entries, if they are sparse
 
     def take(self, samples: slice | Tensor) -> Tensor:
         """Return samples, (n_taken, n_features), which may be sparse."""
@@ -68,11 +68,11 @@ class Data:
     weight_mean: float = 1.0
 
     def view(self, buffer: Buffer) -> Coeffs:
-        """Return the network of a buffer for inputs as these: with a column of ones at the end, or without."""
+        """Return the network of a buffer for these inputs, which may end in a column of ones."""
         return buffer.view(with_ones=self.indeps.shape[-1] > buffer.sizes[0])
 
     def count_work(self, n_rows: int, buffer: Buffer) -> int:
-        """Return the multiply-adds of a forward pass over so many of the samples."""
+        """Return the multiply-adds of a forward pass over ``n_rows`` of the samples."""
         indeps = self.indeps
         n_values = indeps.numel() if isinstance(indeps, Tensor) else indeps.n_values
         return count_work(n_values * n_rows // len(self.deps), n_rows, buffer.sizes)
@@ -80,7 +80,7 @@ class Data:
 
 @dataclass(eq=False)
 class History:
-    """What is known of a model's training: the curves of one call, and the rest of all its calls."""
+    """The progress of a model's training. The curves are of the current call; all other fields cover every call."""
 
     losses: list[float] = field(default_factory=list)
     training_losses: list[float] = field(default_factory=list)  # without the penalty
@@ -91,16 +91,16 @@ class History:
     n_no_change: int = 0
     n_samples_seen: int = 0
     n_updates: int = 0
-    rate: float | None = None  # None: not begun
+    rate: float | None = None  # the learning rate; None before the first call
 
     def copy_without_curves(self) -> "History":
-        """Return a copy for another call, whose curves begin anew: copying all of them would cost more and more."""
+        """Return a copy for the next call, with empty curves. Copies of the curves would cost more with each call."""
         return replace(self, losses=[], training_losses=[], validation_losses=[], validation_scores=[])
 
 
 @dataclass(eq=False)
 class TrainingRun:
-    """One model to train. `train` changes ``buffer``, ``solver_state``, ``history`` and what follows, in place."""
+    """One model to train. `train` changes ``buffer``, ``solver_state`` and the fields below it, in place."""
 
     data: Data
     settings: Settings
@@ -108,22 +108,22 @@ class TrainingRun:
     generator: torch.Generator
     validation: Data | None = None
     calc_score: Callable[[Buffer], float] | None = None  # None: minus the validation loss
-    # Takes the number of epochs and what gives their coefficients, and returns whether to stop.
+    # Takes the number of epochs, and a function that returns their coefficients. Returns whether to stop.
     on_epoch: Callable[[int, Callable[[], Buffer]], bool] | None = None
     solver_state: dict[str, Tensor] = field(default_factory=dict)
     history: History = field(default_factory=History)
     best_flat: Tensor | None = None  # with early stopping, the coefficients of the best validation score
     n_epochs: int = 0  # of this call
-    n_updates_before: int = field(init=False)  # this call
+    n_updates_before: int = field(init=False)  # steps before this call
     interrupted: bool = False
-    warning: str | None = None  # why the run ended short of its own rule
-    error: Exception | None = None  # its own: divergence, or what a scorer or callback raised
+    warning: str | None = None  # why the run ended before its own rule stopped it
+    error: Exception | None = None  # of this run alone: divergence, or what a scorer or callback raised
 
     def __post_init__(self) -> None:
         self.n_updates_before = self.history.n_updates
 
     def count_work(self) -> int:
-        """Return the multiply-adds of a step: a pass forward, backward in twice the time, and the update."""
+        """Return the multiply-adds of a step: forward pass, backward pass (twice as many), and update."""
         n_rows = len(self.data.deps)
         if self.settings.solver != "lbfgs":
             n_rows = min(n_rows, self.settings.batch_size)

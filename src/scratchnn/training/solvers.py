@@ -1,4 +1,4 @@
-"""The rules by which gradients change coefficients, with their state, for a stack of models.
+"""Update rules for a stack of models, by which gradients change coefficients, and the schedules of learning rates.
 
 Buffers are flat, ``(models, n_coeffs)``, and each model's own settings are columns, ``(models, 1)``. The formulas are
 those of scikit-learn's MLPClassifier, so that its settings keep their meaning.
@@ -12,52 +12,70 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..network import Coeffs, update_coeffs
 from .buffers import make_column, stack_buffers
 from .run import TrainingRun
 
 
 class Solver(Protocol):
-    """An update rule: ``state`` holds its buffers by name, each shaped as the coefficients."""
+    """An update rule. ``solver_state`` holds its moments by name, (models, n_coeffs) each."""
 
-    state: dict[str, Tensor]
+    solver_state: dict[str, Tensor]
 
     def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
-        """Return what `update` takes at each of the next steps, (models, 1), for learning rates (n_steps, models).
+        """Return ``rates`` for `update` at each of the next steps, (models, 1), from learning rates (n_steps, models).
 
         ``n_updates`` counts each model's steps so far.
         """
 
     def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
-        """Change ``flat`` in place, by one step. ``grads`` is overwritten."""
+        """Change ``flat`` by one step, in place, and set ``grads`` to zero."""
+
+
+class GradientDescent:
+    """Plain gradient descent, without momentum: the network's own `update_coeffs`."""
+
+    def __init__(self, runs: Sequence[TrainingRun]) -> None:
+        self.solver_state: dict[str, Tensor] = {}
+        self.like = runs[0].buffer.flat
+
+    def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
+        """Return the learning rates unchanged."""
+        return _to_columns(rates, self.like)
+
+    def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
+        """Subtract ``rate * grad`` from ``flat``, in place. `update_coeffs` sees all layers as one weight."""
+        update_coeffs(Coeffs([flat], [None]), rates)
 
 
 class SGD:
     """Stochastic gradient descent with (Nesterov's) momentum."""
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
-        self.state = _stack_states(runs, ["velocity"])
+        self.solver_state = _stack_solver_states(runs, ["velocity"])
         self.momentum = make_column([run.settings.momentum for run in runs], runs[0].buffer.flat)
         self.nesterov = runs[0].settings.nesterovs_momentum
 
     def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
-        """Return the rates as they are."""
-        return self.momentum.new_tensor(rates).unsqueeze(-1).unbind()
+        """Return the learning rates unchanged."""
+        return _to_columns(rates, self.momentum)
 
     def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
-        """Change ``flat`` in place: ``velocity = momentum * velocity - rate * grad`` is added to it."""
+        """Add ``velocity = momentum * velocity - rate * grad`` to ``flat``, in place."""
         steps = grads.mul_(rates)
-        velocity = self.state["velocity"].mul_(self.momentum).sub_(steps)
+        velocity = self.solver_state["velocity"].mul_(self.momentum).sub_(steps)
         if self.nesterov:
             flat.addcmul_(velocity, self.momentum).sub_(steps)
         else:
             flat.add_(velocity)
+        grads.zero_()
 
 
 class Adam:
     """Adam (Kingma & Ba, 2014): steps divided by the root of a running mean of the squared gradients."""
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
-        self.state = _stack_states(runs, ["mean", "square"])
+        self.solver_state = _stack_solver_states(runs, ["mean", "square"])
         flat = runs[0].buffer.flat
         self.epsilon = make_column([run.settings.epsilon for run in runs], flat)
         beta_1 = make_column([run.settings.beta_1 for run in runs], flat)
@@ -66,17 +84,18 @@ class Adam:
         self.gain_1, self.gain_2 = 1 - beta_1, 1 - beta_2  # the weights of a new gradient in the running means
 
     def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
-        """Return the rates with the bias correction of each step, worked out in double precision."""
+        """Return the learning rates times the bias correction of each step, computed in double precision."""
         steps = np.arange(1, len(rates) + 1)[:, np.newaxis] + n_updates
         corrections = (1 - self.betas[1] ** steps) ** 0.5 / (1 - self.betas[0] ** steps)
-        return self.epsilon.new_tensor(rates * corrections).unsqueeze(-1).unbind()
+        return _to_columns(rates * corrections, self.epsilon)
 
     def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
-        """Change ``flat`` in place: ``rate * mean / (sqrt(square) + epsilon)`` is taken from it."""
-        mean = self.state["mean"].lerp_(grads, self.gain_1)
-        square = self.state["square"].lerp_(grads.square_(), self.gain_2)
+        """Subtract ``rate * mean / (sqrt(square) + epsilon)`` from ``flat``, in place."""
+        mean = self.solver_state["mean"].lerp_(grads, self.gain_1)
+        square = self.solver_state["square"].lerp_(grads.square_(), self.gain_2)
         divisors = torch.sqrt(square, out=grads).add_(self.epsilon).div_(rates)
         flat.addcdiv_(mean, divisors, value=-1)
+        grads.zero_()
 
 
 def _one_cycle(progress: np.ndarray) -> np.ndarray:
@@ -94,7 +113,7 @@ SCHEDULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def calc_rate_factors(run: TrainingRun, n_updates: int, n_steps: int) -> np.ndarray:
-    """Return what the schedule makes of the learning rate at each step after ``n_updates``, (n_steps,)."""
+    """Return the schedule's factors of the learning rate for ``n_steps`` steps after ``n_updates``, (n_steps,)."""
     calc_factors = SCHEDULES.get(run.settings.learning_rate)
     if calc_factors is None:  # 'invscaling' and 'adaptive' change the rate after an epoch
         return np.ones(n_steps)
@@ -103,16 +122,25 @@ def calc_rate_factors(run: TrainingRun, n_updates: int, n_steps: int) -> np.ndar
     return calc_factors(np.minimum(done / n_total, 1))
 
 
-SOLVERS: dict[str, Callable[[Sequence[TrainingRun]], Solver]] = {"sgd": SGD, "adam": Adam}
+def _make_sgd(runs: Sequence[TrainingRun]) -> Solver:
+    return SGD(runs) if any(run.settings.momentum for run in runs) else GradientDescent(runs)
+
+
+SOLVERS: dict[str, Callable[[Sequence[TrainingRun]], Solver]] = {"sgd": _make_sgd, "adam": Adam}
 
 
 def make_solver(runs: Sequence[TrainingRun]) -> Solver:
-    """Return the solver of the runs, which are of one kind. It continues from their states."""
+    """Return the solver of the runs, which are of one kind. It resumes from their ``solver_state``."""
     return SOLVERS[runs[0].settings.solver](runs)
 
 
-def _stack_states(runs: Sequence[TrainingRun], names: list[str]) -> dict[str, Tensor]:
-    """Return the runs' buffers of these names, (models, n_coeffs): zeros, where a run has none yet."""
+def _to_columns(rates: np.ndarray, like: Tensor) -> Sequence[Tensor]:
+    """Return a column for each step, (models, 1), of rates of shape (n_steps, models)."""
+    return like.new_tensor(rates).unsqueeze(-1).unbind()
+
+
+def _stack_solver_states(runs: Sequence[TrainingRun], names: list[str]) -> dict[str, Tensor]:
+    """Return the runs' moments of these names, (models, n_coeffs) each, with zeros where a run has none yet."""
     return {
         name: stack_buffers(
             [run.solver_state[name] if name in run.solver_state else torch.zeros_like(run.buffer.flat) for run in runs]

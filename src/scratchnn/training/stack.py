@@ -19,7 +19,7 @@ from .objective import Penalty, calc_validation_losses
 from .run import TrainingRun
 from .solvers import calc_rate_factors, make_solver
 
-N_STEPS_AHEAD = 128  # for which rates are worked out at once
+N_STEPS_AHEAD = 128  # steps whose rates are computed together
 
 
 class Stack:
@@ -37,25 +37,26 @@ class Stack:
         self.strengths = make_column([run.settings.alpha / run.data.weight_mean for run in runs], self.buffer.flat)
         n_samples = make_column([len(run.data.deps) for run in runs], self.buffer.flat)
         self.epoch_decays, self.decays = self.strengths / n_samples, self.strengths
-        self.n_samples: int | None = 1  # of a batch that ``decays`` are for; None: each model has its own number
+        self.n_samples: int | None = 1  # of the batches that ``decays`` are for; None: each model has its own number
         self.rates: list[float] = []
         self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
         self.solver = make_solver(runs)
 
     def train_until_one_stops(self) -> list[TrainingRun]:
-        """Go over epochs until a run stops. All runs are up to date then; those to go on with are returned."""
-        going = self.runs
+        """Train until a run stops, and store the results in all runs, in place. Return the unfinished runs."""
+        unfinished = self.runs
         try:
-            while len(going) == len(self.runs):
-                going = self._execute_epoch()
+            while len(unfinished) == len(self.runs):
+                unfinished = self._execute_epoch()
         except KeyboardInterrupt:
-            going = []
+            unfinished = []
             for run in self.runs:
                 run.interrupted = True
         self._store()
-        return list(going)
+        return list(unfinished)
 
     def _execute_epoch(self) -> list[TrainingRun]:
+        """Train all runs for an epoch. Return the unfinished runs."""
         histories = [run.history for run in self.runs]
         self.n_steps = 0
         self.penalty.squares.zero_()
@@ -70,13 +71,13 @@ class Stack:
         for run in self.runs:
             run.history.n_samples_seen += len(run.data.deps)
         penalized = self.penalty.add_to_losses(losses, self.epoch_decays)
-        both = torch.stack([penalized, losses]).tolist()  # one copy from a device
-        results = zip(both[0], self._calc_validation_losses(), self.flats, both[1], strict=True)
+        penalized_losses, training_losses = torch.stack([penalized, losses]).tolist()  # one copy from a device
+        results = zip(penalized_losses, self._calc_validation_losses(), self.flats, training_losses, strict=True)
         ended = [stopping.end_epoch(run, *result) for run, result in zip(self.runs, results, strict=True)]
         return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
 
     def _prepare_batches(self) -> Iterator[Batch]:
-        """Yield the minibatches of an epoch, and work out before each step the penalty on each of its samples."""
+        """Yield the minibatches of an epoch. Before each, set ``decays`` to the penalty's strength for its samples."""
         for batch in self.batches.draw_batches():
             n_samples = batch.count_samples()
             if isinstance(n_samples, Tensor):
@@ -87,7 +88,7 @@ class Stack:
 
     @cached_property
     def validation_batch(self) -> Batch:
-        """All validation samples as one batch. Where rows pad the shorter models' data, weights make up for them."""
+        """All validation samples as one batch. If rows pad shorter data, the weights correct the means for them."""
         batch = stack_whole([run.validation for run in self.runs if run.validation is not None])
         if batch.weights is None or batch.n_samples is None:
             return batch
@@ -102,7 +103,6 @@ class Stack:
             factors = [calc_rate_factors(run, n, N_STEPS_AHEAD) for run, n in zip(self.runs, n_updates, strict=True)]
             self.step_rates = list(self.solver.calc_rates(np.stack(factors, -1) * self.rates, n_updates))[::-1]
         self.solver.update(self.buffer.flat, self.grads, self.step_rates.pop())
-        self.grads.zero_()
         self.n_steps += 1
 
     def _calc_validation_losses(self) -> list[float] | list[None]:
@@ -114,10 +114,11 @@ class Stack:
         return values
 
     def _store(self) -> None:
+        """Store generators, solver states and coefficients in the runs, in place."""
         self.batches.copy_generator_states()
         for model, run in enumerate(self.runs):
-            run.solver_state = {name: buffer[model] for name, buffer in self.solver.state.items()}
-            if len(self.runs) > 1:  # the memory of one is its own, see `stack_buffers`
+            run.solver_state = {name: buffer[model] for name, buffer in self.solver.solver_state.items()}
+            if len(self.runs) > 1:  # a single run's buffer was trained in place, see `stack_buffers`
                 run.buffer.flat.copy_(self.flats[model])
                 run.solver_state = {name: buffer.clone() for name, buffer in run.solver_state.items()}
             stopping.end_run(run)

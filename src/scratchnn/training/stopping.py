@@ -1,4 +1,4 @@
-"""What the end of an epoch means: improvement, patience, the learning rate, divergence, and what to tell the user."""
+"""The end of an epoch and of a run: improvement, patience, the learning rate, divergence, and what the user reads."""
 
 import math
 
@@ -8,16 +8,17 @@ from torch import Tensor
 from .run import DivergenceError, TrainingRun
 from .solvers import SCHEDULES
 
-LEAST_RATE = 1e-6  # where "adaptive" ends
+LEAST_RATE = 1e-6  # "adaptive" stops at this rate
 FINITE_LOSS = "make sure that loss, your function, and its slopes are finite for all finite logits"
 
 
 def end_epoch(
     run: TrainingRun, loss: float, validation_loss: float | None, flat: Tensor, training_loss: float | None = None
 ) -> bool:
-    """Record an epoch of ``run`` that arrived at ``flat``, in place, and return whether it was the last.
+    """Record an epoch of ``run``, in place, and return whether it was the last.
 
-    ``training_loss`` is the loss without the penalty, None if there is none in ``loss``.
+    ``flat``, (n_coeffs,), are the coefficients after the epoch. ``training_loss`` is the loss without the penalty; None
+    if ``loss`` has no penalty.
     """
     run.n_epochs += 1
     run.history.losses.append(loss)
@@ -30,7 +31,10 @@ def end_epoch(
 
 
 def end_run(run: TrainingRun) -> None:
-    """Check the result, in place: the update after the last loss may have been the one too many."""
+    """Record, in place, that a run diverged if its coefficients are not finite.
+
+    No loss shows what the last update did. If early stopping has kept coefficients, those become the run's.
+    """
     if torch.isfinite(run.buffer.flat).all():
         return
     if run.best_flat is not None:
@@ -40,7 +44,10 @@ def end_run(run: TrainingRun) -> None:
 
 
 def diverge(run: TrainingRun, sign: str) -> None:
-    """Record, in place, that the training cannot go on. ``sign`` is what shows it."""
+    """Record, in place, that training diverged: as a warning if the best coefficients are kept, else as an error.
+
+    ``sign`` says in a few words what shows it.
+    """
     when = f"at epoch {run.n_epochs}" if run.n_epochs else "at the start"
     message = f"Training diverged: {sign} {when}. "
     remedy = _advise_on_divergence(run)
@@ -51,6 +58,7 @@ def diverge(run: TrainingRun, sign: str) -> None:
 
 
 def _judge_epoch(run: TrainingRun, loss: float, validation_loss: float | None, flat: Tensor) -> bool:
+    """Update the history of a run, in place, and return whether the epoch was its last."""
     settings, history = run.settings, run.history
     _print(run, f"Iteration {run.n_epochs}, loss = {loss:.8f}")
     if not math.isfinite(loss):
@@ -69,21 +77,21 @@ def _judge_epoch(run: TrainingRun, loss: float, validation_loss: float | None, f
 
 
 def _note_loss(run: TrainingRun, loss: float) -> bool:
-    """Record the best loss, in place, and return whether this one improves on those before by ``tol`` or more."""
+    """Record the best loss, in place, and return whether ``loss`` improves on all earlier ones by ``tol`` or more."""
     improved = loss <= run.history.best_loss - run.settings.tol
     run.history.best_loss = min(run.history.best_loss, loss)
     return improved
 
 
 def _note_validation(run: TrainingRun, loss: float, flat: Tensor) -> bool:
-    """Record the validation score, in place, and return whether it improves on those before by ``tol`` or more."""
+    """Record the validation score, in place, and return whether it improves on all earlier ones by ``tol`` or more."""
     settings, history = run.settings, run.history
-    calc_score = run.calc_score if math.isfinite(loss) else None  # scorers refuse predictions that are no numbers
+    calc_score = run.calc_score if math.isfinite(loss) else None  # scorers refuse NaN and infinity
     score = -loss if calc_score is None else calc_score(run.copy_buffer(flat))
     history.validation_losses.append(loss)
     history.validation_scores.append(score)
     _print(run, f"Validation score: {score:f}")
-    improved = score >= history.best_score + settings.tol  # a NaN is no improvement
+    improved = score >= history.best_score + settings.tol  # False for NaN
     if score > history.best_score:
         history.best_score = score
         if settings.early_stopping:
@@ -92,7 +100,7 @@ def _note_validation(run: TrainingRun, loss: float, flat: Tensor) -> bool:
 
 
 def _is_out_of_patience(run: TrainingRun) -> bool:
-    """Return whether too many epochs brought no improvement. With "adaptive", they lower the rate first, in place."""
+    """Return whether too many epochs brought no improvement. "adaptive" lowers the rate first, in place."""
     settings, history = run.settings, run.history
     if history.n_no_change <= settings.n_iter_no_change:
         return False

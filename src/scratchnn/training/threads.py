@@ -1,8 +1,8 @@
 """How many threads PyTorch's operations use: one for small work, and one in a forked process.
 
 At the end of an operation, PyTorch's OpenMP threads wait for one another, spinning. If another process has the core of
-one of them, that takes as long as the system's time slice, some milliseconds. And they do not survive a fork: in the
-child, an operation for several threads waits for ever.
+one of them, they wait for a time slice of the system, some milliseconds. And they do not survive a fork: in the child,
+an operation for several threads waits for ever.
 """
 
 import ctypes
@@ -32,21 +32,21 @@ def count_work(n_values: int, n_rows: int, sizes: tuple[int, ...]) -> int:
 
 
 class use_threads:
-    """A context whose PyTorch operations use one thread, or, from ``LEAST_PARALLEL_WORK`` on, all that there may be.
+    """A context whose PyTorch operations use one thread, or all allowed ones from ``LEAST_PARALLEL_WORK`` on.
 
-    Those are as many as the thread had set when its outermost context began. The setting is the calling thread's own:
-    OpenMP's and MKL's functions set it, since ``torch.set_num_threads`` would also change the default of threads that
-    use PyTorch for the first time meanwhile, and for good. Where these functions are not to be found (on Windows),
-    ``torch.set_num_threads`` serves all the same, and such threads keep the number of this context.
+    Allowed is the number that the calling thread had set when its outermost context began. OpenMP's and MKL's functions
+    set the number of this thread alone. ``torch.set_num_threads`` would also change the default of threads that use
+    PyTorch for the first time meanwhile, and for good. It is used only where these functions are missing (on Windows);
+    such threads then keep the number of this context.
 
-    A number that is set inside, by a callback for example, stays.
+    If the user sets another number inside the context, in a callback for example, that number stays.
 
     Parameters
     ----------
     n_operations : float
         The work of a step, or of the call, in multiply-adds.
     most : int, default=None
-        How many threads large work may use in this context, and in those inside it. None is as many as are found.
+        How many threads large work may use in this context, and in those inside it. None: the allowed number.
     """
 
     __slots__ = ("found", "mkl_found", "most", "n_operations", "number", "outer")
@@ -74,7 +74,7 @@ class use_threads:
 
 
 def find_most_threads() -> int:
-    """Return how many threads large work may use here."""
+    """Return how many threads large work may use in the innermost context, or outside of any."""
     block: use_threads | None = getattr(_local, "block", None)
     return torch.get_num_threads() if block is None or block.most is None else block.most
 
@@ -85,9 +85,10 @@ def _set_for_all(number: int, mkl_number: int) -> int:
 
 
 def _find_setter() -> Setter:
-    """Return what sets the calling thread's numbers, of OpenMP and of MKL, and returns what MKL's was (0: OpenMP's).
+    """Return a function that sets the calling thread's numbers of threads, for OpenMP and for MKL.
 
-    The functions are those of the libraries that PyTorch is linked to, or `_set_for_all` if PyTorch uses others.
+    It returns MKL's number before (0: that of OpenMP). It calls functions of the libraries that PyTorch is linked to.
+    If PyTorch uses other libraries, it is `_set_for_all`.
     """
     library = ctypes.PyDLL(torch._C.__file__)
     set_openmp = getattr(library, "omp_set_num_threads", None)
@@ -113,9 +114,9 @@ _set_number = _find_setter()
 
 
 class SharedContext:
-    """A context that changes the process, which several threads may be inside: the last to leave restores it.
+    """A context that changes the process. Several threads may be inside at a time, and the last to leave restores it.
 
-    A forked process has only the thread that forked: the others leave.
+    In a forked process, only the thread that forked stays inside, as the others do not exist there.
     """
 
     def __init__(self, make: Callable[[], AbstractContextManager[Any, Any]]) -> None:
@@ -150,7 +151,7 @@ class SharedContext:
 
 
 def call_after_fork(function: Callable[[], None]) -> None:
-    """Have a function called in every process that this one forks, where there are such."""
+    """Have a function called in every process that this one forks, on systems that can fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=function)
 

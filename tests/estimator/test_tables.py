@@ -6,6 +6,7 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from helpers import assert_same_fit
 from scipy import sparse
 from sklearn.preprocessing import StandardScaler, scale
 
@@ -38,11 +39,6 @@ def make_mapped(tmp_path):
         return np.load(tmp_path / "X.npy", mmap_mode="r")
 
     return save_and_map
-
-
-def assert_same_fit(first, second, **tolerances):
-    for left, right in zip(first.coefs_ + first.intercepts_, second.coefs_ + second.intercepts_, strict=True):
-        np.testing.assert_allclose(left, right, **tolerances or {"rtol": 0})
 
 
 # --- moments

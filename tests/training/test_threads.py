@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 import textwrap
 import threading
 
@@ -8,6 +6,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from helpers import call_in_thread, make_table, run_python
 from sklearn.model_selection import GridSearchCV
 
 from scratchnn import ScratchNNClassifier, fused_fits
@@ -15,15 +14,10 @@ from scratchnn.estimator.tables import count_values
 from scratchnn.training import threads as _threads
 from scratchnn.training.threads import LEAST_PARALLEL_WORK, SharedContext, count_work, use_threads
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-
-@pytest.fixture(autouse=True)
-def _two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.usefixtures("two_threads"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 
 @pytest.fixture(params=["own", "for all"])
@@ -31,11 +25,6 @@ def setter(request, monkeypatch):
     """Both ways to set the number: the thread's own, and PyTorch's function where that is not to be had."""
     if request.param == "for all":
         monkeypatch.setattr(_threads, "_set_number", _threads._set_for_all)
-
-
-def make_table(n_rows, n_features=20):
-    X = np.random.default_rng(0).normal(size=(n_rows, n_features))
-    return X, (X[:, 0] > 0).astype(int)
 
 
 class CountingLoss:
@@ -50,14 +39,6 @@ class CountingLoss:
     def __call__(self, logits, deps):
         self.numbers.append(torch.get_num_threads())
         return torch.nn.functional.binary_cross_entropy_with_logits(logits, deps, reduction="none")
-
-
-def in_new_thread(call):
-    results = []
-    thread = threading.Thread(target=lambda: results.append(call()))
-    thread.start()
-    thread.join(60)
-    return results[0]
 
 
 def test_small_work_uses_one_thread_and_large_work_all(setter):
@@ -101,11 +82,11 @@ def test_other_threads_are_left_alone():
     if _threads._set_number is _threads._set_for_all:
         pytest.skip("this PyTorch has no functions for the calling thread's number")
     with use_threads(0):
-        assert in_new_thread(torch.get_num_threads) == 2
-        in_new_thread(lambda: torch.set_num_threads(3))  # also for threads that begin later
+        assert call_in_thread(torch.get_num_threads) == 2
+        call_in_thread(lambda: torch.set_num_threads(3))  # also for threads that begin later
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
-    assert in_new_thread(torch.get_num_threads) == 3
+    assert call_in_thread(torch.get_num_threads) == 3
 
 
 def test_setter_is_pytorchs_where_the_libraries_have_no_effect(monkeypatch):
@@ -148,7 +129,7 @@ def test_count_work():
 @pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
 def test_small_fit_uses_one_thread(setter, solver):
     loss = CountingLoss()
-    X, y = make_table(300)
+    X, y = make_table(300, 20)
     ScratchNNClassifier((10,), solver=solver, loss=loss, max_iter=2, random_state=0).fit(X, y, X_val=X, y_val=y)
     assert set(loss.numbers) == {1}
     assert torch.get_num_threads() == 2
@@ -187,7 +168,7 @@ def test_number_of_threads_changes_no_bit_of_small_work():
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit", "predict", "predict_proba", "decision_function"])
 def test_methods_restore_the_number_after_an_error(setter, method):
-    X, y = make_table(100)
+    X, y = make_table(100, 20)
     classifier = ScratchNNClassifier((5,), max_iter=1, random_state=0).fit(X, y)
     args = (X[:, :3] * np.nan, y) if "fit" in method else (X[:, :3],)
     with pytest.raises(ValueError, match=r"NaN|features"):
@@ -200,12 +181,12 @@ def test_number_is_restored_after_an_interrupt(setter):
         raise KeyboardInterrupt
 
     with pytest.warns(UserWarning, match="interrupted"):
-        ScratchNNClassifier((5,), loss=interrupt, max_iter=1, random_state=0).fit(*make_table(100))
+        ScratchNNClassifier((5,), loss=interrupt, max_iter=1, random_state=0).fit(*make_table(100, 20))
     assert torch.get_num_threads() == 2
 
 
 def test_several_threads_at_once_each_find_their_number_again():
-    X, y = make_table(300)
+    X, y = make_table(300, 20)
     start = threading.Barrier(4)
     found = []
 
@@ -231,11 +212,11 @@ def test_several_threads_at_once_each_find_their_number_again():
 def test_threads_that_begin_within_a_fit_keep_the_default():
     if _threads._set_number is _threads._set_for_all:
         pytest.skip("this PyTorch has no functions for the calling thread's number")
-    X, y = make_table(100)
+    X, y = make_table(100, 20)
     numbers = []
 
     def loss(logits, deps):
-        numbers.append(in_new_thread(lambda: (ScratchNNClassifier((5,)), torch.get_num_threads())[1]))
+        numbers.append(call_in_thread(lambda: (ScratchNNClassifier((5,)), torch.get_num_threads())[1]))
         return torch.nn.functional.binary_cross_entropy_with_logits(logits, deps, reduction="none")
 
     ScratchNNClassifier((5,), loss=loss, max_iter=1, random_state=0).fit(X, y)
@@ -261,12 +242,12 @@ def test_fused_tasks_have_one_thread_and_large_steps_those_of_the_block(setter):
     assert set(losses[100].numbers) == {1}
     assert set(losses[3000].numbers) == {3}
     assert torch.get_num_threads() == 3
-    assert in_new_thread(torch.get_num_threads) == 3
+    assert call_in_thread(torch.get_num_threads) == 3
 
 
 def test_many_small_models_are_small_work():
     loss = CountingLoss()
-    X, y = make_table(200)
+    X, y = make_table(200, 20)
     search = GridSearchCV(
         ScratchNNClassifier((50,), loss=loss, max_iter=2, tol=0, n_iter_no_change=np.inf, random_state=0),
         {"alpha": list(np.geomspace(0.01, 1, 30))},
@@ -291,7 +272,7 @@ def test_shared_context_is_left_by_the_last():
 
     shared = SharedContext(Context)
     with shared:
-        in_new_thread(lambda: shared.__enter__())
+        call_in_thread(lambda: shared.__enter__())
         with shared:
             pass
         assert events == ["in"]
@@ -480,13 +461,4 @@ SCRIPTS = {
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_forked_processes_answer_as_their_parent(name):
     script = HEAD + textwrap.dedent(SCRIPTS[name])
-    process = subprocess.Popen(
-        [sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    try:
-        _, errors = process.communicate(timeout=120)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        process.communicate()
-        pytest.fail("a forked process never answered")
-    assert process.returncode == 0, errors
+    run_python(script)

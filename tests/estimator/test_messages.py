@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import make_table
 from scipy.optimize import OptimizeResult
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score
@@ -21,12 +22,10 @@ from sklearn.preprocessing import StandardScaler
 from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn.training import lbfgs, stopping
 
-X = np.random.default_rng(0).normal(size=(60, 3))
-y = (X[:, 0] > 0).astype(int)
+X, y = make_table(60, 3)
 
 
-def network(**changes):
-    return ScratchNNClassifier(**({"hidden_layer_sizes": (4,), "random_state": 0} | changes))
+network = functools.partial(ScratchNNClassifier, hidden_layer_sizes=(4,), random_state=0)
 
 
 def find_warnings(model, X=X, y=y, **data):
@@ -300,7 +299,7 @@ def test_other_values_are_refused_with_the_options_alone(params):
 def test_class_weight_of_unknown_classes_names_them(keys):
     with pytest.raises(
         ValueError,
-        match=r"class_weight must have no keys but the classes, got .* while .* are not in class_weight. Rename",
+        match=r"class_weight must have no keys except the classes, got .* while .* are not in class_weight. Rename",
     ):
         network(class_weight=keys).fit(X, y)
 

@@ -1,18 +1,16 @@
 """scikit-learn's callbacks: what they see, when they are called, and that they can stop a fit."""
 
 import re
-import subprocess
-import sys
 import textwrap
 from collections import Counter
 from contextlib import nullcontext
-from pathlib import Path
 
 import joblib
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn.pipeline
+from helpers import ALL_EPOCHS, ROOT, run_python
 from sklearn.datasets import load_iris
 from sklearn.ensemble import VotingClassifier
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -25,7 +23,7 @@ from scratchnn import ScratchNNClassifier, fused_fits
 callback = pytest.importorskip("sklearn.callback", reason="scikit-learn has callbacks from 1.9 on")
 
 X, y = load_iris(return_X_y=True)
-SOLVERS = {"adam": {"tol": 0, "n_iter_no_change": np.inf}, "lbfgs": {"tol": 1e-9}}
+SOLVERS = {"adam": ALL_EPOCHS, "lbfgs": {"tol": 1e-9}}
 
 
 def network(solver="adam", **changes):
@@ -161,7 +159,7 @@ def test_callbacks_in_a_search(how):
 
 @pytest.mark.parametrize("block", range(2))
 def test_the_lines_of_the_guide_work(block):
-    guide = (Path(__file__).parent.parent / "docs" / "user_guide.rst").read_text()
+    guide = (ROOT / "docs" / "user_guide.rst").read_text()
     section = guide.split("\nCallbacks\n---------\n")[1].split("\nTensors\n")[0]
     blocks = [textwrap.dedent(code) for code in re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", section)]
     assert len(blocks) == 2
@@ -256,4 +254,4 @@ def test_older_scikit_learn_works_without():
     )
     # scikit-learn's own modules need theirs, so they come first.
     code = "import sklearn.linear_model, sklearn.pipeline, sklearn.model_selection, sklearn.preprocessing\n" + code
-    subprocess.run([sys.executable, "-c", code], check=True)
+    run_python(code)

@@ -1,7 +1,10 @@
 """Going on from fitted attributes: as a call left them, or as somebody has set them."""
 
+import functools
+
 import numpy as np
 import pytest
+from helpers import make_table
 from sklearn.base import clone
 
 from scratchnn import ScratchNNClassifier
@@ -9,14 +12,7 @@ from scratchnn import ScratchNNClassifier
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-def make_problem():
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(200, 4))
-    return X, X[:, 0] + X[:, 1] > 0
-
-
-def make_classifier(**params):
-    return ScratchNNClassifier(**{"hidden_layer_sizes": (5,), "max_iter": 4, "random_state": 0} | params)
+make_classifier = functools.partial(ScratchNNClassifier, hidden_layer_sizes=(5,), max_iter=4, random_state=0)
 
 
 FORMS = {
@@ -37,7 +33,7 @@ METHODS = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("before", [{}, {"warm_start": True}, {"warm_start": True, "early_stopping": True}])
 def test_training_goes_on_from_coefficients_of_any_float_type(form, method, before):
-    X, y = make_problem()
+    X, y = make_table(200, 4, 2)
     untouched, changed = (make_classifier(**before).fit(X, y) for _ in range(2))
     changed.coefs_ = [FORMS[form](coef) for coef in changed.coefs_]
     changed.intercepts_ = [FORMS[form](intercept) for intercept in changed.intercepts_]
@@ -52,7 +48,7 @@ def test_training_goes_on_from_coefficients_of_any_float_type(form, method, befo
 @pytest.mark.parametrize("how", ["list", "entries", "in place"])
 def test_training_goes_on_from_coefficients_that_were_averaged(how):
     """Federated averaging: also where early stopping keeps the last coefficients beside the best ones."""
-    X, y = make_problem()
+    X, y = make_table(200, 4, 2)
     params = {"warm_start": True, "early_stopping": True, "learning_rate_init": 1e-9, "max_iter": 1, "alpha": 0}
     classifier = make_classifier(**params, n_iter_no_change=1).fit(X, y)
     values = [np.full_like(coef, 0.25) for coef in classifier.coefs_]
@@ -70,10 +66,10 @@ def test_training_goes_on_from_coefficients_that_were_averaged(how):
 
 
 def test_scales_that_were_set_stay_in_partial_fit():
-    X, y = make_problem()
+    X, y = make_table(200, 4, 2)
     classifier = make_classifier()
     for _ in range(2):
-        classifier.partial_fit(X, y, classes=[False, True])
+        classifier.partial_fit(X, y, classes=[0, 1])
     np.testing.assert_allclose(classifier.mean_, X.mean(0))
     classifier.mean_, classifier.scale_ = [1.0] * 4, np.full(4, 2, np.float32)
     expected = make_classifier(standardize=False)
@@ -105,7 +101,7 @@ def drop_last(values):
     ],
 )
 def test_attributes_that_are_no_network_are_an_error(name, change, message, method):
-    X, y = make_problem()
+    X, y = make_table(200, 4, 2)
     classifier = make_classifier().fit(X, y)
     setattr(classifier, name, change(getattr(classifier, name)))
     with pytest.raises(ValueError, match=message):
@@ -114,7 +110,7 @@ def test_attributes_that_are_no_network_are_an_error(name, change, message, meth
 
 @pytest.mark.parametrize("method", METHODS)
 def test_coefficients_that_are_not_finite_are_an_error(method):
-    X, y = make_problem()
+    X, y = make_table(200, 4, 2)
     classifier = make_classifier().fit(X, y)
     classifier.coefs_[0][0, 0] = np.inf
     with pytest.raises(ValueError, match="coefs_ and intercepts_ must be finite to go on from them"):
@@ -122,8 +118,8 @@ def test_coefficients_that_are_not_finite_are_an_error(method):
 
 
 def test_hidden_bias_may_change_between_calls():
-    X, y = make_problem()
-    classifier = make_classifier().partial_fit(X, y, classes=[False, True])
+    X, y = make_table(200, 4, 2)
+    classifier = make_classifier().partial_fit(X, y, classes=[0, 1])
     classifier.set_params(hidden_bias=False).partial_fit(X, y)
     assert (classifier.intercepts_[0] == 0).all()
 
@@ -133,8 +129,8 @@ def test_hidden_bias_may_change_between_calls():
 
 def test_call_of_partial_fit_does_not_copy_the_history():
     """Its curves grow in place; a copy of all of them made each call dearer than the one before."""
-    X, y = make_problem()
-    classifier = make_classifier().partial_fit(X, y, classes=[False, True])
+    X, y = make_table(200, 4, 2)
+    classifier = make_classifier().partial_fit(X, y, classes=[0, 1])
     curve = classifier.loss_curve_
     for n_calls in range(2, 5):
         classifier.partial_fit(X, y)
@@ -145,7 +141,7 @@ def test_call_of_partial_fit_does_not_copy_the_history():
 
 @pytest.mark.parametrize("params", [{}, {"early_stopping": True}, {"solver": "lbfgs"}])
 def test_curves_of_a_warm_start_hold_all_calls(params):
-    X, y = make_problem()
+    X, y = make_table(200, 4, 2)
     classifier = make_classifier(warm_start=True, **params)
     lengths = []
     for _ in range(3):
@@ -158,8 +154,8 @@ def test_curves_of_a_warm_start_hold_all_calls(params):
 
 
 def test_call_that_fails_leaves_everything_as_it_was():
-    X, y = make_problem()
-    classifier, other = (make_classifier().partial_fit(X, y, classes=[False, True]) for _ in range(2))
+    X, y = make_table(200, 4, 2)
+    classifier, other = (make_classifier().partial_fit(X, y, classes=[0, 1]) for _ in range(2))
     before = [*classifier.loss_curve_]
     with pytest.raises(ValueError, match="diverged"):
         classifier.set_params(learning_rate_init=1e36, solver="sgd").partial_fit(X[:, ::-1] * 1e30, y)

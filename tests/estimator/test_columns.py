@@ -1,8 +1,11 @@
 """Which columns have weights, and how far from training a row to predict may be."""
 
+import functools
+
 import numpy as np
 import pytest
 import torch
+from helpers import make_table
 from scipy import sparse
 from sklearn.preprocessing import StandardScaler
 
@@ -13,14 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 FORMS = [np.asarray, sparse.csr_array]
 
 
-def make_problem(n_rows=300, n_features=6):
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(n_rows, n_features))
-    return X, (X[:, 0] + X[:, 1] > 0).astype(int)
-
-
-def make_classifier(**params):
-    return ScratchNNClassifier(**{"hidden_layer_sizes": (8,), "max_iter": 8, "random_state": 0} | params)
+make_classifier = functools.partial(ScratchNNClassifier, hidden_layer_sizes=(8,), max_iter=8, random_state=0)
 
 
 # --- columns that do not vary
@@ -30,7 +26,7 @@ def make_classifier(**params):
 @pytest.mark.parametrize("form", FORMS, ids=["dense", "sparse"])
 @pytest.mark.parametrize("constant", [0.0, 7.0, 1.7e9 + 0.1])
 def test_constant_column_has_no_weights_and_may_change_later(form, constant, params):
-    X, y = make_problem()
+    X, y = make_table(300, 6, 2)
     X[:, 3] = constant
     classifier = make_classifier(**params).fit(form(X), y)
     assert (classifier.coefs_[0][3] == 0).all()
@@ -41,7 +37,7 @@ def test_constant_column_has_no_weights_and_may_change_later(form, constant, par
 
 
 def test_column_that_varies_by_rounding_has_no_weights():
-    X, y = make_problem()
+    X, y = make_table(300, 6, 2)
     X[:, 3] = np.where(y, 0.3, 0.1 + 0.2)
     assert np.ptp(X[:, 3]) > 0
     assert (make_classifier().fit(X, y).coefs_[0][3] == 0).all()
@@ -50,7 +46,7 @@ def test_column_that_varies_by_rounding_has_no_weights():
 @pytest.mark.parametrize("form", FORMS, ids=["dense", "sparse"])
 def test_columns_without_weights_leave_the_others_their_initialisation(form):
     """Which is that of a network without these columns."""
-    X, y = make_problem()
+    X, y = make_table(300, 6, 2)
     wide = np.insert(X, [2, 4], 7.0, axis=1)
     for params in [{}, {"solver": "lbfgs", "dtype": "float64"}]:
         narrow_fit, wide_fit = make_classifier(**params).fit(form(X), y), make_classifier(**params).fit(form(wide), y)
@@ -60,7 +56,7 @@ def test_columns_without_weights_leave_the_others_their_initialisation(form):
 
 @pytest.mark.parametrize("form", FORMS, ids=["dense", "sparse"])
 def test_constant_column_that_the_network_sees_has_weights(form):
-    X, y = make_problem()
+    X, y = make_table(300, 6, 2)
     X[:, 3], X[:, 4] = 1.0, 0.0
     first = make_classifier(standardize=False).fit(form(X), y).coefs_[0]
     assert (first[3] != 0).all()
@@ -86,7 +82,7 @@ def test_table_of_constants_gives_the_frequencies(form):
 @pytest.mark.parametrize("params", [{}, {"solver": "lbfgs"}, {"early_stopping": True}])
 @pytest.mark.parametrize("form", FORMS, ids=["dense", "sparse"])
 def test_two_warm_fits_equal_one_where_columns_have_no_weights(form, params):
-    X, y = make_problem()
+    X, y = make_table(300, 6, 2)
     X[:, 3], X[:, 4] = 0.1, 0.0
     common = {"tol": 0, "n_iter_no_change": 100, "learning_rate": "constant", **params}
     once = make_classifier(max_iter=8, **common).fit(form(X), y)
@@ -101,7 +97,7 @@ def test_two_warm_fits_equal_one_where_columns_have_no_weights(form, params):
 @pytest.mark.parametrize("second_form", FORMS, ids=["then dense", "then sparse"])
 @pytest.mark.parametrize("params", [{}, {"early_stopping": True}, {"solver": "lbfgs", "early_stopping": True}])
 def test_column_that_begins_to_vary_gets_weights_in_a_warm_start(first_form, second_form, params):
-    X, y = make_problem()
+    X, y = make_table(300, 6, 2)
     was_constant = X.copy()
     was_constant[:, 0] = 0.0
     classifier = make_classifier(warm_start=True, max_iter=30, **params).fit(first_form(was_constant), y)
@@ -113,7 +109,7 @@ def test_column_that_begins_to_vary_gets_weights_in_a_warm_start(first_form, sec
 
 
 def test_partial_fit_after_fit_learns_all_columns():
-    X, y = make_problem()
+    X, y = make_table(300, 6, 2)
     was_constant = X.copy()
     was_constant[:, 0] = 0.0
     classifier = make_classifier(hidden_layer_sizes=()).fit(was_constant, y)
@@ -127,7 +123,7 @@ def test_fits_on_folds_train_together_though_other_columns_are_constant_in_each(
 
     from scratchnn import fused_fits
 
-    X, y = make_problem()
+    X, y = make_table(300, 6, 2)
     X[:, 3] = np.arange(len(X)) < 20  # constant outside the first fold
     X[:, 4] = np.arange(len(X)) >= 280
     options = {"cv": KFold(3), "return_estimator": True}
@@ -226,7 +222,7 @@ def test_partial_fit_centres_a_sparse_column_by_all_rows_so_far():
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "linear"])
 @pytest.mark.parametrize("value", [np.finfo(np.float32).min, np.finfo(np.float32).max])
 def test_predictions_of_rows_beyond_float32_are_those_of_float64(value, kind, activation, form):
-    X, y = make_problem()
+    X, y = make_table(300, 6, 2)
     X *= 0.01
     if kind == "multiclass":
         y = y + (X[:, 2] > 0)
@@ -252,7 +248,7 @@ def test_predictions_of_rows_beyond_float32_are_those_of_float64(value, kind, ac
 @pytest.mark.parametrize("hidden", [(), (8,), (8, 4)])
 def test_predictions_of_rows_beyond_float64_are_finite(hidden, standardize):
     """As those of a row far out in the same direction, where products of float64 are finite still."""
-    X, y = make_problem()
+    X, y = make_table(300, 6, 2)
     X *= 0.01
     classifier = make_classifier(hidden_layer_sizes=hidden, standardize=standardize).fit(X, y)
     rows = np.vstack([X[:2], [[1e308, 0, 0, 0, 0, 0], [1e90, 0, 0, 0, 0, 0]]])
@@ -264,7 +260,7 @@ def test_predictions_of_rows_beyond_float64_are_finite(hidden, standardize):
 
 @pytest.mark.parametrize("name", ["coefs_", "intercepts_", "mean_", "scale_"])
 def test_attributes_that_are_not_finite_are_an_error_of_predictions(name):
-    X, y = make_problem()
+    X, y = make_table(300, 6, 2)
     classifier = make_classifier().fit(X, y)
     values = getattr(classifier, name)
     setattr(classifier, name, [each * np.nan for each in values] if isinstance(values, list) else values * np.nan)

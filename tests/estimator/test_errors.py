@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from helpers import make_table
 from sklearn.exceptions import NotFittedError
 
 from scratchnn import ScratchNNClassifier
 
-X = np.random.default_rng(0).normal(size=(40, 3))
-y = (X[:, 0] > 0).astype(int)
+X, y = make_table(40, 3)
 
 BAD_PARAMETERS = {
     "hidden_layer_sizes": ["wide", -1, 0, 2.5, (5, 0), (5, -2), (2.5,), [True], None],
@@ -93,7 +93,7 @@ def test_bad_training_data_are_refused(arguments, message):
         ({"X_val": X[:, :2], "y_val": y}, "X has 2 features, but ScratchNNClassifier is expecting 3"),
         (
             {"X_val": X, "y_val": y + 1},
-            r"y_val must hold no labels but the classes of training, \[0 1\], got also \[2\]",
+            r"y_val must hold no labels except the classes of training, \[0 1\], got also \[2\]",
         ),
         ({"X_val": X, "y_val": y[:5]}, "inconsistent numbers of samples"),
         ({"X_val": X, "y_val": np.column_stack([y, 1 - y])}, "y_val must have the form of the training targets, one"),
@@ -152,7 +152,8 @@ def test_partial_fit_checks_classes():
     classifier = ScratchNNClassifier().partial_fit(X, y, classes=[0, 1])
     with pytest.raises(ValueError, match=r"is not the same as on last call to partial_fit"):
         classifier.partial_fit(X, y, classes=[1, 2])
-    with pytest.raises(ValueError, match=r"y must hold no labels but the classes of training, \[0 1\], got also \[7\]"):
+    message = r"y must hold no labels except the classes of training, \[0 1\], got also \[7\]"
+    with pytest.raises(ValueError, match=message):
         classifier.partial_fit(X, y + 7 * (y == 0))
 
 

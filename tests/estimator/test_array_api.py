@@ -1,9 +1,12 @@
 """Tensors, and arrays of other libraries, with scikit-learn's array API dispatch, and without."""
 
+import functools
+
 import numpy as np
 import pytest
 import sklearn
 import torch
+from helpers import ALL_EPOCHS, DEVICES
 from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV
@@ -18,13 +21,9 @@ if not HAS_ARRAY_API:
 
 X, y = make_classification(300, 6, n_informative=4, n_classes=3, random_state=0)
 labels = np.stack([y > 0, X[:, 0] > 1], 1).astype(int)
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]
 
 
-def network(**changes):
-    settings = {"hidden_layer_sizes": 8, "max_iter": 6, "tol": 0, "n_iter_no_change": np.inf, "random_state": 0}
-    return ScratchNNClassifier(**(settings | changes))
+network = functools.partial(ScratchNNClassifier, hidden_layer_sizes=8, max_iter=6, random_state=0, **ALL_EPOCHS)
 
 
 @pytest.fixture

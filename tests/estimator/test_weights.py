@@ -1,5 +1,7 @@
 """Rows and classes of weight 0."""
 
+import functools
+
 import numpy as np
 import pytest
 from sklearn.ensemble import BaggingClassifier, VotingClassifier
@@ -16,8 +18,7 @@ def make_problem(n_classes=3):
     return rng.normal(size=(150, 4)) + y[:, np.newaxis], y
 
 
-def make_classifier(**params):
-    return ScratchNNClassifier(**{"hidden_layer_sizes": (5,), "max_iter": 5, "random_state": 0} | params)
+make_classifier = functools.partial(ScratchNNClassifier, hidden_layer_sizes=(5,), max_iter=5, random_state=0)
 
 
 @pytest.mark.parametrize(

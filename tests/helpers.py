@@ -1,0 +1,92 @@
+"""Data, networks, checks and processes that tests of several rooms share."""
+
+import functools
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+TARGETS = ["binary", "multiclass", "multilabel"]
+# Settings under which a fit trains for max_iter epochs, whatever becomes of its loss.
+ALL_EPOCHS = {"tol": 0, "n_iter_no_change": np.inf}
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]
+
+
+def make_table(n_rows, n_features, n_informative=1):
+    """Return normal columns, and whether the first of them add up to more than zero."""
+    X = np.random.default_rng(0).normal(size=(n_rows, n_features))
+    return X, (X[:, :n_informative].sum(1) > 0).astype(int)
+
+
+def get_coeffs(classifier):
+    return [*classifier.coefs_, *classifier.intercepts_]
+
+
+def assert_same_fit(first, second, rtol=0.0, atol=0.0):
+    """Check that two classifiers have the same coefficients, to the bit unless a tolerance is given."""
+    for left, right in zip(get_coeffs(first), get_coeffs(second), strict=True):
+        np.testing.assert_allclose(left, right, rtol=rtol, atol=atol)
+
+
+def call_in_thread(call, seconds=60):
+    """Return what a call returns in a new thread, which must end within the time."""
+    results = []
+    thread = threading.Thread(target=lambda: results.append(call()), daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return results[0]
+
+
+def within(seconds):
+    """Fail a test that takes longer, instead of waiting forever."""
+
+    def decorate(test):
+        @functools.wraps(test)
+        def run(*args, **kwargs):
+            outcomes = []
+
+            def work():
+                try:
+                    outcomes.append((test(*args, **kwargs), None))
+                except BaseException as error:
+                    outcomes.append((None, error))
+
+            thread = threading.Thread(target=work, daemon=True)
+            thread.start()
+            thread.join(seconds)
+            assert outcomes, f"still not done after {seconds} s"
+            result, error = outcomes[0]
+            if error is not None:
+                raise error
+            return result
+
+        return run
+
+    return decorate
+
+
+def run_python(code, cwd=None, seconds=300):
+    """Run code in a new process, which must succeed within the time, and return what it prints."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+        start_new_session=True,  # so that the processes that it starts can be ended with it
+    )
+    try:
+        output, errors = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.communicate()
+        pytest.fail(f"the process still has not ended after {seconds} s")
+    assert process.returncode == 0, errors
+    return output
