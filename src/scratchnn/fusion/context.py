@@ -63,12 +63,11 @@ def fused_fits(
     _check_parameters(backend, n_jobs, verbose)
     report = FusionReport()
     scheduler = Scheduler(report, bool(verbose))
-    settings = {"backend": DealingBackend(scheduler, backend, report, bool(verbose))}
-    if n_jobs is not None:
-        settings["n_jobs"] = int(n_jobs)
+    if n_jobs is None:
+        n_jobs = joblib.parallel.get_active_backend()[1] or (1 if backend is None else -1)
     with warning_filters:
         try:
-            with joblib.parallel_config(**settings):
+            with joblib.parallel_config(backend=DealingBackend(scheduler, backend, int(n_jobs)), n_jobs=int(n_jobs)):
                 yield report
         finally:
             scheduler.close()

@@ -3,9 +3,12 @@
 import os
 import pickle
 import platform
+import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from itertools import pairwise, zip_longest
+from types import FrameType
 from typing import Any
 
 import joblib
@@ -20,6 +23,10 @@ from .scheduler import Scheduler, Task, current, warning_filters
 # A portion of fewer tasks makes smaller stacks, which take longer for each model.
 LEAST_PORTION = 64
 MOST_PORTIONS = 4  # for each worker
+ON_CUDA = (
+    "n_jobs was not used: a search on CUDA stays in one process. Use device='cpu' for networks on the CPU, or "
+    "fused_fits(backend='loky') for several processes."
+)
 
 
 class DealingBackend(FusedBackend):
@@ -28,49 +35,37 @@ class DealingBackend(FusedBackend):
     Parameters
     ----------
     scheduler : Scheduler
-        Gets the tasks that are fused here.
+        Gets the tasks that are fused here, and reports the stacks of the workers.
     name : str, joblib backend or None
-        Whose workers get the tasks that are dealt out. None is 'loky', and one worker where no ``n_jobs`` is given.
-    report : FusionReport
-        Gets the stacks of the workers.
-    verbose : bool
-        Whether to print a line for each of these stacks.
+        Whose workers get the tasks that are dealt out. None is 'loky', for CPUs only.
+    n_jobs : int
+        The number of workers where a call gives none.
     """
 
-    def __init__(
-        self, scheduler: Scheduler, name: str | ParallelBackendBase | None, report: FusionReport, verbose: bool
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, name: str | ParallelBackendBase | None, n_jobs: int) -> None:
         super().__init__(scheduler)
-        self.is_named, self.report, self.verbose = name is not None, report, verbose
+        self.is_named = name is not None
         self.name = name or ("loky" if "loky" in BACKENDS else "threading")
-        self.default_n_jobs = -1 if self.is_named else 1
-        self.asked: int | None = None  # the n_jobs of a question that no call has followed yet
+        self.default_n_jobs = n_jobs
+        self.asked, self.askers = n_jobs, set[object]()  # the last question for n_jobs, and the functions that ran then
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return into how many tasks to cut the work, however many workers there are: one network each fuses best."""
-        n_tasks = super().effective_n_jobs(n_jobs)
-        # Whoever asks, such as bagging, calls with the answer as its n_jobs, which then is no number of workers.
-        self.asked = self.default_n_jobs if n_jobs is None else n_jobs
-        return n_tasks
+        asker = sys._getframe(1)
+        if asker.f_code is joblib.effective_n_jobs.__code__:
+            self.asked = self.default_n_jobs if n_jobs is None else n_jobs
+            self.askers = {_identify(frame) for frame, _ in traceback.walk_stack(asker)}
+        return super().effective_n_jobs(n_jobs)
 
-    def configure(
-        self, n_jobs: int = 1, parallel: Any = None, prefer: str | None = None, require: str | None = None, **kwargs: Any
-    ) -> int:
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
         """Have the calls dealt out, by joblib's way to change to another backend, or fused here."""
-        asked, self.asked = self.asked, None
-        if asked is not None and n_jobs > 1:
-            n_jobs = asked
-        n_workers = self._count_workers(n_jobs, prefer, require)
+        # A function that asked, as bagging does, gives the answer as n_jobs, which then is a number of tasks.
+        if n_jobs > 1 and _identify(_find_caller()) in self.askers:
+            n_jobs = self.asked
+        n_workers = self._count_workers(n_jobs, settings.get("prefer"), settings.get("require"))
         if n_workers > 0:
             raise FallbackToBackend(WorkerBackend(self, n_workers))
-        n_tasks = super().configure(n_jobs, parallel)
-        self.asked = None
-        return n_tasks
-
-    def start_call(self) -> None:
-        """Begin to take tasks. joblib has asked for their number once more, for itself."""
-        self.asked = None
-        super().start_call()
+        return super().configure(n_jobs, parallel)
 
     def _count_workers(self, n_jobs: int, prefer: str | None, require: str | None) -> int:
         """Return how many workers get the tasks of a call, or 0 if they are fused here."""
@@ -81,15 +76,19 @@ class DealingBackend(FusedBackend):
         with joblib.parallel_config(backend=self.name):
             n_workers = int(joblib.effective_n_jobs(n_jobs))
         n_workers = max(1, min(n_workers, n_jobs) if n_jobs > 0 else n_workers)  # some backends do not look at n_jobs
-        if self.is_named:
-            return n_workers
-        if n_workers > 1 and torch.cuda.is_available():
-            self.report.note(
-                f"n_jobs={n_jobs} was not used: a search on CUDA stays in one process. For networks on the CPU, use "
-                "fused_fits(backend='loky')"
-            )
-            return 0
-        return n_workers if n_workers > 1 else 0
+        return n_workers if self.is_named or n_workers > 1 else 0
+
+
+def _identify(frame: FrameType) -> object:
+    """Return what tells a running function from others."""
+    return id(frame), frame.f_code
+
+
+def _find_caller() -> FrameType:
+    """Return the function that called ``joblib.Parallel``."""
+    frames = (frame for frame, _ in traceback.walk_stack(sys._getframe(1)))
+    inner = ("joblib.", "sklearn.utils.parallel", __name__)
+    return next(frame for frame in frames if not str(frame.f_globals.get("__name__")).startswith(inner))
 
 
 class DealtCall(Future[Any]):
@@ -101,14 +100,16 @@ class DealtCall(Future[Any]):
         self.backend, self.call, self.callback = backend, call, callback
 
     def get(self, timeout: float | None = None) -> Any:
-        """Return the result, or raise the first error of all calls."""
+        """Return the result, or raise the first error of all calls. A portion may take ``timeout`` seconds."""
         while not self.done():
-            self.backend.deal()
+            self.backend.deal(timeout)
         return self.result()
 
 
 class WorkerBackend(ParallelBackendBase):  # type: ignore[misc]
     """The joblib backend of one call that is dealt out: workers of another backend get portions of its tasks."""
+
+    supports_timeout = True
 
     def __init__(self, origin: DealingBackend, n_workers: int) -> None:
         super().__init__(nesting_level=origin.nesting_level)
@@ -132,22 +133,28 @@ class WorkerBackend(ParallelBackendBase):  # type: ignore[misc]
 
     apply_async = submit
 
-    def deal(self) -> None:
+    def deal(self, timeout: float | None = None) -> None:
         """Have the workers run the calls that were taken. The first error is raised, as soon as its worker sends it."""
-        calls, self.undealt = self.undealt, []
-        portions = cut_portions([each.call for each in calls], self.n_workers)
-        with joblib.parallel_config(backend=self.origin.name):
-            # joblib writes an array of more than `max_nbytes` to a file once, however many portions have it.
-            results = joblib.Parallel(n_jobs=self.n_workers, batch_size=1, **self.mapping)(
-                joblib.delayed(run_portion)([calls[k].call for k in portion], self.n_workers, name_process())
-                for portion in portions
-            )
+        dealt, self.undealt = self.undealt, []
+        calls = [each.call for each in dealt]
+        pool = self.origin.scheduler.pool
+        if not self.origin.is_named and may_use_cuda(calls):
+            pool.report.note(ON_CUDA)
+            portions, results = [list(range(len(calls)))], [run_portion(calls, 1, name_process())]
+        else:
+            portions = cut_portions(calls, self.n_workers)
+            with joblib.parallel_config(backend=self.origin.name):
+                # joblib writes an array of more than `max_nbytes` to a file once, however many portions have it.
+                results = joblib.Parallel(self.n_workers, batch_size=1, timeout=timeout, **self.mapping)(
+                    joblib.delayed(run_portion)([calls[k] for k in portion], self.n_workers, name_process())
+                    for portion in portions
+                )
         for portion, (outcomes, stacks) in zip(portions, results, strict=True):
             for stack in stacks:
-                self.origin.report.add(stack, self.origin.verbose)
+                pool.report.add(stack, pool.verbose)
             for k, outcome in zip(portion, outcomes, strict=True):
-                calls[k].set_result(outcome)
-        for each in calls:
+                dealt[k].set_result(outcome)
+        for each in dealt:
             each.callback(each.result())
 
     def start_call(self) -> None:
@@ -166,38 +173,61 @@ class WorkerBackend(ParallelBackendBase):  # type: ignore[misc]
 def cut_portions(calls: Sequence[Any], n_workers: int) -> list[list[int]]:
     """Return the positions of calls, in portions of about the same size, several for each worker if there are many.
 
-    Calls with the same arrays, such as the candidates of a fold, go together, so that a worker has few folds to keep.
+    Calls with the same arrays, such as the candidates of a fold, make a group. Portions are whole groups if the number
+    of groups allows it. Otherwise they have an equal part of each group, as parts of different sizes would not stack.
     """
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for k, call in enumerate(calls):
-        groups.setdefault(identify_arrays(call), []).append(k)
-    order = [k for group in groups.values() for k in group]
     n_each = min(max(len(calls) // (n_workers * LEAST_PORTION), 1), MOST_PORTIONS)
     n_portions = min(n_workers * n_each, len(calls))
+    by_arrays: dict[tuple[int, ...], list[int]] = {}
+    for k, call in enumerate(calls):
+        by_arrays.setdefault(identify_arrays(call), []).append(k)
+    groups: Iterable[Iterable[int | None]] = by_arrays.values()
+    if len(by_arrays) % n_portions > 0:
+        groups = zip_longest(*by_arrays.values())
+    order = [k for group in groups for k in group if k is not None]
     bounds = [len(calls) * k // n_portions for k in range(n_portions + 1)]
-    return [order[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [order[start:stop] for start, stop in pairwise(bounds)]
 
 
 def identify_arrays(call: Any) -> tuple[int, ...]:
     """Return which arrays, tables and lists a call of joblib's has among its arguments."""
-    values = [value for _, args, kwargs in call.items for value in (*args, *kwargs.values())]
-    return tuple(id(value) for value in values if isinstance(value, list) or getattr(value, "shape", ()))
+    return tuple(id(value) for value in _list_values(call) if isinstance(value, list) or getattr(value, "shape", None))
 
 
-def name_process() -> str:
+def may_use_cuda(calls: Sequence[Any]) -> bool:
+    """Return whether calls of joblib's may use CUDA: if there is an estimator for it, or none that one can ask."""
+    if not torch.cuda.is_available():
+        return False
+    models = {id(value): value for call in calls for value in _list_values(call) if hasattr(value, "get_params")}
+    settings = [setting for model in models.values() for setting in model.get_params().items()]
+    devices = [str(value) for name, value in settings if name.rpartition("__")[2] == "device"]
+    return not models or not all(device.startswith("cpu") for device in devices)
+
+
+def _list_values(call: Any) -> list[Any]:
+    """Return the arguments of a call of joblib's, and the objects that its methods belong to."""
+    return [
+        value
+        for function, args, kwargs in call.items
+        for value in (getattr(function, "__self__", None), *args, *kwargs.values())
+        if not isinstance(value, type)
+    ]
+
+
+def name_process() -> tuple[str, int]:
     """Return what tells this process from others, also from those of other machines."""
-    return f"{platform.node()} {os.getpid()}"
+    return platform.node(), os.getpid()
 
 
 def run_portion(
-    calls: Sequence[Callable[[], Any]], n_workers: int, caller: str
+    calls: Sequence[Callable[[], Any]], n_workers: int, caller: tuple[str, int]
 ) -> tuple[list[Any], list[TrainedStack]]:
     """Run calls in this process, fused. Return their results and the stacks, or raise the first error.
 
-    ``caller`` names the process that has cut the portions. Workers that are threads of it share its cores.
+    ``caller`` names the process that has cut the portions. Workers on its machine share the cores.
     """
-    is_here = name_process() == caller
-    n_threads = max(1, min(find_most_threads(), joblib.cpu_count()) // (n_workers if is_here else 1))
+    node, _ = name_process()
+    n_threads = min(find_most_threads(), max(1, joblib.cpu_count() // (n_workers if node == caller[0] else 1)))
     with warning_filters, use_threads(0, most=n_threads):
         scheduler = Scheduler(FusionReport(), verbose=False)
         tasks = [Task(scheduler, call, lambda result: None, depth=0) for call in calls]
@@ -206,7 +236,7 @@ def run_portion(
                 scheduler.submit(task)
             results = [task.get() for task in tasks]
         except BaseException as error:
-            if not is_here:
+            if name_process() != caller:
                 _check_sendable(error)
             raise
         finally:
@@ -221,6 +251,6 @@ def _check_sendable(error: BaseException) -> None:
     except Exception as reason:
         what = "".join(traceback.format_exception_only(error)).strip()
         raise RuntimeError(
-            f"A task's error must be one that pickle can send from its worker, got {what}, which it cannot: {reason}. Use "
-            "n_jobs=1 to get it as it is, or give its class arguments that can be pickled."
+            f"A task's error must be one that pickle can send from its worker, got {what}, which it cannot: {reason}. "
+            "Use n_jobs=1 to get it as it is, or give its class arguments that can be pickled."
         ) from error
