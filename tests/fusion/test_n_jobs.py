@@ -94,7 +94,7 @@ def check_dealt(use):
     return dealt, report
 
 
-@within(120)
+@within(300)
 def test_two_jobs_are_two_workers_which_fuse_their_portions():
     _, report = check_dealt(lambda n_jobs: search(n_jobs=n_jobs).fit(X, y))
     assert [stack.n_models for stack in report.stacks] == [6, 6]
@@ -105,7 +105,7 @@ def test_two_jobs_are_two_workers_which_fuse_their_portions():
     assert processes.isdisjoint(HERE)
 
 
-@within(120)
+@within(300)
 def test_one_job_is_this_process_and_more_are_workers():
     with fused_fits():
         assert find_processes() == find_processes(1) == HERE
@@ -124,7 +124,7 @@ def test_one_job_is_this_process_and_more_are_workers():
         assert find_processes(2) == HERE
 
 
-@within(120)
+@within(300)
 def test_bagging_which_asks_for_a_number_of_tasks_is_dealt_by_its_n_jobs():
     def fit(n_jobs):
         return BaggingClassifier(make_noting(), 6, n_jobs=n_jobs, random_state=0).fit(X, y)
@@ -140,7 +140,7 @@ def test_bagging_which_asks_for_a_number_of_tasks_is_dealt_by_its_n_jobs():
     assert max(stack.n_models for stack in report.stacks) > 1
 
 
-@within(120)
+@within(300)
 def test_nested_calls_fuse_inside_the_worker():
     def use(n_jobs):
         model = OneVsRestClassifier(make_noting(), n_jobs=n_jobs)
@@ -152,7 +152,7 @@ def test_nested_calls_fuse_inside_the_worker():
     assert [stack.n_models for stack in report.stacks] == [6, 6]
 
 
-@within(120)
+@within(300)
 def test_large_data_are_mapped_for_the_workers_and_fused():
     data = make_classification(6000, 30, n_informative=8, n_classes=4, random_state=0)
 
@@ -167,7 +167,7 @@ def test_large_data_are_mapped_for_the_workers_and_fused():
 
 
 @pytest.mark.filterwarnings("ignore:One or more of the test scores")
-@within(120)
+@within(300)
 def test_functions_of_the_user_work_and_failed_fits_get_the_error_score():
     factor = 3
     candidates = {"doing": [Doing(), Doing(lambda: fail(SpecialError()))]}
@@ -179,7 +179,7 @@ def test_functions_of_the_user_work_and_failed_fits_get_the_error_score():
     assert np.isnan(failing.cv_results_["mean_test_score"]).tolist() == [False, True]
 
 
-@within(120)
+@within(300)
 def test_cuda_stays_in_one_process_and_says_so(monkeypatch, capsys):
     with fused_fits(verbose=True) as report:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -236,7 +236,7 @@ def test_an_error_that_cannot_be_sent_is_explained(call, what):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.filterwarnings("ignore:A worker stopped")
-@within(120)
+@within(300)
 def test_errors_end_the_call_and_the_next_one_works():
     with fused_fits() as report:
         with pytest.raises(SpecialError, match="of a task") as error:
