@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from scipy import sparse
-from sklearn import config_context
+from sklearn import config_context, get_config
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
 
@@ -33,7 +33,8 @@ def make_calc_score(
     features = features if sparse.issparse(features) else to_host(features)
     arguments = {} if labels.multilabel else get_class_arguments(scorer, labels.classes)
     # Scorers take other arguments than weights only where scikit-learn routes metadata.
-    config = {"array_api_dispatch": False} | ({"enable_metadata_routing": True} if arguments else {})
+    # The thread that trains may be another than this one, whose configuration counts.
+    config = {**get_config(), "array_api_dispatch": False} | ({"enable_metadata_routing": True} if arguments else {})
     if validation.weights is not None:
         arguments["sample_weight"] = validation.weights
     gap = describe_gap(validation, labels)

@@ -6,19 +6,20 @@ from typing import Any, cast
 
 from joblib.parallel import ParallelBackendBase
 
-from .scheduler import Scheduler, Task, current
+from .scheduler import Scheduler
+from .task import ParallelCall, Task, current
 
 
 class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
     """The joblib backend of `fused_fits`. Its tasks are threads, whatever ``n_jobs`` is."""
 
     supports_sharedmem = True
+    supports_timeout = True
     uses_threads = True
 
     def __init__(self, scheduler: Scheduler | None = None, nesting_level: int | None = None) -> None:
         super().__init__(nesting_level=nesting_level)
         self._scheduler = scheduler
-        self.tasks: list[Task] = []
 
     def __reduce__(self) -> tuple[Any, ...]:
         return FusedBackend, (None, self.nesting_level)  # elsewhere, it takes the scheduler of the task that runs there
@@ -41,8 +42,10 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any]) -> Task:
         """Make a task of a call."""
-        task = Task(self.scheduler, func, callback, self.nesting_level or 0)
-        self.tasks.append(task)
+        # Several threads may use this backend: each has calls of joblib of its own.
+        parallel_call = current.parallel_call or ParallelCall()
+        task = Task(self.scheduler, func, callback, self.nesting_level or 0, parallel_call)
+        parallel_call.tasks.append(task)
         self.scheduler.submit(task)
         return task
 
@@ -50,8 +53,7 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
 
     def start_call(self) -> None:
         """Begin to take tasks: their iterator must not wait for other tasks while joblib's lock is held."""
-        self.tasks = []
-        current.is_dispatching = True
+        current.parallel_call, current.is_dispatching = ParallelCall(), True
 
     @contextmanager
     def retrieval_context(self) -> Iterator[None]:
@@ -61,12 +63,14 @@ class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
 
     def stop_call(self) -> None:
         """Forget the tasks, which have ended."""
-        self.tasks = []
-        current.is_dispatching = False
+        if current.parallel_call is not None:
+            current.parallel_call.tasks.clear()
+        current.parallel_call, current.is_dispatching = None, False
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """End the tasks of this call."""
-        self.scheduler.cancel(self.tasks)
+        if current.parallel_call is not None:
+            self.scheduler.cancel(current.parallel_call.tasks)
 
     def get_nested_backend(self) -> tuple[ParallelBackendBase, None]:
         """Return the backend for calls inside a task."""

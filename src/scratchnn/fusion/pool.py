@@ -3,8 +3,9 @@
 import time
 import traceback
 from collections.abc import Sequence
+from contextvars import Context, copy_context
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -17,10 +18,14 @@ from .report import FusionReport, TrainedStack
 
 @dataclass(eq=False)
 class WaitingRun:
-    """A run that has been handed in. ``failure`` is what its training raised."""
+    """A run that has been handed in. ``failure`` is what its training raised.
+
+    ``context`` holds the context variables of the task, such as `np.errstate`.
+    """
 
     run: TrainingRun
     failure: BaseException | None = None
+    context: Context = field(default_factory=copy_context)
 
 
 class RunPool:
@@ -80,14 +85,19 @@ class RunPool:
         stack = TrainedStack(len(runs), seconds, runs[0].buffer.sizes, len(runs[0].data.deps), alone)
         self.report.add(stack, self.verbose)
 
-    def train_waiting(self) -> None:
-        """Train all runs, in place. Those that still wait afterwards lacked memory, and are to be tried again."""
+    def take(self) -> list[WaitingRun]:
+        """Return the runs that wait, and forget them."""
         entries = self.waiting
         self.clear()
+        return entries
+
+    def train_taken(self, entries: Sequence[WaitingRun]) -> None:
+        """Train runs that were taken, in place. What one of them raises is its ``failure``."""
         untrained = {id(entry.run): entry for entry in entries}
         try:
             for stack in make_stacks([entry.run for entry in entries]):
-                self._train_stack([untrained[id(run)] for run in stack], explain_alone(stack[0]), len(entries) > 1)
+                if not all(run.interrupted for run in stack):  # nobody waits for them any more
+                    self._train_stack([untrained[id(run)] for run in stack], explain_alone(stack[0]), len(entries) > 1)
                 for run in stack:
                     del untrained[id(run)]
         except BaseException as error:  # what was not trained must not pass for it
@@ -95,21 +105,20 @@ class RunPool:
                 entry.failure = error
             if not isinstance(error, Exception):
                 raise
-        finally:
-            self._keep_short(entries)
 
-    def _keep_short(self, entries: Sequence[WaitingRun]) -> None:
+    def keep_short(self, entries: Sequence[WaitingRun]) -> None:
         """Let those that lacked memory wait, except the first of them if all did: one that fails makes room."""
         short = [entry for entry in entries if entry.failure is not None and is_out_of_memory(entry.failure)]
         short = short[1:] if len(short) == len(entries) else short
         for entry in short:
             entry.failure = None
-        self.waiting += short
+        self.waiting = short + self.waiting
         self.is_short = bool(short)
 
     def _train_stack(self, entries: Sequence[WaitingRun], alone: str | None, is_tried_again: bool) -> None:
         """Train runs as one stack, or, if that fails, in parts, so that those at fault fail alone."""
-        failure = self._try_to_train([entry.run for entry in entries], alone, is_tried_again)
+        runs = [entry.run for entry in entries]
+        failure = entries[0].context.run(self._try_to_train, runs, alone, is_tried_again)
         if failure is None or len(entries) == 1:
             entries[0].failure = failure
             return

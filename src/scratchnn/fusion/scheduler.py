@@ -1,200 +1,37 @@
-"""Whose turn it is: tasks are threads, of which one at a time runs.
+"""What is to be done next: tasks take turns, and train their networks together when none can go on.
 
-All methods of a `Scheduler` are called by the thread that has the turn, so that no lock is needed.
+Tasks, the conductor and threads that wait for results change the lists of a `Scheduler`, each while it holds the lock.
+Whoever has the lock neither waits nor calls what is not of this package.
 """
 
+import multiprocessing
 import os
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
-from ..training import TrainingRun, train, trainer
-from ..training.threads import SharedContext, find_most_threads, use_threads
-from .memory import has_space_for_thread
+from ..training import TrainingRun
+from ..training.threads import SharedContext, find_most_threads
+from .conductor import Conductor
 from .pool import RunPool, WaitingRun
 from .report import FusionReport
+from .task import Cancelled, Task, current
 
-
-class CurrentThread(threading.local):
-    """What the thread that asks does for `fused_fits`."""
-
-    task: "Task | None" = None
-    scheduler: "Scheduler | None" = None
-    is_dispatching = False  # whether joblib is taking calls, and holds its lock
-
-
-current = CurrentThread()
+__all__ = ["Scheduler", "Task", "warning_filters"]
 
 # Tasks change the filters in turn: the last block to end restores what the first one found.
 warning_filters = SharedContext(warnings.catch_warnings)
 
 
-class Cancelled(BaseException):
-    """Ends a task whose result nobody waits for any more."""
-
-
-class Task:
-    """A call that joblib submitted: a thread that runs while it has the turn. joblib calls `get` for the result.
-
-    Parameters
-    ----------
-    scheduler : Scheduler
-        Whom the task passes the turn back to.
-    call : callable
-        The call, without arguments.
-    callback : callable
-        What joblib wants to be called with the result.
-    depth : int
-        How many other tasks this one is inside.
-    """
-
-    def __init__(self, scheduler: "Scheduler", call: Callable[[], Any], callback: Callable[[Any], Any], depth: int):
-        self.scheduler, self.call, self.callback, self.depth = scheduler, call, callback, depth
-        self.pid = os.getpid()
-        self.thread: threading.Thread | None = None
-        self.turn = _make_closed_lock()  # replaced for each thread
-        self.back = _make_closed_lock()  # replaced each time that the task is resumed
-        self.waiter: Task | None = None  # who needs the result
-        self.entry: WaitingRun | None = None  # what it has handed in
-        self.warnings: warnings.catch_warnings[Any] | None = None  # the filters as it left them
-        self.is_done = self.is_cancelled = self.has_turn = False
-        self.result: Any = None
-        self.error: BaseException | None = None  # what the call raised
-
-    def get(self, timeout: float | None = None) -> Any:
-        """Wait for the result, and return or raise it."""
-        self.scheduler.wait_for(self)
-        if self.error is not None:
-            raise self.error
-        return self.result
-
-    def start(self) -> None:
-        """Start the thread, which waits for its turn. If this raises, there is none."""
-        if not has_space_for_thread():
-            raise MemoryError("a thread would take too much of what the limits of this process leave")
-        self.turn = turn = _make_closed_lock()
-        self.thread = threading.Thread(target=self._begin, args=(turn,), name="scratchnn-task", daemon=True)
-        try:
-            self.thread.start()
-        except BaseException:
-            self.thread = None
-            turn.release()  # for a thread that has begun all the same, which then ends
-            raise
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether there is a thread that can have the turn."""
-        return self.thread is not None and self.thread.is_alive()
-
-    def run_here(self) -> None:
-        """Make the call in this thread, where the networks train at once, each alone. Only an interrupt is raised."""
-        token = trainer.set(lambda run: self.scheduler.pool.train([run], "no thread could be started"))
-        outer, current.scheduler = current.scheduler, self.scheduler
-        try:
-            with use_threads(0, most=1), warnings.catch_warnings():
-                self._make_call()
-        except BaseException as error:
-            self.error = error
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            current.scheduler, current.is_dispatching = outer, False
-            trainer.reset(token)
-            self.is_done = True
-
-    def resume(self) -> None:
-        """Give the task the turn until it passes it back. An interrupt meanwhile is raised then."""
-        back = self.back = _make_closed_lock()
-        interrupt: BaseException | None = None
-        with warnings.catch_warnings():  # each task has filters of its own
-            if self.warnings is not None:
-                self.warnings.__exit__(None, None, None)
-            is_given, self.has_turn = False, True
-            while self.has_turn:
-                try:
-                    if not is_given:
-                        is_given = True
-                        self.turn.release()
-                    is_alive = self.is_alive
-                    if not back.acquire(timeout=1.0 if is_alive else 0.0) and not is_alive:
-                        self._fail_without_thread()
-                except BaseException as error:  # Ctrl-C: the turn must come back first
-                    interrupt = error
-        if interrupt is not None:
-            raise interrupt
-
-    def pass_turn(self) -> None:
-        """Let others go on, until resumed. Raises Cancelled if nobody waits for the result any more."""
-        self.warnings = warnings.catch_warnings()
-        self.warnings.__enter__()
-        self.has_turn = False
-        self.back.release()
-        self.turn.acquire()
-        if self.is_cancelled:
-            raise Cancelled
-
-    def _begin(self, turn: threading.Lock) -> None:
-        turn.acquire()
-        if threading.current_thread() is not self.thread:  # see start
-            return
-        try:
-            self._live()
-        except BaseException as error:
-            self.error = error
-        self.is_done = True
-        self.has_turn = False
-        self.back.release()
-
-    def _live(self) -> None:
-        current.task, current.scheduler = self, self.scheduler
-        trainer.set(self._train)
-        with use_threads(0, most=1):  # pools of threads for every task would slow down everybody's
-            if self.is_cancelled:
-                raise Cancelled
-            self._make_call()
-
-    def _make_call(self) -> None:
-        call = self.call
-        del self.call  # joblib's holds the model that it fits, and joblib may hold this task until all have ended
-        self.result = call()
-        del call
-        current.is_dispatching = True
-        self.callback(self.result)  # which may submit the next task
-
-    def _train(self, run: TrainingRun) -> None:
-        """Train the run in place, with those of other tasks if it can be."""
-        if self.pid != os.getpid():  # forked from the task: nobody is there to train it
-            train([run])
-            return
-        if current.is_dispatching:
-            self.scheduler.pool.train([run], "fitted while joblib's tasks were being made")
-            return
-        entry = self.scheduler.hand_in(self, run)
-        self.pass_turn()
-        self.entry = None
-        if entry.failure is not None:
-            failure, entry.failure = entry.failure, None
-            raise failure
-
-    def _fail_without_thread(self) -> None:
-        self.error = RuntimeError(
-            "The thread of a task of fused_fits ended before the task, as it may when memory runs out. Free memory, or "
-            "run the task outside of fused_fits."
-        )
-        self.is_done = True
-        self.has_turn = False
-
-
-def _make_closed_lock() -> threading.Lock:
-    lock = threading.Lock()
-    lock.acquire()
-    return lock
+class TaskTimeoutError(multiprocessing.TimeoutError, TimeoutError):
+    """What `joblib.Parallel` raises after ``timeout``: joblib's threads raise the first, its processes the second."""
 
 
 class Scheduler:
-    """Says whose turn it is, and has the `RunPool` train what waits when no task can go on.
+    """The tasks of a `fused_fits`, by what they wait for.
 
     Parameters
     ----------
@@ -205,65 +42,195 @@ class Scheduler:
     """
 
     MAX_TASKS = 256  # that are under way at the same time
+    GRACE = 0.5  # seconds that cancelled tasks get to end, before they are left to themselves
 
     def __init__(self, report: FusionReport, verbose: bool) -> None:
         outer = current.task
         n_threads = find_most_threads() if outer is None else outer.scheduler.pool.n_threads
         self.pool: RunPool = RunPool(report, verbose, n_threads)
+        self._clear()
+
+    def _clear(self) -> None:
         self.pid = os.getpid()
+        self.lock = threading.RLock()
         self.unstarted: deque[Task] = deque()
-        self.started: dict[Task, None] = {}  # in order
+        self.started: dict[Task, None] = {}  # in order, until they have ended
         self.ready: deque[Task] = deque()
-        self.waiting: list[Task] = []  # for their networks
+        self.waiting: list[Task] = []  # for the next training
+        self.training: list[Task] = []  # whose runs are being trained
+        self.running: dict[Task, None] = {}  # that have got a turn and not passed it: several if the others are stuck
+        self.returned: deque[Task] = deque()  # whose calls have ended
+        self.conductor = Conductor(self)
 
     def submit(self, task: Task) -> None:
         """Let a task wait for its start. Those of inner calls come first, so that outer ones can end."""
         self._forget_lost()
-        position = next((k for k, other in enumerate(self.unstarted) if other.depth < task.depth), len(self.unstarted))
-        self.unstarted.insert(position, task)
+        with self.lock:
+            depths = [other.depth for other in self.unstarted]
+            position = next((k for k, depth in enumerate(depths) if depth < task.depth), len(depths))
+            self.unstarted.insert(position, task)
 
-    def wait_for(self, task: Task) -> None:
-        """Let others go on until the task has ended."""
+    def wait_for(self, task: Task, timeout: float | None = None) -> None:
+        """Let tasks go on until this one has ended. Raises TaskTimeoutError after ``timeout`` seconds."""
         self._forget_lost()
-        mine = self._get_own_task()
-        while mine is not None and not task.is_done:
-            task.waiter = mine
-            mine.pass_turn()
-        while not task.is_done:
-            self._advance()
+        if not self._wait([task], timeout):
+            raise TaskTimeoutError(
+                f"A task of fused_fits took longer than timeout={timeout} s. Raise it, or leave it None."
+            )
 
     def hand_in(self, task: Task, run: TrainingRun) -> WaitingRun:
-        """Put a task's run among those to train next."""
-        task.entry = self.pool.add(run)
-        self.waiting.append(task)
-        return task.entry
+        """Have a task's run trained with the next, and return when that is done."""
+        with self.lock:
+            if task.is_cancelled:
+                raise Cancelled
+            entry = task.entry = self.pool.add(run)
+            self.waiting.append(task)
+            self._park(task)
+        task.wait_for_turn()
+        return entry
+
+    def ask_for_turn(self, task: Task) -> None:
+        """Let a task go on that has waited for another in vain."""
+        with self.lock:
+            self._make_ready(task)
+            self.conductor.bell.ring()
+
+    def finish(self, task: Task) -> None:
+        """Take the turn back from a task whose call has ended."""
+        with self.lock:
+            self.conductor.note_settings(task)
+            self.running.pop(task, None)
+            if not task.is_done:
+                self.returned.append(task)
+            self.conductor.bell.ring()
+
+    def put_back(self, task: Task) -> None:
+        """Let a task wait for its start once more."""
+        with self.lock:
+            self.started.pop(task, None)
+            self.unstarted.appendleft(task)
 
     def end(self, task: Task) -> None:
         """Let go on who needs the result, or the error, of a task."""
-        self.started.pop(task, None)
-        if task.waiter is not None:
-            self.ready.append(task.waiter)
+        with self.lock:
+            self.started.pop(task, None)
+            if task.waiter is not None:
+                self._make_ready(task.waiter)
+            self.conductor.ring_those_who_wait()
 
     def cancel(self, tasks: Sequence[Task]) -> None:
-        """End the tasks: those that wait raise, those that have not started never do."""
+        """End the tasks and those inside them: those that wait raise, the unstarted never start, some must be left."""
         self._forget_lost()
-        tasks = [task for task in tasks if task.pid == self.pid]
-        for task in tasks:
-            if task in self.unstarted:
-                self.unstarted.remove(task)
-            if not task.is_done:
-                task.is_cancelled = True
-                if task.thread is None:
-                    task.error = Cancelled()
-                    task.is_done = True
-        for task in tasks:
-            while not task.is_done:
-                self._withdraw(task)
-                self._resume(task)
+        with self.lock:
+            found = {task: None for task in tasks if task.pid == self.pid}
+            for task in (*self.started, *self.unstarted):  # outer ones come first
+                if task.parallel_call.outer in found:
+                    found[task] = None
+            tasks = [task for task in found if not task.is_done]
+            for task in tasks:
+                self._cancel(task)
+            self.conductor.bell.ring()
+        if not self._wait(tasks, self.GRACE):
+            with self.lock:
+                for task in tasks:
+                    self.abandon(task, Cancelled())
+                self.conductor.bell.ring()
+            self.conductor.wait_for_settings(tasks)
+
+    def abandon(self, task: Task, error: BaseException) -> None:
+        """Let a task go on by itself until it fits a network or ends, if it has not ended yet."""
+        with self.lock:
+            if task.is_done or task in self.returned:
+                return
+            task.error, task.is_done, task.is_cancelled = error, True, True
+            self.running.pop(task, None)
+            self._withdraw(task)
+            if task.is_parked:
+                task.is_parked = False
+                task.turn.ring()
+            self.end(task)
 
     def close(self) -> None:
         """End what has not ended."""
-        self.cancel([*self.unstarted, *self.started])
+        self._forget_lost()
+        with self.lock:
+            tasks = [*self.unstarted, *self.started]
+        self.cancel(tasks)
+        self.conductor.close()
+
+    def choose(self) -> Callable[[], None]:
+        """Return what the conductor is to do next. The lock is held."""
+        conductor = self.conductor
+        if self.ready:
+            return partial(conductor.resume, self.ready.popleft())
+        # Whether there is room is asked first, since the answer depends on what was free when no run waited.
+        is_stuck = conductor.has_stuck_task and self.running
+        if self.unstarted and ((self._has_room() and not is_stuck) or not self.waiting):
+            task = self.unstarted.popleft()
+            self.started[task] = None
+            return partial(conductor.start, task)
+        if self.waiting:
+            conductor.has_stuck_task = False
+            return conductor.train
+        if self.running:
+            return conductor.idle
+        raise RuntimeError("no task of fused_fits can go on: this is a bug in scratchnn, please report it")
+
+    def end_training(self) -> None:
+        """Make the tasks ready whose runs have been trained. Those whose runs lacked memory wait on."""
+        with self.lock:
+            tasks, self.training = self.training, []
+            for task in tasks:
+                if task.entry in self.pool.waiting and not task.is_cancelled:
+                    self.waiting.append(task)
+                else:
+                    self._make_ready(task)
+
+    def _wait(self, tasks: Sequence[Task], timeout: float | None) -> bool:
+        """Let tasks go on until all of these have ended, and return whether they have within ``timeout`` seconds."""
+        mine = self._get_own_task()
+        if mine is None:
+            return self.conductor.wait_outside(tasks, timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for task in tasks:
+            while True:
+                n_left = None if deadline is None else deadline - time.monotonic()
+                with self.lock:
+                    if task.is_done:
+                        break
+                    if n_left is not None and n_left <= 0:
+                        return False
+                    task.waiter = mine
+                    self._park(mine)
+                mine.wait_for_turn(n_left)
+        return True
+
+    def _park(self, task: Task) -> None:
+        """Take the turn back from a task, which is going to wait to be resumed."""
+        self.conductor.note_settings(task)
+        self.running.pop(task, None)
+        task.is_parked = True
+        if task.is_cancelled:
+            self._make_ready(task)
+        self.conductor.bell.ring()
+
+    def _make_ready(self, task: Task) -> None:
+        if task.is_parked and task not in self.ready:
+            self.ready.append(task)
+
+    def _cancel(self, task: Task) -> None:
+        task.is_cancelled, task.deadline = True, time.monotonic() + self.GRACE
+        if task in self.running:
+            task.interrupt()
+        if task not in self.started:
+            self.unstarted = deque(other for other in self.unstarted if other is not task)
+            task.error, task.is_done = Cancelled(), True
+            self.end(task)
+        if task.entry is not None:
+            task.entry.run.interrupted = True
+        if task not in self.training:
+            self._withdraw(task)
+            self._make_ready(task)
 
     def _withdraw(self, task: Task) -> None:
         """Forget that a task waits, or is ready."""
@@ -279,59 +246,8 @@ class Scheduler:
     def _forget_lost(self) -> None:
         """Forget, in a forked process, the tasks that were under way: their threads are not there."""
         if self.pid != os.getpid():
-            self.pid = os.getpid()
-            self.started, self.ready, self.waiting = {}, deque(), []
+            self._clear()
             self.pool.clear()
-
-    def _advance(self) -> None:
-        if self.ready:
-            self._resume(self.ready.popleft())
-        elif self.unstarted and (self._has_room() or not self.waiting):
-            self._start(self.unstarted.popleft())
-        elif self.waiting:
-            self._train_waiting()
-        else:
-            raise RuntimeError("no task of fused_fits can go on: this is a bug in scratchnn, please report it")
 
     def _has_room(self) -> bool:
         return self.pool.has_room() and len(self.started) < self.MAX_TASKS
-
-    def _start(self, task: Task) -> None:
-        """Start a task. Where there can be no thread, others end first, or the task runs in this thread."""
-        try:
-            task.start()
-        except (RuntimeError, MemoryError):
-            self.pool.n_threads = 1  # OpenMP ends the process where it can start no thread
-            if self.waiting:
-                self.unstarted.appendleft(task)
-                self._train_waiting()
-            else:
-                try:
-                    task.run_here()
-                finally:
-                    self.end(task)
-            return
-        self.started[task] = None
-        self._resume(task)
-
-    def _resume(self, task: Task) -> None:
-        """Give a task the turn until it passes it back."""
-        if task.is_done:
-            return
-        try:
-            task.resume()
-        finally:
-            if task.is_done:
-                self.end(task)
-                if task.thread is not None and task.is_alive:
-                    task.thread.join(1.0)  # so that the next finds its memory and its place free
-
-    def _train_waiting(self) -> None:
-        """Have all runs trained. The tasks whose runs do not wait any more are ready."""
-        tasks, self.waiting = self.waiting, []  # a scorer that is called meanwhile may run tasks of its own
-        try:
-            self.pool.train_waiting()
-        finally:
-            short = [task for task in tasks if task.entry in self.pool.waiting]
-            self.waiting += short
-            self.ready.extend(task for task in tasks if task not in short)

@@ -128,7 +128,7 @@ class _Problem:
             batch = Batch(take(validation.indeps, slice(None)), validation.deps, validation.weights)
             buffer = replace(run.buffer, flat=flat)
             validation_loss = calc_validation_losses(buffer, validation, batch, self.loss).item()
-        if stopping.end_epoch(run, penalized_loss, validation_loss, flat, self.training_loss):
+        if stopping.end_epoch(run, penalized_loss, validation_loss, flat, self.training_loss) or run.interrupted:
             raise StopIteration
 
 

@@ -43,10 +43,13 @@ class Stack:
         self.solver = make_solver(runs)
 
     def train_until_one_stops(self) -> list[TrainingRun]:
-        """Train until a run stops, and store the results in all runs, in place. Return the unfinished runs."""
+        """Train until a run stops, and store the results in all runs, in place. Return the unfinished runs.
+
+        Another thread ends the training between two epochs by marking all runs as interrupted.
+        """
         unfinished = self.runs
         try:
-            while len(unfinished) == len(self.runs):
+            while len(unfinished) == len(self.runs) and not all(run.interrupted for run in self.runs):
                 unfinished = self._execute_epoch()
         except KeyboardInterrupt:
             unfinished = []
