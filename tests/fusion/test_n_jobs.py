@@ -197,7 +197,9 @@ def test_cuda_stays_in_one_process_and_says_so(monkeypatch, capsys):
     assert len(report.notes) == 1
     assert report.notes[0] in str(report)
     assert [stack.n_models for stack in report.stacks] == [3, 3]
-    assert capsys.readouterr().out.count("[fused_fits] 3 x 4-5-3") == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"[fused_fits] {report.notes[0]}"
+    assert [line.split(" on ")[0] for line in lines[1:]] == ["[fused_fits] 3 x 4-5-3"] * 2
 
 
 def test_portions_keep_candidates_of_a_fold_together_and_are_even():

@@ -53,7 +53,9 @@ class FusionReport:
         if verbose:
             print(f"[fused_fits] {stack}", flush=True)
 
-    def note(self, text: str) -> None:
-        """Note what was not done, once."""
+    def note(self, text: str, verbose: bool) -> None:
+        """Note what was not done, once, and print it if asked to."""
         if text not in self.notes:
             self.notes.append(text)
+            if verbose:
+                print(f"[fused_fits] {text}", flush=True)

@@ -18,7 +18,8 @@ from joblib.parallel import BACKENDS, FallbackToBackend, ParallelBackendBase
 from ..training.threads import find_most_threads, use_threads
 from .backend import FusedBackend
 from .report import FusionReport, TrainedStack
-from .scheduler import Scheduler, Task, current, warning_filters
+from .scheduler import Scheduler, warning_filters
+from .task import Task, current
 
 # A portion of fewer tasks makes smaller stacks, which take longer for each model.
 LEAST_PORTION = 64
@@ -139,7 +140,7 @@ class WorkerBackend(ParallelBackendBase):  # type: ignore[misc]
         calls = [each.call for each in dealt]
         pool = self.origin.scheduler.pool
         if not self.origin.is_named and may_use_cuda(calls):
-            pool.report.note(ON_CUDA)
+            pool.report.note(ON_CUDA, pool.verbose)
             portions, results = [list(range(len(calls)))], [run_portion(calls, 1, name_process())]
         else:
             portions = cut_portions(calls, self.n_workers)
