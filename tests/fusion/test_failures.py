@@ -176,14 +176,14 @@ warnings.simplefilter("ignore")
 def strike(depth):
     network.fit(*load_iris(return_X_y=True))
     if depth:
-        return Parallel(n_jobs=2)(delayed(strike)(depth - 1) for _ in range(2))
+        return Parallel()(delayed(strike)(depth - 1) for _ in range(2))
     os.kill(os.getpid(), signal.SIGINT)
 
 network = ScratchNNClassifier((5,), max_iter=2, tol=0)
 for depth in (0, 1):
     try:
         with fused_fits():
-            Parallel(n_jobs=2)(delayed(strike)(depth) for _ in range(3))
+            Parallel()(delayed(strike)(depth) for _ in range(3))
     except KeyboardInterrupt:
         print("interrupted", [thread.name for thread in threading.enumerate()])
 """

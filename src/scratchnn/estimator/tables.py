@@ -217,8 +217,9 @@ def _select_columns(block: Features, positions: Array, n_columns: int) -> Featur
 
 
 def _is_mapped(X: Array | None) -> bool:
+    """Return whether the user has mapped an array. One that joblib has mapped for its workers fitted in memory."""
     while isinstance(X, np.ndarray):
         if isinstance(X, np.memmap):
-            return True
+            return "joblib_memmapping_folder" not in str(X.filename)
         X = X.base
     return False

@@ -8,10 +8,9 @@ import joblib
 import numpy as np
 from joblib.parallel import BACKENDS, EXTERNAL_BACKENDS, MAYBE_AVAILABLE_BACKENDS, ParallelBackendBase
 
-from .backend import FusedBackend
 from .report import FusionReport
 from .scheduler import Scheduler, warning_filters
-from .workers import WorkerBackend
+from .workers import DealingBackend
 
 
 @contextmanager
@@ -23,10 +22,12 @@ def fused_fits(
     Parameters
     ----------
     backend : str or joblib backend, default=None
-        A joblib backend, such as 'loky' or 'dask', to deal the tasks out to: each worker fuses its portion. 'dask'
-        needs a ``distributed.Client``, and others must be registered with joblib before. None trains in this process.
+        The joblib backend whose workers get the tasks of calls with ``n_jobs`` of 2 or more, or below 0: None is
+        'loky', with processes of this machine. Others are 'threading', 'multiprocessing', and 'dask', which needs a
+        ``distributed.Client``. Any other must be registered with joblib before.
     n_jobs : int, default=None
-        Number of portions, with ``backend``: one for each worker. None or -1 is as many as the backend has.
+        The ``n_jobs`` of calls that give none, with ``backend``. None is that of ``joblib.parallel_config``; without
+        one, it is 1, or -1 if there is a ``backend``.
     verbose : bool or int, default=False
         Whether to print a line for each stack.
 
@@ -43,7 +44,11 @@ def fused_fits(
 
     Notes
     -----
-    The ``n_jobs`` of what runs inside is not used: tasks take turns, and large steps of training use PyTorch's threads.
+    ``n_jobs`` has its usual meaning. With None or 1, all tasks train in this process, where they take turns. With more,
+    or below 0, that many workers get portions of the tasks. Each worker trains its portions together, with its share of
+    the cores. Calls inside a task, and calls that need threads, stay in the process of the task, whatever their
+    ``n_jobs``. Without a ``backend``, so do calls that prefer threads and a search on CUDA. ``report.notes`` says so.
+
     Times that scikit-learn measures, such as ``mean_fit_time``, count the wait for the others. What is fitted in no
     task of joblib, such as the final ``refit`` of a search, is not fused and not in the report.
     ``joblib.Parallel`` cannot return a generator inside.
@@ -64,12 +69,11 @@ def fused_fits(
     _check_parameters(backend, n_jobs, verbose)
     report = FusionReport()
     scheduler = Scheduler(report, bool(verbose))
-    chosen: ParallelBackendBase = FusedBackend(scheduler)
-    if backend is not None:
-        chosen = WorkerBackend(backend, -1 if n_jobs is None else n_jobs, report)
+    if n_jobs is None:
+        n_jobs = joblib.parallel.get_active_backend()[1] or (1 if backend is None else -1)
     with warning_filters:
         try:
-            with joblib.parallel_config(backend=chosen):
+            with joblib.parallel_config(backend=DealingBackend(scheduler, backend, int(n_jobs)), n_jobs=int(n_jobs)):
                 yield report
         finally:
             scheduler.close()

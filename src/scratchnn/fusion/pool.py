@@ -83,9 +83,7 @@ class RunPool:
             train(runs)
         seconds = time.perf_counter() - start
         stack = TrainedStack(len(runs), seconds, runs[0].buffer.sizes, len(runs[0].data.deps), alone)
-        self.report.stacks.append(stack)
-        if self.verbose:
-            print(f"[fused_fits] {stack}", flush=True)
+        self.report.add(stack, self.verbose)
 
     def take(self) -> list[WaitingRun]:
         """Return the runs that wait, and forget them."""

@@ -25,9 +25,13 @@ class TrainedStack:
 
 @dataclass
 class FusionReport:
-    """What the tasks of `fused_fits` trained, in the order of training. Fits that diverged are included."""
+    """What the tasks of `fused_fits` trained, in the order of training. Fits that diverged are included.
+
+    ``notes`` say what was asked for and not done, such as several processes for a search on CUDA.
+    """
 
     stacks: list[TrainedStack] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def n_fits(self) -> int:
@@ -41,4 +45,17 @@ class FusionReport:
 
     def __str__(self) -> str:
         head = f"{self.n_fits} fits in {len(self.stacks)} stacks, {self.seconds:.2f} s of training"
-        return "\n".join([head, *map(str, self.stacks)])
+        return "\n".join([head, *self.notes, *map(str, self.stacks)])
+
+    def add(self, stack: TrainedStack, verbose: bool) -> None:
+        """Note what has been trained, and print it if asked to."""
+        self.stacks.append(stack)
+        if verbose:
+            print(f"[fused_fits] {stack}", flush=True)
+
+    def note(self, text: str, verbose: bool) -> None:
+        """Note what was not done, once, and print it if asked to."""
+        if text not in self.notes:
+            self.notes.append(text)
+            if verbose:
+                print(f"[fused_fits] {text}", flush=True)

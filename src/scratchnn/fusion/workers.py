@@ -1,15 +1,95 @@
-"""The joblib backend that deals tasks out to the workers of another backend, where each worker fuses its portion."""
+"""The joblib backends that deal tasks out to the workers of another backend, where each worker fuses its portions."""
 
-from collections.abc import Callable
+import os
+import pickle
+import platform
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from itertools import pairwise, zip_longest
+from types import FrameType
 from typing import Any
 
 import joblib
-from joblib.parallel import ParallelBackendBase
+import torch
+from joblib.parallel import BACKENDS, FallbackToBackend, ParallelBackendBase
 
+from ..training.threads import find_most_threads, use_threads
 from .backend import FusedBackend
 from .report import FusionReport, TrainedStack
-from .scheduler import Scheduler, Task, warning_filters
+from .scheduler import Scheduler, warning_filters
+from .task import Task, current
+
+# A portion of fewer tasks makes smaller stacks, which take longer for each model.
+LEAST_PORTION = 64
+MOST_PORTIONS = 4  # for each worker
+ON_CUDA = (
+    "n_jobs was not used: a search on CUDA stays in one process. Use device='cpu' for networks on the CPU, or "
+    "fused_fits(backend='loky') for several processes."
+)
+
+
+class DealingBackend(FusedBackend):
+    """The joblib backend of `fused_fits`: a call with ``n_jobs`` of one is fused here, and others are dealt out.
+
+    Parameters
+    ----------
+    scheduler : Scheduler
+        Gets the tasks that are fused here, and reports the stacks of the workers.
+    name : str, joblib backend or None
+        Whose workers get the tasks that are dealt out. None is 'loky', for CPUs only.
+    n_jobs : int
+        The number of workers where a call gives none.
+    """
+
+    def __init__(self, scheduler: Scheduler, name: str | ParallelBackendBase | None, n_jobs: int) -> None:
+        super().__init__(scheduler)
+        self.is_named = name is not None
+        self.name = name or ("loky" if "loky" in BACKENDS else "threading")
+        self.default_n_jobs = n_jobs
+        self.asked, self.askers = n_jobs, set[object]()  # the last question for n_jobs, and the functions that ran then
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Return into how many tasks to cut the work, however many workers there are: one network each fuses best."""
+        asker = sys._getframe(1)
+        if asker.f_code is joblib.effective_n_jobs.__code__:
+            self.asked = self.default_n_jobs if n_jobs is None else n_jobs
+            self.askers = {_identify(frame) for frame, _ in traceback.walk_stack(asker)}
+        return super().effective_n_jobs(n_jobs)
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
+        """Have the calls dealt out, by joblib's way to change to another backend, or fused here."""
+        # A function that asked, as bagging does, gives the answer as n_jobs, which then is a number of tasks.
+        if n_jobs > 1 and _identify(_find_caller()) in self.askers:
+            n_jobs = self.asked
+        n_workers = self._count_workers(n_jobs, settings.get("prefer"), settings.get("require"))
+        if n_workers > 0:
+            raise FallbackToBackend(WorkerBackend(self, n_workers))
+        return super().configure(n_jobs, parallel)
+
+    def _count_workers(self, n_jobs: int, prefer: str | None, require: str | None) -> int:
+        """Return how many workers get the tasks of a call, or 0 if they are fused here."""
+        if n_jobs in (0, 1) or require == "sharedmem" or current.is_dispatching:
+            return 0
+        if not self.is_named and (prefer == "threads" or self.nesting_level):
+            return 0
+        with joblib.parallel_config(backend=self.name):
+            n_workers = int(joblib.effective_n_jobs(n_jobs))
+        n_workers = max(1, min(n_workers, n_jobs) if n_jobs > 0 else n_workers)  # some backends do not look at n_jobs
+        return n_workers if self.is_named or n_workers > 1 else 0
+
+
+def _identify(frame: FrameType) -> object:
+    """Return what tells a running function from others."""
+    return id(frame), frame.f_code
+
+
+def _find_caller() -> FrameType:
+    """Return the function that called ``joblib.Parallel``."""
+    frames = (frame for frame, _ in traceback.walk_stack(sys._getframe(1)))
+    inner = ("joblib.", "sklearn.utils.parallel", __name__)
+    return next(frame for frame in frames if not str(frame.f_globals.get("__name__")).startswith(inner))
 
 
 class DealtCall(Future[Any]):
@@ -21,36 +101,30 @@ class DealtCall(Future[Any]):
         self.backend, self.call, self.callback = backend, call, callback
 
     def get(self, timeout: float | None = None) -> Any:
-        """Return or raise the result."""
+        """Return the result, or raise the first error of all calls. A portion may take ``timeout`` seconds."""
         while not self.done():
-            self.backend.deal()
+            self.backend.deal(timeout)
         return self.result()
 
 
 class WorkerBackend(ParallelBackendBase):  # type: ignore[misc]
-    """The joblib backend of ``fused_fits(backend=...)``: each worker of another backend gets a portion of the tasks."""
+    """The joblib backend of one call that is dealt out: workers of another backend get portions of its tasks."""
 
-    def __init__(
-        self,
-        name: str | ParallelBackendBase = "loky",
-        n_jobs: int = -1,
-        report: FusionReport | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.name, self.n_portions = name, n_jobs
-        self.report = FusionReport() if report is None else report
+    supports_timeout = True
+
+    def __init__(self, origin: DealingBackend, n_workers: int) -> None:
+        super().__init__(nesting_level=origin.nesting_level)
+        self.origin, self.n_workers = origin, n_workers
         self.undealt: list[DealtCall] = []
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many tasks may be under way."""
-        if n_jobs == 0:
-            raise ValueError("n_jobs == 0 in Parallel has no meaning")
-        return Scheduler.MAX_TASKS * self._count_portions()
+        return Scheduler.MAX_TASKS * self.n_workers
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **kwargs: Any) -> int:
-        """Keep the caller, and return the number of tasks that may be under way."""
+        """Keep the caller and its settings of memory mapping, and return the number of tasks that may be under way."""
         self.parallel = parallel
+        self.mapping = {name: kwargs[name] for name in ("max_nbytes", "temp_folder", "mmap_mode") if name in kwargs}
         return self.effective_n_jobs(n_jobs)
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any]) -> DealtCall:
@@ -60,22 +134,29 @@ class WorkerBackend(ParallelBackendBase):  # type: ignore[misc]
 
     apply_async = submit
 
-    def deal(self) -> None:
-        """Have the workers run the calls that were taken, a portion each."""
-        calls, self.undealt = self.undealt, []
-        n = min(self._count_portions(), len(calls))
-        portions = [calls[len(calls) * k // n : len(calls) * (k + 1) // n] for k in range(n)]
-        with joblib.parallel_config(backend=self.name, n_jobs=self.n_portions):
-            results = joblib.Parallel()(
-                joblib.delayed(run_portion)([each.call for each in portion]) for portion in portions
-            )
+    def deal(self, timeout: float | None = None) -> None:
+        """Have the workers run the calls that were taken. The first error is raised, as soon as its worker sends it."""
+        dealt, self.undealt = self.undealt, []
+        calls = [each.call for each in dealt]
+        pool = self.origin.scheduler.pool
+        if not self.origin.is_named and may_use_cuda(calls):
+            pool.report.note(ON_CUDA, pool.verbose)
+            portions, results = [list(range(len(calls)))], [run_portion(calls, 1, name_process())]
+        else:
+            portions = cut_portions(calls, self.n_workers)
+            with joblib.parallel_config(backend=self.origin.name):
+                # joblib writes an array of more than `max_nbytes` to a file once, however many portions have it.
+                results = joblib.Parallel(self.n_workers, batch_size=1, timeout=timeout, **self.mapping)(
+                    joblib.delayed(run_portion)([calls[k] for k in portion], self.n_workers, name_process())
+                    for portion in portions
+                )
         for portion, (outcomes, stacks) in zip(portions, results, strict=True):
-            self.report.stacks += stacks
-            for each, (has_succeeded, outcome) in zip(portion, outcomes, strict=True):
-                (each.set_result if has_succeeded else each.set_exception)(outcome)
-        for each in calls:
-            if each.exception() is None:
-                each.callback(each.result())
+            for stack in stacks:
+                pool.report.add(stack, pool.verbose)
+            for k, outcome in zip(portion, outcomes, strict=True):
+                dealt[k].set_result(outcome)
+        for each in dealt:
+            each.callback(each.result())
 
     def start_call(self) -> None:
         """Begin to take calls."""
@@ -89,27 +170,88 @@ class WorkerBackend(ParallelBackendBase):  # type: ignore[misc]
         """Return the backend for calls inside a task, which is that of its worker."""
         return FusedBackend(None, (self.nesting_level or 0) + 1), None
 
-    def _count_portions(self) -> int:
-        with joblib.parallel_config(backend=self.name):
-            return int(joblib.effective_n_jobs(self.n_portions))
+
+def cut_portions(calls: Sequence[Any], n_workers: int) -> list[list[int]]:
+    """Return the positions of calls, in portions of about the same size, several for each worker if there are many.
+
+    Calls with the same arrays, such as the candidates of a fold, make a group. Portions are whole groups if the number
+    of groups allows it. Otherwise they have an equal part of each group, as parts of different sizes would not stack.
+    """
+    n_each = min(max(len(calls) // (n_workers * LEAST_PORTION), 1), MOST_PORTIONS)
+    n_portions = min(n_workers * n_each, len(calls))
+    by_arrays: dict[tuple[int, ...], list[int]] = {}
+    for k, call in enumerate(calls):
+        by_arrays.setdefault(identify_arrays(call), []).append(k)
+    groups: Iterable[Iterable[int | None]] = by_arrays.values()
+    if len(by_arrays) % n_portions > 0:
+        groups = zip_longest(*by_arrays.values())
+    order = [k for group in groups for k in group if k is not None]
+    bounds = [len(calls) * k // n_portions for k in range(n_portions + 1)]
+    return [order[start:stop] for start, stop in pairwise(bounds)]
 
 
-def run_portion(calls: list[Callable[[], Any]]) -> tuple[list[tuple[bool, Any]], list[TrainedStack]]:
-    """Run calls in this process, fused. Return whether each succeeded, with its result or its error, and the stacks."""
-    scheduler = Scheduler(FusionReport(), verbose=False)
-    tasks = [Task(scheduler, call, lambda result: None, depth=0) for call in calls]
-    for task in tasks:
-        scheduler.submit(task)
-    outcomes: list[tuple[bool, Any]] = []
-    with warning_filters:
+def identify_arrays(call: Any) -> tuple[int, ...]:
+    """Return which arrays, tables and lists a call of joblib's has among its arguments."""
+    return tuple(id(value) for value in _list_values(call) if isinstance(value, list) or getattr(value, "shape", None))
+
+
+def may_use_cuda(calls: Sequence[Any]) -> bool:
+    """Return whether calls of joblib's may use CUDA: if there is an estimator for it, or none that one can ask."""
+    if not torch.cuda.is_available():
+        return False
+    models = {id(value): value for call in calls for value in _list_values(call) if hasattr(value, "get_params")}
+    settings = [setting for model in models.values() for setting in model.get_params().items()]
+    devices = [str(value) for name, value in settings if name.rpartition("__")[2] == "device"]
+    return not models or not all(device.startswith("cpu") for device in devices)
+
+
+def _list_values(call: Any) -> list[Any]:
+    """Return the arguments of a call of joblib's, and the objects that its methods belong to."""
+    return [
+        value
+        for function, args, kwargs in call.items
+        for value in (getattr(function, "__self__", None), *args, *kwargs.values())
+        if not isinstance(value, type)
+    ]
+
+
+def name_process() -> tuple[str, int]:
+    """Return what tells this process from others, also from those of other machines."""
+    return platform.node(), os.getpid()
+
+
+def run_portion(
+    calls: Sequence[Callable[[], Any]], n_workers: int, caller: tuple[str, int]
+) -> tuple[list[Any], list[TrainedStack]]:
+    """Run calls in this process, fused. Return their results and the stacks, or raise the first error.
+
+    ``caller`` names the process that has cut the portions. Workers on its machine share the cores.
+    """
+    node, _ = name_process()
+    n_threads = min(find_most_threads(), max(1, joblib.cpu_count() // (n_workers if node == caller[0] else 1)))
+    with warning_filters, use_threads(0, most=n_threads):
+        scheduler = Scheduler(FusionReport(), verbose=False)
+        tasks = [Task(scheduler, call, lambda result: None, depth=0) for call in calls]
         try:
             for task in tasks:
-                try:
-                    outcomes.append((True, task.get()))
-                except Exception as error:
-                    outcomes.append((False, error))
-                    break
+                scheduler.submit(task)
+            results = [task.get() for task in tasks]
+        except BaseException as error:
+            if name_process() != caller:
+                _check_sendable(error)
+            raise
         finally:
             scheduler.close()
-    skipped = (False, RuntimeError("another task of this portion failed first"))
-    return outcomes + [skipped] * (len(tasks) - len(outcomes)), scheduler.pool.report.stacks
+    return results, scheduler.pool.report.stacks
+
+
+def _check_sendable(error: BaseException) -> None:
+    """Raise an error in place of one that would break the pool of workers."""
+    try:
+        pickle.loads(pickle.dumps(joblib.wrap_non_picklable_objects(error, keep_wrapper=False)))
+    except Exception as reason:
+        what = "".join(traceback.format_exception_only(error)).strip()
+        raise RuntimeError(
+            f"A task's error must be one that pickle can send from its worker, got {what}, which it cannot: {reason}. "
+            "Use n_jobs=1 to get it as it is, or give its class arguments that can be pickled."
+        ) from error
