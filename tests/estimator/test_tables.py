@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler, scale
 
 from scratchnn import ScratchNNClassifier
 from scratchnn.estimator.scaling import Moments
-from scratchnn.estimator.tables import ScaledRows, Table, to_tensor
+from scratchnn.estimator.tables import ScaledRows, Scaling, Table, to_tensor
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 CPU = torch.device("cpu")
@@ -119,7 +119,7 @@ def test_tensor_of_another_layout_is_a_copy(order, index):
 
 def convert(X, *, scales=(None, None), rows=None, ones=True):
     y = np.zeros(X.shape[0] if rows is None else len(rows))
-    return ScaledRows(Table(X, y, None, rows), *scales, torch.float32, CPU).convert(ones)
+    return ScaledRows(Table(X, y, None, rows), Scaling(*scales, None, CPU), torch.float32, CPU).convert(ones)
 
 
 def test_float32_rows_to_be_left_as_they_are_become_a_tensor_in_place(make_mapped):

@@ -38,6 +38,16 @@ class State:
     moments: Moments | None = None  # of all rows that `partial_fit` has seen
 
 
+class Memo:
+    """Keeps what predictions have prepared of the fitted attributes. It is empty in copies and files."""
+
+    def __init__(self) -> None:
+        self.prepared: Any = None
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return Memo, ()
+
+
 @dataclass(frozen=True)
 class Start:
     """Where training starts: from the fitted attributes, or from new coefficients if there are no weights."""
@@ -128,6 +138,7 @@ def store_coeffs(
     estimator.n_layers_ = len(buffer.sizes)
     estimator.mean_, estimator.scale_, estimator.bin_edges_ = scales.mean, scales.scale, scales.edges
     estimator.coefs_, estimator.intercepts_ = buffer_to_arrays(buffer, scales.columns, scales.n_features)
+    estimator._memo = Memo()
     if array_library is not None:
         for name in ("mean_", "scale_", "bin_edges_"):
             value = getattr(estimator, name)

@@ -160,7 +160,7 @@ def scale_columns(call: Call, table: Table, state: State, start: Start) -> tuple
         return scales, 0.0
     n_seen = len(table) + (state.history.n_samples_seen if call.incremental else 0)
     penalty = moments.calc_row_length(scales.scale)
-    if not call.incremental and suits_penalty_rule(estimator, table):
+    if not call.incremental and suits_penalty_rule(estimator):
         penalty = calc_penalty(table, call.labels, scales, penalty)
     return scales, calc_alpha_per_row(penalty, n_seen, table.weights)
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from .labels import Labels
@@ -29,23 +28,23 @@ N_MOST_ROWS = 2000  # drawn from longer tables
 N_MOST_ROWS_IF_WIDE = 1000  # of more columns than this: the time grows with the third power of the smaller number
 
 
-def suits_penalty_rule(estimator: Any, table: Table) -> bool:
-    """Return whether the linear model can tell: of scaled dense columns, and for one hidden layer and the log loss."""
+def suits_penalty_rule(estimator: Any) -> bool:
+    """Return whether the linear model can tell: of scaled columns, and for one hidden layer and the log loss."""
     has_one_layer = len(resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)) == 1
-    is_scaled = estimator.standardize and not sparse.issparse(table.X)
-    return bool(has_one_layer and is_scaled and estimator.loss == "log_loss" and len(table) > 1)
+    return bool(has_one_layer and estimator.standardize and estimator.loss == "log_loss")
 
 
 def calc_penalty(table: Table, labels: Labels, scales: Scales, row_length: float) -> float:
-    """Return the strength of the penalty for a batch of all rows, about ``row_length``."""
+    """Return the strength of the penalty for a batch of all rows: ``row_length`` if they are sparse, or one row."""
+    rows = scales.make_rows(table, torch.empty(0, dtype=torch.float64))
+    if rows.is_sparse or len(table) < 2:
+        return row_length
     lowest, highest = (bound * row_length for bound in RANGE)
-    n_columns = scales.make_rows(table, torch.empty(0, dtype=torch.float64)).shape[1]
-    samples = _draw_samples(len(table), N_MOST_ROWS if n_columns <= N_MOST_ROWS_IF_WIDE else N_MOST_ROWS_IF_WIDE)
-    rows = scales.make_rows(table, torch.empty(0, dtype=torch.float64)).take(samples)
+    samples = _draw_samples(len(table), N_MOST_ROWS if rows.shape[1] <= N_MOST_ROWS_IF_WIDE else N_MOST_ROWS_IF_WIDE)
     targets = to_tensor(labels.encode(table.y[samples.numpy()])).double()
     weights = np.ones(len(samples)) if table.weights is None else table.weights[samples.numpy()]
     n_free = targets.shape[1] - (labels.output == "softmax")  # the probabilities of all classes sum up to one
-    strength, slope = fit_evidence_ridge(rows, targets, weights, n_free)
+    strength, slope = fit_evidence_ridge(rows.take(samples), targets, weights, n_free)
     # Rounded, so that sums in another order, such as those of repeated rows or other threads, give the same number.
     penalty = float(f"{FACTOR * strength * slope:.4g}")
     return min(max(penalty, lowest), highest) if math.isfinite(penalty) else row_length

@@ -11,9 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ..network import Coeffs, calc_preds, run_forward
-from .arrays import resolve_device
-from .fitted import read_coeffs, read_edges, read_scales
-from .tables import Array, Features, ScaledRows, Table, count_block_rows, get_device
+from .prepared import prepare
+from .tables import ScaledRows, Table, count_block_rows, get_device
 from .validation import validate_features
 
 LARGEST_INPUT = 1e100  # of a scaled column: products with coefficients and sums of them stay finite in float64
@@ -22,9 +21,7 @@ LEAST_FROM_ONE = float(np.finfo(np.float64).epsneg)  # from 1 to the next smalle
 
 def predict_logits(estimator: Any, X: Any, method: str) -> Tensor:
     """Return the logits of the rows that a user passes to ``method``, (n_samples, n_outputs)."""
-    features, coeffs = _read_network(estimator, X, method)
-    logits = _send_rows(_calc_logits, torch.isfinite, coeffs, features, *read_scales(estimator), read_edges(estimator))
-    return logits[:, -estimator.n_outputs_ :]
+    return _predict(_calc_logits, torch.isfinite, estimator, X, method)[:, -estimator.n_outputs_ :]
 
 
 def predict_probabilities(estimator: Any, X: Any, method: str) -> Tensor:
@@ -32,8 +29,7 @@ def predict_probabilities(estimator: Any, X: Any, method: str) -> Tensor:
 
     They are rounded into the open interval from 0 to 1, where sigmoid and softmax have all their values.
     """
-    features, coeffs = _read_network(estimator, X, method)
-    preds = _send_rows(_calc_preds, _is_positive, coeffs, features, *read_scales(estimator), read_edges(estimator))
+    preds = _predict(_calc_preds, _is_positive, estimator, X, method)
     return preds.clamp_(torch.finfo(preds.dtype).tiny, 1 - LEAST_FROM_ONE)
 
 
@@ -43,27 +39,6 @@ def predict_log_probabilities(estimator: Any, X: Any, method: str) -> Tensor:
     if estimator.out_activation_ == "softmax":
         return torch.log_softmax(logits, -1)
     return F.logsigmoid(torch.cat([-logits, logits], -1) if estimator.n_outputs_ == 1 else logits)
-
-
-def _read_network(estimator: Any, X: Any, method: str) -> tuple[Features, Coeffs]:
-    """Return the rows, and the network with an output for each class or label."""
-    check_is_fitted(estimator)
-    features = validate_features(estimator, X, method)
-    weights, biases = read_coeffs(estimator, resolve_device(estimator.device, features))
-    coeffs = Coeffs(weights, list(biases), estimator.activation, estimator.out_activation_)
-    return features, _add_first_class(coeffs) if estimator.n_outputs_ == 1 else coeffs
-
-
-def _add_first_class(coeffs: Coeffs) -> Coeffs:
-    """Return a network with an output for each of two classes, the first of which is always 0.
-
-    The softmax of 0 and a logit is the logit's sigmoid. It finds each probability by itself, so that neither is rounded
-    to 0 early.
-    """
-    weight, bias = coeffs.weights[-1], coeffs.biases[-1]
-    weights = [*coeffs.weights[:-1], F.pad(weight, (1, 0))]
-    biases = [*coeffs.biases[:-1], None if bias is None else F.pad(bias, (1, 0))]
-    return replace(coeffs, weights=weights, biases=biases, output="softmax")
 
 
 def _calc_logits(coeffs: Coeffs, indeps: Tensor) -> Tensor:
@@ -78,14 +53,12 @@ def _is_positive(preds: Tensor) -> Tensor:
     return preds > 0  # NaN is not
 
 
-def _send_rows(
+def _predict(
     calc: Callable[[Coeffs, Tensor], Tensor],
     is_sound: Callable[[Tensor], Tensor],
-    coeffs: Coeffs,
-    X: Features,
-    mean: Array | None,
-    scale: Array | None,
-    edges: Array | None,
+    estimator: Any,
+    X: Any,
+    method: str,
 ) -> Tensor:
     """Send the rows of X through the network, block by block. Return what ``calc`` makes of them, in float64.
 
@@ -97,13 +70,17 @@ def _send_rows(
     ValueError
         If logits are not finite in float64 either, because coefficients are not finite or too large.
     """
+    check_is_fitted(estimator)
+    features = validate_features(estimator, X, method)
+    prepared = prepare(estimator, features)
+    coeffs, scaling = prepared.coeffs, prepared.scaling
     weight = coeffs.weights[-1]
-    outputs = torch.empty((X.shape[0], weight.shape[-1]), dtype=torch.float64, device=get_device(X))
-    table = Table(X, np.empty(len(outputs), bool))
-    rows = ScaledRows(table, mean, scale, weight.dtype, weight.device, edges=edges)
+    outputs = torch.empty((features.shape[0], weight.shape[-1]), dtype=torch.float64, device=get_device(features))
+    table = Table(features, np.empty(len(outputs), bool))
+    rows = ScaledRows(table, scaling, weight.dtype, weight.device)
     # The first weight has a row for each column, of which only dense rows use all.
-    n_centred = len(rows.centred)
-    size = count_block_rows(X, max([n_centred, *map(len, coeffs.weights[1 if rows.is_sparse else 0 :])]))
+    widths = [each.shape[-2] for each in coeffs.weights[1 if rows.is_sparse else 0 :]]
+    size = count_block_rows(features, max([rows.n_centred, *widths]))
     with torch.inference_mode(), torch.autocast(weight.device.type, enabled=False):
         for start in range(0, len(outputs), size):
             samples = slice(start, start + size)
@@ -112,7 +89,7 @@ def _send_rows(
             sound = is_sound(values)
             if not sound.all():
                 unsound = start + (~sound.all(-1)).nonzero()[:, 0]
-                wide_rows = ScaledRows(table, mean, scale, torch.float64, weight.device, edges=edges)
+                wide_rows = ScaledRows(table, scaling, torch.float64, weight.device)
                 wide_values = _send_in_double(calc, coeffs, wide_rows.take(unsound))
                 outputs[unsound.to(outputs.device)] = wide_values.to(outputs)
     return outputs

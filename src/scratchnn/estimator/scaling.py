@@ -9,7 +9,7 @@ from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 from torch import Tensor
 
 from .bins import N_BINS, calc_edges, find_entered
-from .tables import Array, ScaledRows, Table, get_device, to_host, to_tensor
+from .tables import Array, ScaledRows, Scaling, Table, get_device, to_host, to_tensor
 
 MAX_EDGE_ROWS = 100_000  # rows, evenly spaced, of which the edges of bins are found
 
@@ -164,11 +164,14 @@ class Scales:
 
     def make_rows(self, table: Table, like: torch.Tensor) -> ScaledRows:
         """Return the samples of a table as training reads them, as tensors ``like`` this one."""
-        scale = self.scale
+        mean, scale = self.mean, self.scale
         if scale is not None and self.is_read is not None:
             # Columns that vary only by rounding become zeros, too.
             scale = np.where(self.is_read[: len(scale)], scale, np.inf)
-        return ScaledRows(table, self.mean, scale, like.dtype, like.device, self.columns, self.edges)
+        if self.columns is not None:
+            mean, scale = (None if each is None else each[self.columns] for each in (mean, scale))
+        scaling = Scaling(mean, scale, self.edges, get_device(table.X))
+        return ScaledRows(table, scaling, like.dtype, like.device, self.columns)
 
 
 def find_scales(moments: Moments, n_features: int, known: tuple[Array | None, Array | None] | None = None) -> Scales:

@@ -104,60 +104,39 @@ class _Memory:
         self.owner = array
 
 
-class ScaledRows:
-    """Samples of a table that become tensors, of one dtype and device, when they are taken.
+class Scaling:
+    """How the network reads columns: centred and scaled in double precision, and some with bins, which follow them all.
 
-    Columns are first centred and scaled, in double precision. Without ``mean`` they are not centred; without ``scale``
-    they are neither centred nor scaled. Samples of a sparse table stay sparse, unless columns have bins or most are
-    centred, as those have an entry in every row. For a sparse table, ``columns`` are those to read, and the others are
-    left out. ``edges`` give bins to some columns; the bins follow all columns.
+    Parameters
+    ----------
+    mean, scale : ndarray of shape (n_columns,) or None
+        Without ``mean``, columns are not centred; without ``scale``, they are neither centred nor scaled.
+    edges : ndarray of shape (n_columns, n_edges) or None
+        The edges of the bins, see `bins.calc_edges`.
+    device : torch.device
+        Where the table is.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        mean: Array | None,
-        scale: Array | None,
-        dtype: torch.dtype,
-        device: torch.device,
-        columns: Array | None = None,
-        edges: Array | None = None,
-    ) -> None:
-        self.table, self.dtype, self.device = table, dtype, device
-        n_features = table.X.shape[1]
-        self.bins = None if edges is None else Bins(edges, get_device(table.X))
-        self.shape = (len(table), (n_features if columns is None else len(columns)) + count_bins(edges))
-        self.positions: Array | None = None  # of the columns of X among those read, or -1
-        if columns is not None:
-            self.positions = np.full(n_features, -1)
-            self.positions[columns] = np.arange(len(columns))
-            mean, scale = (None if each is None else each[columns] for each in (mean, scale))
-        device_of_X = get_device(table.X)
-        self.factor = None if scale is None else torch.from_numpy(1 / scale).to(device_of_X)
-        self.shift = None if mean is None or scale is None else torch.from_numpy(-mean / scale).to(device_of_X)
-        is_sparse = sparse.issparse(table.X)
-        self.centred = np.empty(0, int) if mean is None or not is_sparse else np.flatnonzero(mean)
-        self.is_sparse = is_sparse and self.bins is None and 2 * len(self.centred) <= self.shape[1]
-        n_values = count_values(table.X) + table.X.shape[0] * count_bins(edges)
-        self.n_values = n_values * len(table) // max(1, table.X.shape[0])
+    def __init__(self, mean: Array | None, scale: Array | None, edges: Array | None, device: torch.device) -> None:
+        self.factor = None if scale is None else torch.from_numpy(1 / scale).to(device)
+        self.shift = None if mean is None or scale is None else torch.from_numpy(-mean / scale).to(device)
+        self.bins = None if edges is None else Bins(edges, device)
+        self.n_bins = count_bins(edges)
+        self.centred = np.empty(0, int) if mean is None else np.flatnonzero(mean)
 
-    def take(self, samples: slice | torch.Tensor) -> torch.Tensor:
-        """Return samples, (n_taken, n_features); in COO format if ``is_sparse``."""
-        block = self.table.get_features(samples if isinstance(samples, slice) else samples.cpu().numpy())
-        if not sparse.issparse(block):
-            return self._convert(to_tensor(block))
-        if self.positions is not None:
-            block = _select_columns(block, self.positions, self.shape[1])
-        if not self.is_sparse:
-            return self._convert(torch.from_numpy(block.toarray()))
-        entries = self._scale_sparse(block).tocoo()
-        indices = torch.from_numpy(np.stack([entries.row, entries.col]).astype(np.int64))
-        values = torch.from_numpy(entries.data).to(self.dtype)
-        return torch.sparse_coo_tensor(
-            indices, values, block.shape, device="cpu", is_coalesced=True, check_invariants=False
-        ).to(self.device)
+    def apply(self, values: Tensor) -> Tensor:
+        """Return dense rows as the network reads them."""
+        encoded = None if self.bins is None else self.bins.calc(values)
+        if self.shift is not None and self.factor is not None:
+            values = torch.addcmul(self.shift, values.double(), self.factor)
+        elif self.factor is not None:
+            values = values * self.factor
+        if self.bins is not None and encoded is not None:
+            values = values if self.factor is None else self.bins.clip(values)
+            values = torch.cat([values, encoded], 1)
+        return values
 
-    def _scale_sparse(self, block: Features) -> Features:
+    def apply_to_sparse(self, block: Features) -> Features:
         """Return rows in CSR format, scaled, and with an entry in every row for the columns that are centred."""
         if self.factor is None:
             return block
@@ -170,6 +149,49 @@ class ScaledRows:
         ends = np.arange(n_rows + 1) * n_centred
         return block + sparse.csr_array((shifts, np.tile(self.centred, n_rows), ends), block.shape)
 
+
+class ScaledRows:
+    """Samples of a table that become tensors, of one dtype and device, when they are taken.
+
+    Samples of a sparse table stay sparse, unless columns have bins or most are centred, as those have an entry in every
+    row. For a sparse table, ``columns`` are those to read, which ``scaling`` is for, and the others are left out.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        scaling: Scaling,
+        dtype: torch.dtype,
+        device: torch.device,
+        columns: Array | None = None,
+    ) -> None:
+        self.table, self.scaling, self.dtype, self.device = table, scaling, dtype, device
+        n_rows, n_features = table.X.shape
+        self.shape = (len(table), (n_features if columns is None else len(columns)) + scaling.n_bins)
+        self.positions: Array | None = None  # of the columns of X among those read, or -1
+        if columns is not None:
+            self.positions = np.full(n_features, -1)
+            self.positions[columns] = np.arange(len(columns))
+        self.n_centred = len(scaling.centred) if sparse.issparse(table.X) else 0  # that zeros must be made entries for
+        self.is_sparse = sparse.issparse(table.X) and scaling.bins is None and 2 * self.n_centred <= self.shape[1]
+        self.n_values = (count_values(table.X) + n_rows * scaling.n_bins) * len(table) // max(1, n_rows)
+
+    def take(self, samples: slice | torch.Tensor) -> torch.Tensor:
+        """Return samples, (n_taken, n_features); in COO format if ``is_sparse``."""
+        block = self.table.get_features(samples if isinstance(samples, slice) else samples.cpu().numpy())
+        if not sparse.issparse(block):
+            return self._convert(to_tensor(block))
+        if self.positions is not None:
+            block = _select_columns(block, self.positions, self.shape[1])
+        if not self.is_sparse:
+            return self._convert(torch.from_numpy(block.toarray()))
+        entries = self.scaling.apply_to_sparse(block).tocoo()
+        indices = torch.from_numpy(np.stack([entries.row, entries.col]).astype(np.int64))
+        values = torch.from_numpy(entries.data).to(self.dtype)
+        return torch.sparse_coo_tensor(
+            indices, values, block.shape, device="cpu", is_coalesced=True, check_invariants=False
+        ).to(self.device)
+
     def convert(self, ones: bool) -> "torch.Tensor | ScaledRows":
         """Return all samples as one tensor, or ``self`` if they are sparse or memory-mapped and may exceed memory.
 
@@ -180,8 +202,8 @@ class ScaledRows:
             return self
         dtype_name = str(self.dtype).removeprefix("torch.")
         is_mapped = _is_mapped(self.table.X)
-        is_whole = self.table.rows is None and self.bins is None
-        is_ready = self.factor is None and is_whole and str(self.table.X.dtype).endswith(dtype_name)
+        is_whole = self.table.rows is None and self.scaling.bins is None
+        is_ready = self.scaling.factor is None and is_whole and str(self.table.X.dtype).endswith(dtype_name)
         if is_ready and (not is_mapped or self.table.X.flags.c_contiguous):
             return to_tensor(self.table.X).to(self.device)
         if is_mapped:
@@ -197,15 +219,7 @@ class ScaledRows:
         return result.to(self.device)
 
     def _convert(self, values: torch.Tensor) -> torch.Tensor:
-        encoded = None if self.bins is None else self.bins.calc(values)
-        if self.shift is not None and self.factor is not None:
-            values = torch.addcmul(self.shift, values.double(), self.factor)
-        elif self.factor is not None:
-            values = values * self.factor
-        if self.bins is not None and encoded is not None:
-            values = values if self.factor is None else self.bins.clip(values)
-            values = torch.cat([values, encoded], 1)
-        return values.to(self.device, self.dtype)
+        return self.scaling.apply(values).to(self.device, self.dtype)
 
 
 def _select_columns(block: Features, positions: Array, n_columns: int) -> Features:
