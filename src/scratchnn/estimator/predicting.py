@@ -70,7 +70,8 @@ def _predict(
     ValueError
         If logits are not finite in float64 either, because coefficients are not finite or too large.
     """
-    check_is_fitted(estimator)
+    if not hasattr(estimator, "coefs_"):  # asked first, as scikit-learn's check takes longer than a small product
+        check_is_fitted(estimator)
     features = validate_features(estimator, X, method)
     prepared = prepare(estimator, features)
     coeffs, scaling = prepared.coeffs, prepared.scaling
