@@ -1,5 +1,12 @@
-"""Functions that all benchmarks use: timings in turn, fresh processes, and tables as the documentation has them."""
+"""Functions that all benchmarks use: timings in turn, fresh processes, and tables, printed and in a file.
 
+The file is JSON, dated, and has the machine, the versions and all tables; ``compare.py`` compares two of them. With
+``--smoke``, the smallest workload of each table is timed once, which shows only that the benchmark runs.
+"""
+
+import argparse
+import datetime
+import json
 import os
 import platform
 import statistics
@@ -10,10 +17,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 PAUSE = 0.3  # seconds before each timing, until the threads of the one before stop spinning
 PEER = "MLPClassifier"
+
+_is_smoke = "--smoke" in sys.argv
+_tables: dict[str, list[dict[str, str]]] = {}  # that were printed, by title
 
 
 def time_call(call: Callable[[], object]) -> float:
@@ -28,6 +39,8 @@ def time_rounds(calls: dict[str, Callable[[], object]], n_rounds: int, n_repeats
 
     With ``n_repeats``, a timing is the median of that many calls in a row.
     """
+    if _is_smoke:
+        return {name: [time_call(call)] for name, call in calls.items()}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for n_done in range(n_rounds + 1):
         for name, call in calls.items():
@@ -36,6 +49,11 @@ def time_rounds(calls: dict[str, Callable[[], object]], n_rounds: int, n_repeats
             if n_done:
                 seconds[name].append(taken)
     return seconds
+
+
+def pick(workloads: Sequence[Any]) -> Sequence[Any]:
+    """Return the workloads to time: with ``--smoke``, only the first."""
+    return workloads[:1] if _is_smoke else workloads
 
 
 def calc_ratio(seconds: dict[str, list[float]], slower: str, faster: str) -> float:
@@ -52,7 +70,8 @@ def run_fresh(code: str) -> str:
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table as reStructuredText."""
+    """Print a table as reStructuredText, and keep it for the file."""
+    _tables[title] = [dict(zip(header, row, strict=True)) for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     line = "  ".join("=" * width for width in widths)
     print(f"\n{title}\n\n{line}")
@@ -63,22 +82,26 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     print(line, flush=True)
 
 
-def print_machine() -> None:
-    """Print what the figures depend on: processor, threads, versions."""
+def describe_machine() -> dict[str, str]:
+    """Return what the figures depend on: processor, threads, versions."""
     import torch
 
     processor = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as lines:
             processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), processor)
-    versions = []
+    machine = {
+        "processor": processor,
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "Python": platform.python_version(),
+    }
     for package in ("scratchnn", "torch", "scikit-learn", "numpy", "scipy", "joblib", "skorch"):
         try:
-            versions.append(f"{package} {version(package)}")
+            machine[package] = version(package)
         except PackageNotFoundError:
-            versions.append(f"no {package}")
-    print(f"{processor}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, Python {platform.python_version()}")
-    print(", ".join(versions), flush=True)
+            machine[package] = "none"
+    return machine
 
 
 def make_skorch_net(n_columns: int, hidden: Sequence[int], batch_size: int, epochs: int) -> Any:
@@ -104,13 +127,30 @@ def make_skorch_net(n_columns: int, hidden: Sequence[int], batch_size: int, epoc
 
 
 def run_tables(tables: dict[str, Callable[[], object]]) -> None:
-    """Print the tables that the command line names, or all."""
-    names = sys.argv[1:] or list(tables)
-    unknown = sorted(set(names) - set(tables))
+    """Print the tables that the command line names, or all, and write them to a file."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("tables", nargs="*", metavar="table", help=f"{', '.join(tables)}; all without")
+    parser.add_argument("--folder", type=Path, default=Path("benchmark-results"), help="gets the JSON file")
+    parser.add_argument("--smoke", action="store_true", help="only show that the benchmark runs")
+    arguments = parser.parse_args()
+    unknown = sorted(set(arguments.tables) - set(tables))
     if unknown:
         sys.exit(f"no such table: {', '.join(unknown)}; there are {', '.join(tables)}")
     warnings.simplefilter("ignore")
     os.environ["PYTHONWARNINGS"] = "ignore"  # of workers
-    print_machine()
-    for name in names:
-        print(f"... {name}, {time_call(tables[name]):.0f} s")
+    machine = describe_machine()
+    print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
+    for name in arguments.tables or tables:
+        print(f"... {name}, {time_call(tables[name]):.0f} s", flush=True)
+    write_results(Path(sys.argv[0]).stem, machine, arguments.folder)
+
+
+def write_results(benchmark: str, machine: dict[str, str], folder: Path) -> Path:
+    """Write the tables that were printed to a new file in the folder, and return its path."""
+    now = datetime.datetime.now().astimezone()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{benchmark}-{now:%Y-%m-%d-%H%M%S}.json"
+    content = {"benchmark": benchmark, "date": now.isoformat(timespec="seconds"), "machine": machine, "tables": _tables}
+    path.write_text(json.dumps(content, indent=1) + "\n")
+    print(f"written to {path}")
+    return path

