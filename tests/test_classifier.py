@@ -187,7 +187,7 @@ def test_mae_and_brier_train(problems):
 
 def test_standardize_equals_scaling_before(cancer):
     X, y = cancer
-    settings = {"max_iter": 5, "random_state": 0, "dtype": "float64", "numeric_encoding": None}
+    settings = {"alpha": 1.0, "max_iter": 5, "random_state": 0, "dtype": "float64", "numeric_encoding": None}
     inside = ScratchNNClassifier(**settings).fit(X, y)
     outside = ScratchNNClassifier(**settings, standardize=False).fit(scale(X), y)
     np.testing.assert_allclose(inside.predict_proba(X), outside.predict_proba(scale(X)), rtol=1e-9)

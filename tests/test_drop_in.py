@@ -255,8 +255,8 @@ def test_a_callable_loss_is_as_the_one_by_hand(solver):
         return F.binary_cross_entropy_with_logits(logits, deps, reduction="none")
 
     for function, targets in [(cross_entropy, y), (cross_entropies, y > 0), (cross_entropies, labels)]:
-        ours = network(loss=function, solver=solver, dtype="float64").fit(X, targets)
-        theirs = network(solver=solver, dtype="float64").fit(X, targets)
+        ours = network(loss=function, alpha=1.0, solver=solver, dtype="float64").fit(X, targets)
+        theirs = network(alpha=1.0, solver=solver, dtype="float64").fit(X, targets)
         np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-6)
         np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-6)
 

@@ -30,6 +30,7 @@ network = functools.partial(
     hidden_layer_sizes=(5,),
     learning_rate_init=0.01,
     max_iter=4,
+    numeric_encoding=None,
     dtype="float64",
     random_state=0,
     **ALL_EPOCHS,

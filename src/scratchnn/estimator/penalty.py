@@ -36,7 +36,7 @@ def suits_penalty_rule(estimator: Any) -> bool:
 
 def calc_penalty(table: Table, labels: Labels, scales: Scales, row_length: float) -> float:
     """Return the strength of the penalty for a batch of all rows: ``row_length`` if they are sparse, or one row."""
-    rows = scales.make_rows(table, torch.empty(0, dtype=torch.float64))
+    rows = scales.make_rows(table, torch.empty(0, dtype=torch.float64, device="cpu"))
     if rows.is_sparse or len(table) < 2:
         return row_length
     lowest, highest = (bound * row_length for bound in RANGE)
@@ -90,6 +90,6 @@ def fit_evidence_ridge(rows: Tensor, targets: Tensor, weights: Array, n_free: in
 def _draw_samples(n_samples: int, n_most: int) -> Tensor:
     """Return the numbers of the samples, or of so many that are drawn, always the same ones."""
     if n_samples <= n_most:
-        return torch.arange(n_samples)
+        return torch.arange(n_samples, device="cpu")
     drawn = np.random.default_rng(0).choice(n_samples, n_most, replace=False)
     return torch.from_numpy(np.sort(drawn))
