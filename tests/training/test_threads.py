@@ -296,7 +296,8 @@ y = (X[:, 0] > 0).astype(int)
 
 
 def make(**params):
-    return ScratchNNClassifier(**({"hidden_layer_sizes": (100,), "max_iter": 1, "random_state": 0} | params))
+    settings = {"hidden_layer_sizes": (100,), "max_iter": 1, "numeric_encoding": None, "random_state": 0}
+    return ScratchNNClassifier(**(settings | params))
 
 
 def call_in_child(call):
