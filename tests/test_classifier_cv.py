@@ -17,7 +17,7 @@ from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV, fused_fits
 from scratchnn.estimator.choosing import choose_alpha
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-SMALL = {"hidden_layer_sizes": (8,), "max_iter": 5, "random_state": 0}
+SMALL = {"hidden_layer_sizes": (8,), "max_iter": 5, "numeric_encoding": None, "random_state": 0}
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")

@@ -27,11 +27,12 @@ class ScratchNNClassifierCV(ScratchNNClassifier):
     Parameters
     ----------
     hidden_layer_sizes, activation, solver, batch_size, ... :
-        All parameters of `ScratchNNClassifier` but ``alpha``, ``C`` and ``warm_start``, with its defaults.
+        All parameters of `ScratchNNClassifier` except ``alpha``, ``C`` and ``warm_start``, with the same defaults.
     alphas : 'auto' or array-like of float, default='auto'
-        Strengths of the penalty to choose from, ``alpha`` of `ScratchNNClassifier`. 'auto' are a third of what its
-        'auto' means for the rows at hand, this itself, and three times as much. As that is a good guess, another is
-        chosen only if it is better in each fold, and given up where it is not in the first.
+        Strengths of the penalty to choose from, see ``alpha`` of `ScratchNNClassifier`. 'auto' stands for three
+        candidates: what ``alpha="auto"`` means for the rows at hand, a third of it, and three times as much. The first
+        is a good guess, so another candidate is chosen only if it is better in each fold. It is not trained on further
+        folds if it is not better in the first one.
     cv : int, cross-validation generator or iterable, default=None
         How to split the rows, as for LogisticRegressionCV: a number of folds, which are stratified, a splitter, or an
         iterable of pairs of row numbers. None is 3 folds.
@@ -49,7 +50,7 @@ class ScratchNNClassifierCV(ScratchNNClassifier):
         Those that it was chosen from, for all rows.
     scores_ : ndarray of shape (n_folds, n_alphas)
         Scores on the rows that each fold left out: higher is better. NaN where training diverged, or a
-        candidate of 'auto' was given up.
+        candidate of 'auto' was not trained on that fold.
     classes_, coefs_, intercepts_, ... :
         With ``refit``, all attributes of `ScratchNNClassifier`.
 

@@ -295,7 +295,7 @@ def test_columns_without_any_value_and_of_one_category_do_not_count():
 
 def test_rows_of_weight_0_are_left_out():
     weights = np.r_[np.ones(N_ROWS), np.zeros(2)]
-    more = pd.concat([FRAME, FRAME.iloc[:2].assign(sex="unknown", age=1e6, fare=None)], ignore_index=True)
+    more = pd.concat([FRAME, FRAME.iloc[:2].assign(sex="unknown", age=1e6, fare=-1e6)], ignore_index=True)
     model = network().fit(more, np.r_[y, y[:2]], sample_weight=weights)
     np.testing.assert_array_equal(model.predict_proba(FRAME), network().fit(FRAME, y).predict_proba(FRAME))
 

@@ -1,12 +1,13 @@
-"""The strength of the penalty that ``alpha="auto"`` means, learnt from a linear model of the table.
+"""The strength of the penalty that ``alpha="auto"`` means, from a linear model of the table.
 
-How much noise a table has decides how strong the penalty should be. A linear model tells, in one closed form: ridge
-regression of the targets, zeros and ones, whose strength ``lam`` maximizes the evidence, the probability of the targets
-if the weights are drawn at random (MacKay, 1992: Bayesian Interpolation; as in scikit-learn's BayesianRidge).
+The noisier a table is, the stronger the penalty should be. A linear model tells how noisy it is, in closed form: ridge
+regression of the targets, zeros and ones, with the strength ``lam`` that maximizes the evidence, which is the
+probability of the targets if the weights are drawn at random (MacKay, 1992: Bayesian Interpolation; scikit-learn's
+BayesianRidge does the same by iteration).
 
-Ridge regression charges ``lam / 2 * w**2`` for a slope ``w``. A network with one hidden layer of ReLU, both of whose
-layers have a penalty, charges ``alpha * w`` for it, as it can share it out between them (Neyshabur, Tomioka & Srebro,
-2015: In Search of the Real Inductive Bias). Both pull alike where ``alpha`` is in proportion to ``lam * w``.
+Ridge regression charges ``lam / 2 * w**2`` for a slope ``w``. A network with one hidden layer of ReLU and a penalty on
+both layers charges ``alpha * w``, as the layers share the slope (Neyshabur, Tomioka & Srebro, 2015: In Search of the
+Real Inductive Bias). Both penalties pull equally at the slope if ``alpha`` is proportional to ``lam * w``.
 """
 
 import math
@@ -29,7 +30,7 @@ N_MOST_ROWS_IF_WIDE = 1000  # of more columns than this: the time grows with the
 
 
 def suits_penalty_rule(estimator: Any) -> bool:
-    """Return whether the linear model can tell: of scaled columns, and for one hidden layer and the log loss."""
+    """Return whether the rule holds: for scaled columns, one hidden layer and the log loss."""
     has_one_layer = len(resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)) == 1
     return bool(has_one_layer and estimator.standardize and estimator.loss == "log_loss")
 
@@ -58,7 +59,7 @@ def fit_evidence_ridge(rows: Tensor, targets: Tensor, weights: Array, n_free: in
     rows : Tensor of shape (n_samples, n_columns), of float64
         Inputs.
     targets : Tensor of shape (n_samples, n_outputs), of float64
-        What to foretell. All outputs share the strength and the variance of the noise.
+        What to predict. All outputs share the strength and the variance of the noise.
     weights : ndarray of shape (n_samples,)
         A row of weight 2 counts as two rows. Weights below 1 on average are parts of a whole, of mean 1.
     n_free : int
