@@ -291,7 +291,7 @@ from scratchnn.estimator.tables import to_tensor
 
 warnings.simplefilter("ignore")
 torch.set_num_threads(2)
-X = np.random.default_rng(0).normal(size=(20_000, 60))
+X = np.random.default_rng(0).normal(size=(8_000, 60))
 y = (X[:, 0] > 0).astype(int)
 
 
