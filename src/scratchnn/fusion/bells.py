@@ -34,11 +34,13 @@ class Watch:
     # Seconds for which a task keeps the turn while it uses a processor for less than this share of the time. The first
     # is blocked: it waits for a lock, a file, another process or another task. The second looks again and again whether
     # it can go on. A thread that computes gets a larger share on a busy machine, too.
-    LIMITS = ((0.001, 0.1), (0.05, 0.5), (float("inf"), 10.0))
+    LIMITS = ((0.001, 0.2), (0.05, 0.5), (float("inf"), 10.0))
+    LOOK = 0.03  # seconds between two looks, and what counts of a longer time
     ALONE = 10  # times as long if only a task that has not begun could end its wait
 
     def __init__(self, clock: int | None) -> None:
         self.clock = clock
+        self.time, self.last = 0.0, time.monotonic()
         self.since = [self._read()] * len(self.LIMITS)  # when it was seen to use more
 
     def is_stuck(self, is_alone: bool) -> bool:
@@ -55,12 +57,15 @@ class Watch:
     def _read(self) -> tuple[float, float]:
         """Return the time, and the processor time used. Without a clock, the task seems to look again and again."""
         now = time.monotonic()
+        # If this look comes late, the machine was busy or stood still, and the task may have had no processor either.
+        self.time += min(now - self.last, self.LOOK)
+        self.last = now
         if self.clock is None:
-            return now, now * self.LIMITS[0][0] * 2
+            return self.time, self.time * self.LIMITS[0][0] * 2
         try:
-            return now, time.clock_gettime(self.clock)
+            return self.time, time.clock_gettime(self.clock)
         except OSError:  # the thread has ended
-            return now, float("inf")
+            return self.time, float("inf")
 
 
 def find_clock(thread: threading.Thread) -> int | None:

@@ -162,7 +162,7 @@ class Conductor:
         """Wait until a task has passed the turn, or is stuck and others can go on."""
         scheduler, watch = self.scheduler, Watch(task.clock)
         while True:
-            has_rung = self.bell.wait(0.03)
+            has_rung = self.bell.wait(Watch.LOOK)
             with scheduler.lock:
                 if task not in scheduler.running:
                     return
