@@ -90,9 +90,10 @@ def draw():
 def test_generators_that_a_task_sets_are_its_own():
     def work(k):
         with torch.random.fork_rng(devices=[]):
-            random.seed(k)
-            np.random.seed(k)  # noqa: NPY002
-            torch.manual_seed(k)
+            seed = 1000 + k  # not the process's own, from which a task that sets it would seem only to draw
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            torch.manual_seed(seed)
             drawn = [draw()]
             for _ in range(2):
                 fit(k)
