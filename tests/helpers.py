@@ -12,6 +12,17 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+# The functions of `scratchnn.network`, in the order of the method.
+METHOD = [
+    "init_coeffs",
+    "calc_preds",
+    "calc_loss",
+    "store_grads",
+    "update_coeffs",
+    "execute_epoch",
+    "train_model",
+    "model_accuracy",
+]
 TARGETS = ["binary", "multiclass", "multilabel"]
 # Settings under which a fit trains for max_iter epochs, whatever becomes of its loss.
 ALL_EPOCHS = {"tol": 0, "n_iter_no_change": np.inf}

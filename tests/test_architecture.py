@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from helpers import METHOD
 
 import scratchnn
 
@@ -18,7 +19,7 @@ ALLOWED = {
     "network": {"_kernels", "activations", "batch", "losses"},
     "training": {"_kernels", "activations", "batch", "losses", "network"},
     "fusion": {"training"},
-    "estimator": {"activations", "batch", "losses", "network", "training"},
+    "estimator": {"activations", "losses", "network", "training"},
     "classifier": {"estimator", "training"},
     "classifier_cv": {"classifier", "estimator"},
     "__init__": {"classifier", "classifier_cv", "fusion"},
@@ -33,16 +34,6 @@ LIBRARIES = {
     "training": {"torch", "numpy", "scipy", "threadpoolctl"},
     "fusion": {"torch", "numpy", "joblib"},
 }
-METHOD = [
-    "init_coeffs",
-    "calc_preds",
-    "calc_loss",
-    "store_grads",
-    "update_coeffs",
-    "execute_epoch",
-    "train_model",
-    "model_accuracy",
-]
 
 
 def parse(name):

@@ -7,27 +7,17 @@ from collections import Counter
 
 import pytest
 import torch
+from helpers import METHOD
 from sklearn.model_selection import cross_val_predict
 
 from scratchnn import ScratchNNClassifier, fused_fits, network
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
-FUNCTIONS = (
-    "init_coeffs",
-    "calc_preds",
-    "calc_loss",
-    "store_grads",
-    "update_coeffs",
-    "execute_epoch",
-    "train_model",
-    "model_accuracy",
-)
-
 
 def count_calls(action):
     """Return how often each function of the network was called while ``action`` ran, also in threads that it began."""
-    names = {inspect.unwrap(getattr(network, name)).__code__: name for name in FUNCTIONS}
+    names = {inspect.unwrap(getattr(network, name)).__code__: name for name in METHOD}
     counts = Counter()
 
     def count(frame, event, arg):

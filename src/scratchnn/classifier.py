@@ -308,7 +308,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         ----------
         name : {'scratch', 'logistic_regression'}
             'scratch': the plain method (20 hidden neurons without bias, mean absolute error, gradient descent on all
-            rows, its own initialisation, no early end). With ``random_state=442`` its losses are those of
+            rows, its own initialisation, no early end). With ``random_state=442`` it has the same losses as
             `scratchnn.network.train_model`. 'logistic_regression': LogisticRegression with the penalty ``C``.
         **changes
             Parameters to set otherwise.
@@ -399,8 +399,8 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
-            Training data, as for `fit`. Each call updates the means and scales of ``standardize``, unless `fit` came
-            first: then they stay. Categories, columns with missing values and bins are those of the first call.
+            Training data, as for `fit`. Each call updates the means and scales of ``standardize``, except after a
+            `fit`, whose means and scales stay. The first call fixes categories, marks of missing values and bins.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.
         sample_weight : array-like of shape (n_samples,), default=None

@@ -12,7 +12,8 @@ from small_searches import SEARCHES, X, score, score_nested, y
 
 from scratchnn import fused_fits
 from scratchnn.fusion import pool
-from scratchnn.fusion.scheduler import Scheduler, Task
+from scratchnn.fusion.scheduler import Scheduler
+from scratchnn.fusion.task import Task
 from scratchnn.training import train
 
 

@@ -1,15 +1,16 @@
 """The choice of alpha by cross-validation: all candidates of all folds are trained as stacks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..batch import Batch
 from ..losses import get_loss
 from ..training import History, TrainingRun, make_stacks, train
+from ..training.batches import stack_whole
+from ..training.buffers import Buffer
 from ..training.objective import calc_validation_losses
 from .fitting import Call, Fit, Tables, get_best, make_data, prepare_fit, prepare_rows
 from .scoring import make_calc_score
@@ -128,18 +129,18 @@ def _vary(run: TrainingRun, alpha: float) -> TrainingRun:
 
 def _score(fit: Fit, held_out: Table, runs: Sequence[TrainingRun]) -> list[float]:
     """Return the scores of a fold's runs on the rows held out: by ``scoring``, or minus their mean loss."""
-    labels, loss = fit.call.labels, get_loss(fit.run.settings.loss)
-    calc_score = make_calc_score(fit.call.estimator, held_out, labels, fit.scales)
-    data = make_data(held_out, labels, fit.scales, fit.run.buffer)
-    rows = data.indeps if isinstance(data.indeps, torch.Tensor) else data.indeps.take(slice(None))
-    batch = Batch(rows, data.deps, data.weights)
+    calc_score = make_calc_score(fit.call.estimator, held_out, fit.call.labels, fit.scales)
+    calc_score = calc_score or _make_calc_loss_score(fit, held_out)
+    return [float("nan") if run.error is not None else calc_score(get_best(run)) for run in runs]
 
-    def score(run: TrainingRun) -> float:
-        if run.error is not None:
-            return float("nan")
-        if calc_score is not None:
-            return calc_score(get_best(run))
+
+def _make_calc_loss_score(fit: Fit, held_out: Table) -> Callable[[Buffer], float]:
+    """Return a function that returns minus the mean loss of a network on the rows."""
+    data = make_data(held_out, fit.call.labels, fit.scales, fit.run.buffer)
+    batch, loss = stack_whole([data]), get_loss(fit.run.settings.loss)
+
+    def calc_score(buffer: Buffer) -> float:
         with torch.inference_mode():
-            return -float(calc_validation_losses(get_best(run), data, batch, loss))
+            return -float(calc_validation_losses(buffer, data, batch, loss))
 
-    return [score(run) for run in runs]
+    return calc_score

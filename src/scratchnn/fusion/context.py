@@ -26,8 +26,8 @@ def fused_fits(
         'loky', with processes of this machine. Others are 'threading', 'multiprocessing', and 'dask', which needs a
         ``distributed.Client``. Any other must be registered with joblib before.
     n_jobs : int, default=None
-        The ``n_jobs`` of calls that give none, with ``backend``. None is that of ``joblib.parallel_config``; without
-        one, it is 1, or -1 if there is a ``backend``.
+        Number of workers of a call that does not set ``n_jobs``; needs a ``backend``. None takes the number from
+        ``joblib.parallel_config``. Where that sets none, it is -1 with a ``backend``, and 1 without.
     verbose : bool or int, default=False
         Whether to print a line for each stack.
 

@@ -20,8 +20,6 @@ from .pool import RunPool, WaitingRun
 from .report import FusionReport
 from .task import Cancelled, Task, current
 
-__all__ = ["Scheduler", "Task", "warning_filters"]
-
 # Tasks change the filters in turn: the last block to end restores what the first one found.
 warning_filters = SharedContext(warnings.catch_warnings)
 
