@@ -12,6 +12,8 @@ import torch
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_multilabel_classification
 from threadpoolctl import threadpool_limits
 
+from scratchnn.training import threads
+
 if "PYTEST_XDIST_WORKER" in os.environ:
     # The workers share the cores, and threads that wait for one another are slow.
     torch.set_num_threads(1)
@@ -21,7 +23,8 @@ pytest.register_assert_rewrite("helpers")
 
 
 @pytest.fixture
-def two_threads():
+def two_threads(monkeypatch):
+    monkeypatch.setattr(threads, "cpu_count", lambda: 8)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

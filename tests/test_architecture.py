@@ -31,7 +31,7 @@ LIBRARIES = {
     "activations": {"torch"},
     "losses": {"torch"},
     "network": {"torch"},
-    "training": {"torch", "numpy", "scipy", "threadpoolctl"},
+    "training": {"torch", "numpy", "scipy", "threadpoolctl", "joblib"},
     "fusion": {"torch", "numpy", "joblib"},
 }
 

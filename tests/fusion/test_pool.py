@@ -51,6 +51,7 @@ def test_no_task_begins_while_those_that_wait_hold_much(monkeypatch):
         tasks.append(n_alive)
         return 1000 * MEGABYTE - 90 * MEGABYTE * n_alive
 
+    monkeypatch.setattr(pool, "MEMORY_LIFE", -1)
     report = check_same_after(monkeypatch.setattr, score, pool, "count_memory", count_memory)
     assert report.n_fits == 12
     assert len(report.stacks) >= 4

@@ -61,6 +61,29 @@ def test_most_limits_the_contexts_inside(setter):
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.parametrize("n_cores", [1, 2, 5])
+def test_no_more_threads_than_cores(setter, monkeypatch, n_cores):
+    torch.set_num_threads(3)
+    monkeypatch.setattr(_threads, "cpu_count", lambda: n_cores)
+    with use_threads(LEAST_PARALLEL_WORK):
+        assert torch.get_num_threads() == min(3, n_cores)
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
+def test_affinity_counts_also_when_it_changes_later():
+    printed = run_python("""
+import os
+import torch
+from scratchnn.training.threads import LEAST_PARALLEL_WORK, use_threads
+torch.set_num_threads(2)
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+with use_threads(LEAST_PARALLEL_WORK):
+    print(torch.get_num_threads())
+""")
+    assert printed.split() == ["1"]
+
+
 def test_number_is_restored_after_an_error(setter):
     with pytest.raises(KeyboardInterrupt), use_threads(0), use_threads(LEAST_PARALLEL_WORK):
         raise KeyboardInterrupt

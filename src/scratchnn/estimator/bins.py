@@ -25,7 +25,8 @@ class Bins:
         low, high = edges[columns, :-1], edges[columns, 1:]
         with np.errstate(over="ignore"):
             width = np.minimum(high - low, np.finfo(np.float64).max)
-        self.columns = torch.from_numpy(columns).to(device)
+        self.columns = torch.from_numpy(columns).to(device) if len(columns) < len(edges) else None  # None: all
+        self.one = torch.ones((), dtype=torch.float64, device=device)
         # A bin without width is never entered.
         self.low = torch.from_numpy(np.where(width > 0, low, np.inf)).to(device)
         self.slope = torch.from_numpy(1 / np.where(width > 0, width, 1.0)).to(device)
@@ -33,16 +34,18 @@ class Bins:
     def calc(self, values: Tensor) -> Tensor:
         """Return the encoded columns of rows, (n_rows, n_binned * n_bins), in double precision, from 0 to 1."""
         # Before rounding to float32, which would lose what timestamps differ by.
-        columns = values.index_select(1, self.columns).double().unsqueeze(-1)
-        return (columns - self.low).mul_(self.slope).clamp_(0, 1).flatten(1)
+        columns = values if self.columns is None else values.index_select(1, self.columns)
+        return (columns.double().unsqueeze(-1) - self.low).mul_(self.slope).clamp_(0, 1).flatten(1)
 
     def clip(self, scaled: Tensor) -> Tensor:
         """Return scaled rows in which the columns with bins are clipped smoothly.
 
         A scaled value z becomes ``z / sqrt(1 + (z / LIMIT)**2)``: outliers keep their order, but not their weight.
         """
-        z = scaled.index_select(1, self.columns).clamp_(-1e100, 1e100)  # whose squares are finite
-        return scaled.index_copy(1, self.columns, z / (1 + (z / LIMIT).square()).sqrt())
+        z = scaled if self.columns is None else scaled.index_select(1, self.columns)
+        z = z.double().clamp(-1e100, 1e100)  # whose squares are finite
+        z = z.mul_(torch.addcmul(self.one, z, z, value=LIMIT**-2).rsqrt_())
+        return z if self.columns is None else scaled.double().index_copy(1, self.columns, z)
 
 
 def find_binned(edges: NDArray[Any] | None) -> NDArray[Any]:

@@ -129,6 +129,8 @@ def _read_features(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:
 
 def check_targets(y: Any) -> tuple[Array, bool]:
     """Return targets as an array, (n_samples,) or (n_samples, n_outputs), and whether they are multilabel."""
+    if _are_plain_codes(y):
+        return y, False
     kind = type_of_target(y, input_name="y")
     if kind == "multilabel-indicator":
         return (y.toarray() if sparse.issparse(y) else np.asarray(y)), True
@@ -140,6 +142,17 @@ def check_targets(y: Any) -> tuple[Array, bool]:
     if kind not in ("binary", "multiclass"):
         check_classification_targets(y)  # raises
     return column_or_1d(y, warn=True), False
+
+
+def _are_plain_codes(y: Any) -> bool:
+    """Return whether targets are whole numbers, and so few that scikit-learn would not warn of too many classes."""
+    return (
+        type(y) is np.ndarray
+        and y.ndim == 1
+        and y.dtype.kind in "iu"
+        and len(y) > 0
+        and int(y.max()) - int(y.min()) < len(y) // 2
+    )
 
 
 def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:

@@ -1,5 +1,6 @@
 """The runs that wait for their training: what they hold in memory, and how they are trained together."""
 
+import math
 import time
 import traceback
 from collections.abc import Sequence
@@ -14,6 +15,8 @@ from ..training import Data, TrainingRun, explain_alone, make_stacks, train
 from ..training.threads import use_threads
 from .memory import count_memory, is_out_of_memory
 from .report import FusionReport, TrainedStack
+
+MEMORY_LIFE = 0.01  # seconds for which a figure of the free memory holds, as reading it takes longer than many a task
 
 
 @dataclass(eq=False)
@@ -44,6 +47,7 @@ class RunPool:
     def __init__(self, report: FusionReport, verbose: bool, n_threads: int) -> None:
         self.report, self.verbose, self.n_threads = report, verbose, n_threads
         self.budget = 0  # the memory that was left when no run waited
+        self.n_free, self.read_at = 0, -math.inf  # what was left when it was last read, and when that was
         self.clear()
 
     def clear(self) -> None:
@@ -70,11 +74,13 @@ class RunPool:
 
     def has_room(self) -> bool:
         """Return whether another task may begin: those that wait must leave enough for it, and for the training."""
-        n_free = count_memory()
+        now = time.monotonic()
+        if now - self.read_at > MEMORY_LIFE:
+            self.n_free, self.read_at = count_memory(), now
         if not self.waiting:
-            self.budget = n_free
-        n_held = max(self.n_bytes, self.budget - n_free)  # the second is what tasks really hold, where it can be seen
-        return not self.is_short and n_held < self.budget / 4
+            self.budget = self.n_free
+        n_seen = self.budget - self.n_free  # what tasks really hold, where it can be seen
+        return not self.is_short and max(self.n_bytes, n_seen) < self.budget / 4
 
     def train(self, runs: Sequence[TrainingRun], alone: str | None = None) -> None:
         """Train runs as one stack, in place, and report it. ``alone`` says why, if it is a single run."""

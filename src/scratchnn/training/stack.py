@@ -17,9 +17,9 @@ from .batches import BatchSource, stack_whole
 from .buffers import make_column, stack_buffers
 from .objective import Penalty, calc_validation_losses
 from .run import TrainingRun
-from .solvers import calc_rate_factors, make_solver
+from .solvers import calc_rate_factors, count_steps_left, make_solver
 
-N_STEPS_AHEAD = 128  # steps whose rates are computed together
+N_STEPS_AHEAD = 128  # steps whose rates are computed together, at most
 
 
 class Stack:
@@ -103,7 +103,8 @@ class Stack:
             self.penalty.add_grads(self.decays)
         if not self.step_rates:
             n_updates = [run.history.n_updates + self.n_steps for run in self.runs]
-            factors = [calc_rate_factors(run, n, N_STEPS_AHEAD) for run, n in zip(self.runs, n_updates, strict=True)]
+            n_steps = min(N_STEPS_AHEAD, max(count_steps_left(run) for run in self.runs))
+            factors = [calc_rate_factors(run, n, n_steps) for run, n in zip(self.runs, n_updates, strict=True)]
             self.step_rates = list(self.solver.calc_rates(np.stack(factors, -1) * self.rates, n_updates))[::-1]
         self.solver.update(self.buffer.flat, self.grads, self.step_rates.pop())
         self.n_steps += 1

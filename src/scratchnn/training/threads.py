@@ -1,4 +1,4 @@
-"""How many threads PyTorch's operations use: one for small work, and one in a forked process.
+"""How many threads PyTorch's operations use: one for small work or in a forked process, and never more than cores.
 
 At the end of an operation, PyTorch's OpenMP threads wait for one another, spinning. If another process has the core of
 one of them, they wait for a time slice of the system, some milliseconds. And they do not survive a fork: in the child,
@@ -14,6 +14,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
+from joblib import cpu_count
 
 # Multiply-adds, which take one core about as long as a time slice. A second core can save half of that at most; waiting
 # for a core that is taken can lose as much in each of the step's operations.
@@ -34,7 +35,8 @@ def count_work(n_values: int, n_rows: int, sizes: tuple[int, ...]) -> int:
 class use_threads:
     """A context whose PyTorch operations use one thread, or all allowed ones from ``LEAST_PARALLEL_WORK`` on.
 
-    Allowed is the number that the calling thread had set when its outermost context began. OpenMP's and MKL's functions
+    Allowed is the number that the calling thread had set when its outermost context began, or that of the cores which
+    the process may use, if these are fewer. OpenMP's and MKL's functions
     set the number of this thread alone. ``torch.set_num_threads`` would also change the default of threads that use
     PyTorch for the first time meanwhile, and for good. It is used only where these functions are missing (on Windows);
     such threads then keep the number of this context.
@@ -60,7 +62,8 @@ class use_threads:
         if self.most is None:
             self.most = self.found if self.outer is None else self.outer.most
         is_large = self.n_operations >= LEAST_PARALLEL_WORK and not _is_forked
-        self.number = self.most if is_large and self.most is not None else 1
+        # Affinity and a container's quota, which PyTorch does not know, may change: they are asked for each time.
+        self.number = min(self.most, cpu_count()) if is_large and self.most is not None else 1
         if self.number != self.found:
             self.mkl_found = _set_number(self.number, self.number)
         _local.block = self
