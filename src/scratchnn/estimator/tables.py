@@ -214,7 +214,7 @@ class ScaledRows:
         else:  # NumPy asks for large pages, which the system hands out several times faster
             result = torch.from_numpy(np.empty((n_samples, n_columns + ones), dtype_name))
         for samples, block in self.table.split(n_columns):
-            result[samples, :n_columns] = self._convert(to_tensor(block))
+            result[samples, :n_columns] = self.scaling.apply(to_tensor(block))  # rounds as it copies
             result[samples, n_columns:] = 1
         return result.to(self.device)
 
