@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .run import TrainingRun
 
-N_STACK_BYTES = {"cpu": 2**22, "cuda": 2**30}  # limit for the values that all models of a stack compute for one batch
+N_STACK_BYTES = {"cpu": 2**20, "cuda": 2**30}  # limit for the values that all models of a stack compute for one batch
 # A run may have this many times as many samples as the shortest run of its stack, plus this many. Folds differ by less,
 # and padding with rows of weight 0 costs time.
 PADDING_TOLERANCE = (1.02, 2)
