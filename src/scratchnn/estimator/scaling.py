@@ -126,8 +126,8 @@ def _describe_columns(table: Table, n_samples: float) -> list[Array]:
     low, high = total + np.inf, total - np.inf
     for samples, block in table.split():
         values = to_tensor(block)
-        lows, highs = torch.aminmax(values, dim=0)
-        low, high = torch.minimum(low, lows), torch.maximum(high, highs)
+        # `torch.aminmax` takes up to five times as long along columns.
+        low, high = torch.minimum(low, values.amin(0)), torch.maximum(high, values.amax(0))
         total += _weigh(values, table, samples).sum(0, dtype=torch.float64)
     mean = total / n_samples
     squares = torch.zeros_like(total)
