@@ -156,7 +156,8 @@ def bench_small():
         "validation": partial(Validated().fit, X, y),
     }
     seconds = {name: np.median(taken) * 1e3 for name, taken in time_rounds(calls, 9, 20).items()}
-    known = "import torch, joblib, sklearn.base, sklearn.metrics, sklearn.model_selection, sklearn.utils.sparsefuncs"
+    parts = "base, compose, impute, linear_model, metrics, model_selection, preprocessing, utils.sparsefuncs"
+    known = "import torch, joblib, " + ", ".join(f"sklearn.{part}" for part in parts.split(", "))
     code = f"import time; {known}; start = time.perf_counter(); import scratchnn; print(time.perf_counter() - start)"
     imports = np.median([float(run_fresh(code)) for _ in pick(range(7))]) * 1e3
     print_table(
