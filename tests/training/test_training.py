@@ -328,3 +328,16 @@ def test_stacks_hold_what_is_alike_and_no_more_than_pays():
     assert sorted(len(stack) for stack in make_stacks([*runs, *others])) == [1, 1, 1, 3]
     wide = [make_run(make_data(n_samples=500), seed=seed, sizes=(1000,), batch_size=500) for seed in range(3)]
     assert [len(stack) for stack in make_stacks(wide)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("batch_size", "max_iter"), [(100, 600), (5, 30)])
+def test_what_a_penalty_shrinks_becomes_zero_before_it_is_no_longer_normal(batch_size, max_iter):
+    data = make_data(dtype=torch.float32)
+    data.indeps[:, 2:] = 0  # nothing but the penalty moves their weights
+    run = make_run(data, sizes=(3,), solver="sgd", batch_size=batch_size, alpha=20.0 * batch_size, max_iter=max_iter)
+    train([run])
+    for values in (run.buffer.flat, *run.solver_state.values()):
+        assert ((values == 0) | (values.abs() >= torch.finfo(torch.float32).tiny)).all()
+    weight = run.buffer.view().weights[0]
+    assert (weight[2:] == 0).all()
+    assert (weight[:2] != 0).any()
