@@ -33,12 +33,15 @@ class BatchSource:
         for batch in self._gather_batches():
             yield batch._replace(masks=self._draw_masks(batch)) if has_dropout else batch
 
+    def list_generators(self) -> list[torch.Generator]:
+        """Return the generator that each run draws from, which is its source's."""
+        return [self.sources[model // self.models_per_source].generator for model in range(len(self.runs))]
+
     def copy_generator_states(self) -> None:
         """Set the generator of each run, in place, to the state of its source's generator."""
-        for model, run in enumerate(self.runs):
-            source = self.sources[model // self.models_per_source]
-            if run is not source:
-                run.generator.set_state(source.generator.get_state())
+        for run, generator in zip(self.runs, self.list_generators(), strict=True):
+            if run.generator is not generator:
+                run.generator.set_state(generator.get_state())
 
     def _gather_batches(self) -> Iterator[Batch]:
         """Yield batches without masks. Several are gathered at a time, which costs little more than one."""
