@@ -31,13 +31,13 @@ class Checkpoint:
 
     See Also
     --------
-    ScratchNNClassifier : The network whose `fit` it is for.
+    ScratchNNClassifier : The network whose ``fit`` it is for.
 
     Notes
     -----
-    The last but one state is kept beside the file, with ".previous" at the end of its name. `fit` reads it if the file
-    is damaged. `fit` raises a ValueError if the file belongs to other data or parameters. ``solver="lbfgs"`` has no
-    checkpoints. `partial_fit` neither writes nor reads them.
+    The state before the last one is kept beside the file, with ".previous" at the end of its name. ``fit`` reads it if
+    the file is damaged. ``fit`` raises a ValueError if the file belongs to other data or parameters, and with
+    ``solver="lbfgs"``. ``partial_fit`` neither writes nor reads checkpoints.
 
     Examples
     --------

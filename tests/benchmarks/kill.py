@@ -39,8 +39,8 @@ def make_data():
 
 
 def fit(settings, path=None):
-    """Fit a network that trains for 300 epochs, with a checkpoint at each epoch if there is a path."""
-    network = ScratchNNClassifier((5,), max_iter=300, tol=0, n_iter_no_change=np.inf, random_state=0, **settings)
+    """Fit a network that trains for 150 epochs, with a checkpoint at each epoch if there is a path."""
+    network = ScratchNNClassifier((5,), max_iter=150, tol=0, n_iter_no_change=np.inf, random_state=0, **settings)
     if path is None:
         return network.fit(*make_data())
     with Checkpoint(path):

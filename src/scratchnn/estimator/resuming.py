@@ -1,5 +1,6 @@
 """A fit with a checkpoint: it starts from the state that an earlier process has left, and leaves its own."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -143,7 +144,7 @@ def open_session(call: "Call", tables: "Tables") -> Iterator[Session | None]:
         return
     seed = _find_seed(call)
     description = describe_fit(call, tables, seed)
-    with open_archive(str(checkpoint.path), calc_name(description)) as archive:
+    with open_archive(os.fspath(checkpoint.path), calc_name(description)) as archive:
         yield Session(archive, checkpoint.every, description, seed)
 
 

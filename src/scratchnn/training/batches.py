@@ -25,6 +25,8 @@ class BatchSource:
         self.runs = runs
         self.sources = _find_sources(runs)
         self.models_per_source = len(runs) // len(self.sources)
+        # That each run draws from: its source's.
+        self.generators = [self.sources[model // self.models_per_source].generator for model in range(len(runs))]
         self.keep_rates = 1 - make_column([run.settings.dropout for run in runs], runs[0].buffer.flat).unsqueeze(-1)
 
     def draw_batches(self) -> Iterator[Batch]:
@@ -33,13 +35,9 @@ class BatchSource:
         for batch in self._gather_batches():
             yield batch._replace(masks=self._draw_masks(batch)) if has_dropout else batch
 
-    def list_generators(self) -> list[torch.Generator]:
-        """Return the generator that each run draws from, which is its source's."""
-        return [self.sources[model // self.models_per_source].generator for model in range(len(self.runs))]
-
     def copy_generator_states(self) -> None:
         """Set the generator of each run, in place, to the state of its source's generator."""
-        for run, generator in zip(self.runs, self.list_generators(), strict=True):
+        for run, generator in zip(self.runs, self.generators, strict=True):
             if run.generator is not generator:
                 run.generator.set_state(generator.get_state())
 

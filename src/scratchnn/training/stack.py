@@ -77,7 +77,7 @@ class Stack:
             run.history.n_samples_seen += len(run.data.deps)
         penalized = self.penalty.add_to_losses(losses, self.epoch_decays)
         penalized_losses, training_losses = torch.stack([penalized, losses]).tolist()  # one copy from a device
-        validation_losses, generators = self._calc_validation_losses(), self.batches.list_generators()
+        validation_losses, generators = self._calc_validation_losses(), self.batches.generators
         results = zip(penalized_losses, validation_losses, self.flats, training_losses, generators, strict=True)
         ended = [stopping.end_epoch(run, *result) for run, result in zip(self.runs, results, strict=True)]
         return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]

@@ -80,11 +80,12 @@ def _judge_epoch(
     if settings.learning_rate == "invscaling":
         history.rate = settings.learning_rate_init / (history.n_samples_seen + 1) ** settings.power_t
     is_last = _is_out_of_patience(run) or _is_out_of_epochs(run)
-    epoch = Epoch(run.n_epochs, is_last, partial(run.copy_buffer, flat), generator)
-    if run.on_epoch is None or not run.on_epoch(epoch):
+    if run.on_epoch is None:
         return is_last
-    run.warning = None  # the run was asked to stop
-    return True
+    if run.on_epoch(Epoch(run.n_epochs, is_last, partial(run.copy_buffer, flat), generator)):
+        run.warning = None  # the run was asked to stop
+        return True
+    return is_last
 
 
 def _note_loss(run: TrainingRun, loss: float) -> bool:
