@@ -18,11 +18,12 @@ ALLOWED = {
     "losses": {"_kernels", "activations", "batch"},
     "network": {"_kernels", "activations", "batch", "losses"},
     "training": {"_kernels", "activations", "batch", "losses", "network"},
+    "checkpoint": set(),
     "fusion": {"training"},
-    "estimator": {"activations", "losses", "network", "training"},
+    "estimator": {"activations", "checkpoint", "losses", "network", "training"},
     "classifier": {"estimator", "training"},
     "classifier_cv": {"classifier", "estimator"},
-    "__init__": {"classifier", "classifier_cv", "fusion"},
+    "__init__": {"checkpoint", "classifier", "classifier_cv", "fusion"},
 }
 # What may be imported from elsewhere, besides the standard library.
 LIBRARIES = {
@@ -32,6 +33,7 @@ LIBRARIES = {
     "losses": {"torch"},
     "network": {"torch"},
     "training": {"torch", "numpy", "scipy", "threadpoolctl", "joblib"},
+    "checkpoint": set(),
     "fusion": {"torch", "numpy", "joblib"},
 }
 

@@ -1,5 +1,6 @@
 """The network with its penalty chosen by cross-validation."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from .estimator.callbacks import with_callbacks
 from .estimator.choosing import check_alphas, choose_alpha, list_alphas, score_alphas
 from .estimator.compat import StrOptions, fit_context, make_router, make_splits
 from .estimator.fitting import Call, Tables, finish_fit, prepare_fit
+from .estimator.resuming import open_session
+from .estimator.tables import Array, Table
 from .estimator.validation import validate_table
 
 _LEFT_OUT = {"alpha", "C", "warm_start"}  # ScratchNNClassifier's parameters that there are not here
@@ -187,19 +190,24 @@ class ScratchNNClassifierCV(ScratchNNClassifier):
             metadata = None if sample_weight is None else {"sample_weight": sample_weight}
             reported = {"X": X, "y": y, "metadata": metadata}
             call = Call(self, labels, False, array_library=find_array_library(X), reported=reported)
-            scores = score_alphas(call, table, folds, alphas)
-            fit = prepare_fit(call, Tables(table))
-            assert fit is not None  # it starts anew
-            candidates = list_alphas(alphas, fit.run.settings.alpha)
-            self.alpha_ = float(candidates[choose_alpha(scores, alphas)])
-            self.scores_, self.alphas_ = (
-                each if call.array_library is None else call.array_library.convert(each)
-                for each in (scores, candidates)
-            )
-            if self.refit:
-                fit.set_alpha(self.alpha_)
-                finish_fit(fit)
+            with open_session(call, Tables(table)) as session:
+                self._choose_and_train(replace(call, session=session), table, folds, alphas)
         return self
+
+    def _choose_and_train(
+        self, call: Call, table: Table, folds: list[tuple[Array, Array]], alphas: Array | None
+    ) -> None:
+        scores = score_alphas(call, table, folds, alphas)
+        fit = prepare_fit(call, Tables(table))
+        assert fit is not None  # it starts anew
+        candidates = list_alphas(alphas, fit.run.settings.alpha)
+        self.alpha_ = float(candidates[choose_alpha(scores, alphas)])
+        self.scores_, self.alphas_ = (
+            each if call.array_library is None else call.array_library.convert(each) for each in (scores, candidates)
+        )
+        if self.refit:
+            fit.set_alpha(self.alpha_)
+            finish_fit(fit)
 
     def get_metadata_routing(self) -> Any:
         """Return what `fit` does with metadata, as scikit-learn's routing wants to know it.

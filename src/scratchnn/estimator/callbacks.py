@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from ..training import Epoch
 from ..training.buffers import Buffer
 
 try:
@@ -17,46 +18,55 @@ except ImportError:
         return method
 
 
-__all__ = ["CallbackSupportMixin", "Reporter", "has_callbacks", "with_callbacks"]
+__all__ = ["CallbackSupportMixin", "Reporter", "get_callbacks", "with_callbacks"]
 
 
 class Reporter:
     """Tells the callbacks of an estimator of the beginning and end of a fit and of each of its epochs.
 
-    ``describe`` takes coefficients and returns the fitted attributes. It is called only if a callback reads them.
+    ``describe`` takes coefficients and returns the fitted attributes. It is called only if a callback reads them. Of a
+    fit that continues from a checkpoint, the first ``n_done`` epochs are counted, and not reported.
     """
 
     def __init__(
-        self, estimator: Any, max_iter: int, data: dict[str, Any], describe: Callable[[Buffer], dict[str, Any]]
+        self,
+        estimator: Any,
+        max_iter: int,
+        data: dict[str, Any],
+        describe: Callable[[Buffer], dict[str, Any]],
+        n_done: int = 0,
     ) -> None:
         self.data = {"estimator": estimator, **data}
         self.max_iter, self.describe = max_iter, describe
-        self.n_reported = 0
+        self.n_reported = n_done
         self.context = estimator._init_callback_context(max_subtasks=max_iter)
         self.context.call_on_fit_task_begin(**self.data)
-        self._begin_epoch()
+        for _ in range(n_done):
+            self.context.subcontext(task_name="epoch")
+        if n_done < max_iter:
+            self._begin_epoch()
 
     def _begin_epoch(self) -> None:
         self.epoch = self.context.subcontext(task_name="epoch")
         self.epoch.call_on_fit_task_begin(**self.data)
 
-    def end_epoch(self, n_epochs: int, get_buffer: Callable[[], Buffer]) -> bool:
-        """Report the end of an epoch, the ``n_epochs``-th, and the beginning of the next. Return whether to stop."""
-        if n_epochs <= self.n_reported:  # the run was started again, and this epoch has been reported
+    def end_epoch(self, epoch: Epoch) -> bool:
+        """Report the end of an epoch, and the beginning of the next. Return whether to stop."""
+        if epoch.number <= self.n_reported:  # the run was started again, and this epoch has been reported
             return False
-        self.n_reported = n_epochs
-        stop = bool(
-            self.epoch.call_on_fit_task_end(**self.data, reconstruction_attributes=lambda: self.describe(get_buffer()))
+        self.n_reported = epoch.number
+        stop = self.epoch.call_on_fit_task_end(
+            **self.data, reconstruction_attributes=lambda: self.describe(epoch.get_buffer())
         )
-        if not stop and n_epochs < self.max_iter:
+        if not stop and epoch.number < self.max_iter:
             self._begin_epoch()
-        return stop
+        return bool(stop)
 
     def end(self, buffer: Buffer) -> None:
         """Report the end of the fit. ``buffer`` holds the coefficients of the model."""
         self.context.call_on_fit_task_end(**self.data, reconstruction_attributes=lambda: self.describe(buffer))
 
 
-def has_callbacks(estimator: Any) -> bool:
-    """Return whether callbacks are set on the estimator."""
-    return bool(getattr(estimator, "_skl_callbacks", None))
+def get_callbacks(estimator: Any) -> list[Any]:
+    """Return the callbacks that are set on the estimator."""
+    return list(getattr(estimator, "_skl_callbacks", None) or [])

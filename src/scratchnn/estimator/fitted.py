@@ -68,17 +68,19 @@ class Start:
         return is_trained
 
 
-def get_state(estimator: Any, resume: bool) -> State:
+def get_state(estimator: Any, resume: bool, seed: int | None = None) -> State:
     """Return a copy of the state that the last call stored. If there is none, make one from the fitted attributes.
 
-    Without ``resume``, the state is new. Arrays are not copied, and must not be written to.
+    Without ``resume``, the state is new. ``seed`` is that of a new state; None is what ``random_state`` means. Arrays
+    are not copied, and must not be written to.
     """
     if not resume:
-        return State(resolve_seed(estimator.random_state), estimator.solver, History())
+        return State(resolve_seed(estimator.random_state) if seed is None else seed, estimator.solver, History())
     state: State | None = getattr(estimator, "_state", None)
     if state is None:
         best_loss = min(getattr(estimator, "loss_curve_", ()), default=np.inf)
-        state = State(resolve_seed(estimator.random_state), estimator.solver, History(best_loss=best_loss))
+        seed = resolve_seed(estimator.random_state) if seed is None else seed
+        state = State(seed, estimator.solver, History(best_loss=best_loss))
     history = state.history.copy_without_curves()
     history.n_samples_seen = getattr(estimator, "t_", 0)
     return replace(state, history=history, moments=copy.copy(state.moments))

@@ -9,11 +9,11 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from ..network import init_coeffs
-from ..training import Data, Settings, TrainingRun, train_run
+from ..training import Data, Epoch, Settings, TrainingRun, train_run
 from ..training.buffers import Buffer, pack
 from .arrays import ArrayLibrary, resolve_device
 from .bins import count_bins
-from .callbacks import Reporter, has_callbacks
+from .callbacks import Reporter, get_callbacks
 from .compat import warn_user
 from .fitted import (
     Start,
@@ -40,6 +40,7 @@ from .parameters import (
     resolve_numeric_encoding,
 )
 from .penalty import calc_penalty, suits_penalty_rule
+from .resuming import Session, open_session
 from .scaling import Moments, Scales, find_bin_edges, find_read_columns, find_scales, list_columns
 from .scoring import make_calc_score
 from .splitting import cut_table, split_validation
@@ -57,6 +58,7 @@ class Call:
     incremental: bool = False  # whether this is `partial_fit`
     array_library: ArrayLibrary | None = None  # of the fitted model; None: NumPy
     reported: dict[str, Any] | None = None  # X, y and metadata, for callbacks
+    session: Session | None = None  # the checkpoint, if there is one
 
     @property
     def leaves_out_columns(self) -> bool:
@@ -87,14 +89,15 @@ class Fit:
 
 def fit_network(call: Call, tables: Tables) -> None:
     """Train a network on a table, and set the estimator's fitted attributes in place."""
-    fit = prepare_fit(call, tables)
-    if fit is not None:
-        finish_fit(fit)
+    with open_session(call, tables) as session:
+        fit = prepare_fit(replace(call, session=session), tables)
+        if fit is not None:
+            finish_fit(fit)
 
 
 def prepare_fit(call: Call, tables: Tables) -> Fit | None:
     """Return what is to be trained on a table; None if training is to go on, and there is nothing to learn."""
-    state = get_state(call.estimator, call.resume)
+    state = get_state(call.estimator, call.resume, None if call.session is None else call.session.seed)
     tables = prepare_rows(call, tables, state.seed)
     n_samples = len(tables.training)
     if n_samples == 0 and call.resume:
@@ -107,8 +110,12 @@ def prepare_fit(call: Call, tables: Tables) -> Fit | None:
 
 def finish_fit(fit: Fit) -> None:
     """Train, and set the estimator's fitted attributes, in place."""
-    reporter = _make_reporter(fit.call, fit.run, fit.scales)
-    train_network(fit.run, reporter, incremental=fit.call.incremental)
+    session = fit.call.session
+    has_ended = session is not None and session.restore(fit.run)
+    reporter = _make_reporter(fit.call, fit.run, fit.scales, has_ended)
+    if not has_ended:
+        train_network(fit.run, reporter, session)
+    _warn_of_end(fit.run, incremental=fit.call.incremental)
     best = store_fit(fit)
     if reporter is not None:
         reporter.end(best)
@@ -191,14 +198,27 @@ def _are_scales_of(call: Call, moments: Moments, start: Start) -> bool:
     return are_equal(mean, moments.calc_mean()) and are_equal(scale, moments.calc_scale())
 
 
-def train_network(run: TrainingRun, reporter: Reporter | None, *, incremental: bool) -> None:
-    """Train the run, in place. Raise its error, or warn of what went wrong."""
-    if reporter is not None:
-        run.on_epoch = reporter.end_epoch
+def train_network(run: TrainingRun, reporter: Reporter | None, session: Session | None) -> None:
+    """Train the run, in place, or raise its error. Tell ``reporter`` and ``session`` of its epochs."""
+
+    def on_epoch(epoch: Epoch) -> bool:
+        stop = reporter is not None and reporter.end_epoch(epoch)
+        if session is not None and not (stop or epoch.is_last):
+            session.end_epoch(run, epoch)
+        return stop
+
+    if reporter is not None or session is not None:
+        run.on_epoch = on_epoch
     if len(run.data.deps):
         train_run(run)
     if run.error is not None:
         raise run.error
+    if session is not None and not run.interrupted:
+        session.end(run)
+
+
+def _warn_of_end(run: TrainingRun, *, incremental: bool) -> None:
+    """Warn of what ended the run before its own rule did."""
     if run.interrupted:
         warn_user("Training interrupted by user. The model so far is kept.")
     elif run.warning is not None and not incremental:
@@ -223,9 +243,9 @@ def store_fit(fit: Fit) -> Buffer:
     return best
 
 
-def _make_reporter(call: Call, run: TrainingRun, scales: Scales) -> Reporter | None:
+def _make_reporter(call: Call, run: TrainingRun, scales: Scales, has_ended: bool) -> Reporter | None:
     """Return a reporter that tells the estimator's callbacks of the run; None if there are no callbacks."""
-    if call.reported is None or not has_callbacks(call.estimator):
+    if call.reported is None or not get_callbacks(call.estimator):
         return None
 
     def describe(buffer: Buffer) -> dict[str, Any]:
@@ -233,7 +253,8 @@ def _make_reporter(call: Call, run: TrainingRun, scales: Scales) -> Reporter | N
         store_coeffs(described, buffer, call.labels, scales, call.array_library)
         return vars(described)
 
-    return Reporter(call.estimator, run.settings.max_iter, call.reported, describe)
+    max_iter = run.n_epochs if has_ended else run.settings.max_iter
+    return Reporter(call.estimator, max_iter, call.reported, describe, run.n_epochs)
 
 
 def _make_run(

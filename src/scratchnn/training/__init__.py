@@ -6,11 +6,12 @@ shape and trains them together, as a stack along the leading models axis of `net
 
 from .grouping import count_models, explain_alone, make_stacks
 from .loop import train, train_run, trainer
-from .run import Data, DivergenceError, History, RowSource, Settings, TrainingRun
+from .run import Data, DivergenceError, Epoch, History, RowSource, Settings, TrainingRun
 
 __all__ = [
     "Data",
     "DivergenceError",
+    "Epoch",
     "History",
     "RowSource",
     "Settings",

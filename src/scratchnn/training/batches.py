@@ -25,6 +25,8 @@ class BatchSource:
         self.runs = runs
         self.sources = _find_sources(runs)
         self.models_per_source = len(runs) // len(self.sources)
+        # That each run draws from: its source's.
+        self.generators = [self.sources[model // self.models_per_source].generator for model in range(len(runs))]
         self.keep_rates = 1 - make_column([run.settings.dropout for run in runs], runs[0].buffer.flat).unsqueeze(-1)
 
     def draw_batches(self) -> Iterator[Batch]:
@@ -35,10 +37,9 @@ class BatchSource:
 
     def copy_generator_states(self) -> None:
         """Set the generator of each run, in place, to the state of its source's generator."""
-        for model, run in enumerate(self.runs):
-            source = self.sources[model // self.models_per_source]
-            if run is not source:
-                run.generator.set_state(source.generator.get_state())
+        for run, generator in zip(self.runs, self.generators, strict=True):
+            if run.generator is not generator:
+                run.generator.set_state(generator.get_state())
 
     def _gather_batches(self) -> Iterator[Batch]:
         """Yield batches without masks. Several are gathered at a time, which costs little more than one."""

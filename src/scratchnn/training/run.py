@@ -98,6 +98,16 @@ class History:
         return replace(self, losses=[], training_losses=[], validation_losses=[], validation_scores=[])
 
 
+@dataclass(frozen=True, eq=False)
+class Epoch:
+    """The end of an epoch. The ``history`` and ``solver_state`` of the run are those of this moment, too."""
+
+    number: int  # epochs of this call so far
+    is_last: bool  # whether the run's own rules end it
+    get_buffer: Callable[[], Buffer]  # returns a copy of the coefficients
+    generator: torch.Generator  # that the run draws from: in a stack, perhaps that of a run with the same draws
+
+
 @dataclass(eq=False)
 class TrainingRun:
     """One model to train. `train` changes ``buffer``, ``solver_state`` and the fields below it, in place."""
@@ -108,8 +118,7 @@ class TrainingRun:
     generator: torch.Generator
     validation: Data | None = None
     calc_score: Callable[[Buffer], float] | None = None  # None: minus the validation loss
-    # Takes the number of epochs, and a function that returns their coefficients. Returns whether to stop.
-    on_epoch: Callable[[int, Callable[[], Buffer]], bool] | None = None
+    on_epoch: Callable[[Epoch], bool] | None = None  # returns whether to stop
     solver_state: dict[str, Tensor] = field(default_factory=dict)
     history: History = field(default_factory=History)
     best_flat: Tensor | None = None  # with early stopping, the coefficients of the best validation score

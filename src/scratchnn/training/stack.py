@@ -42,6 +42,8 @@ class Stack:
         self.rates: list[float] = []
         self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
         self.solver = make_solver(runs)
+        for model, run in enumerate(runs):
+            run.solver_state = {name: buffer[model] for name, buffer in self.solver.solver_state.items()}
 
     def train_until_one_stops(self) -> list[TrainingRun]:
         """Train until a run stops, and store the results in all runs, in place. Return the unfinished runs.
@@ -77,7 +79,8 @@ class Stack:
             run.history.n_samples_seen += len(run.data.deps)
         penalized = self.penalty.add_to_losses(losses, self.epoch_decays)
         penalized_losses, training_losses = torch.stack([penalized, losses]).tolist()  # one copy from a device
-        results = zip(penalized_losses, self._calc_validation_losses(), self.flats, training_losses, strict=True)
+        validation_losses, generators = self._calc_validation_losses(), self.batches.generators
+        results = zip(penalized_losses, validation_losses, self.flats, training_losses, generators, strict=True)
         ended = [stopping.end_epoch(run, *result) for run, result in zip(self.runs, results, strict=True)]
         return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
 
@@ -136,7 +139,6 @@ class Stack:
         """Store generators, solver states and coefficients in the runs, in place."""
         self.batches.copy_generator_states()
         for model, run in enumerate(self.runs):
-            run.solver_state = {name: buffer[model] for name, buffer in self.solver.solver_state.items()}
             if len(self.runs) > 1:  # a single run's buffer was trained in place, see `stack_buffers`
                 run.buffer.flat.copy_(self.flats[model])
                 run.solver_state = {name: buffer.clone() for name, buffer in run.solver_state.items()}

@@ -1,11 +1,12 @@
 """The end of an epoch and of a run: improvement, patience, the learning rate, divergence, and what the user reads."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from .run import DivergenceError, TrainingRun
+from .run import DivergenceError, Epoch, TrainingRun
 from .solvers import SCHEDULES
 
 LEAST_RATE = 1e-6  # "adaptive" stops at this rate
@@ -13,18 +14,23 @@ FINITE_LOSS = "make sure that loss, your function, and its slopes are finite for
 
 
 def end_epoch(
-    run: TrainingRun, loss: float, validation_loss: float | None, flat: Tensor, training_loss: float | None = None
+    run: TrainingRun,
+    loss: float,
+    validation_loss: float | None,
+    flat: Tensor,
+    training_loss: float | None = None,
+    generator: torch.Generator | None = None,
 ) -> bool:
     """Record an epoch of ``run``, in place, and return whether it was the last.
 
     ``flat``, (n_coeffs,), are the coefficients after the epoch. ``training_loss`` is the loss without the penalty; None
-    if ``loss`` has no penalty.
+    if ``loss`` has no penalty. ``generator`` is the one that the run draws from; None is its own.
     """
     run.n_epochs += 1
     run.history.losses.append(loss)
     run.history.training_losses.append(loss if training_loss is None else training_loss)
     try:
-        return _judge_epoch(run, loss, validation_loss, flat)
+        return _judge_epoch(run, loss, validation_loss, flat, generator or run.generator)
     except Exception as error:
         run.error = error
         return True
@@ -57,7 +63,9 @@ def diverge(run: TrainingRun, sign: str) -> None:
         run.warning = f"{message}The coefficients of the best epoch before are kept. {remedy}"
 
 
-def _judge_epoch(run: TrainingRun, loss: float, validation_loss: float | None, flat: Tensor) -> bool:
+def _judge_epoch(
+    run: TrainingRun, loss: float, validation_loss: float | None, flat: Tensor, generator: torch.Generator
+) -> bool:
     """Update the history of a run, in place, and return whether the epoch was its last."""
     settings, history = run.settings, run.history
     _print(run, f"Iteration {run.n_epochs}, loss = {loss:.8f}")
@@ -71,9 +79,13 @@ def _judge_epoch(run: TrainingRun, loss: float, validation_loss: float | None, f
     history.n_no_change = 0 if improved else history.n_no_change + 1
     if settings.learning_rate == "invscaling":
         history.rate = settings.learning_rate_init / (history.n_samples_seen + 1) ** settings.power_t
-    if run.on_epoch is not None and run.on_epoch(run.n_epochs, lambda: run.copy_buffer(flat)):
+    is_last = _is_out_of_patience(run) or _is_out_of_epochs(run)
+    if run.on_epoch is None:
+        return is_last
+    if run.on_epoch(Epoch(run.n_epochs, is_last, partial(run.copy_buffer, flat), generator)):
+        run.warning = None  # the run was asked to stop
         return True
-    return _is_out_of_patience(run) or _is_out_of_epochs(run)
+    return is_last
 
 
 def _note_loss(run: TrainingRun, loss: float) -> bool:
