@@ -101,8 +101,8 @@ for name, classifier in classifiers.items():
 # -----------------------------------
 # We ask for the chance of a man from Southampton who paid 20, at each age.
 # The truth jumps at 16 and at 50. From 1,050 rows, of which a fifth lack the
-# age, nobody finds it exactly. The networks draw smooth curves, and the trees
-# steps, of which many follow the noise.
+# age, no model finds it exactly. The networks draw smooth curves, and the
+# trees steps, of which many follow the noise.
 
 ages = np.linspace(2, 75, 200)
 men = X_test.iloc[[0] * len(ages)].assign(
@@ -119,7 +119,7 @@ for colour, (name, classifier) in zip(
     chances = classifier.predict_proba(men)[:, 1]
     axes.plot(ages, chances, color=colour, label=name)
 axes.set(xlabel="age", ylabel="probability of being saved", ylim=(0, 1))
-axes.legend(frameon=False, loc="upper center")
+axes.legend(frameon=False, loc="upper center", handlelength=1)
 
 # %%
 # What the network reads

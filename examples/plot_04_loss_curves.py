@@ -34,7 +34,7 @@ X_val, X_test, y_val, y_test = train_test_split(
 # %%
 # Four fits
 # ---------
-# If `fit` gets validation rows, it records their loss after each epoch, with
+# If ``fit`` gets validation rows, it records their loss after each epoch, with
 # or without early stopping.
 
 plain = {"alpha": 0, "learning_rate": "constant", "random_state": 0}
@@ -67,7 +67,7 @@ for name, model in models.items():
 # noisy the table is, and keeps the weights small.
 
 figure, grid = plt.subplots(
-    2, 2, figsize=(6, 4.2), layout="constrained", sharex=True, sharey=True
+    2, 2, figsize=(5.4, 3.8), layout="constrained", sharex=True, sharey=True
 )
 for axes, (name, model) in zip(grid.flat, models.items(), strict=True):
     epochs = np.arange(1, model.n_iter_ + 1)

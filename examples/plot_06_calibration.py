@@ -1,6 +1,6 @@
 """
-Are the probabilities right?
-============================
+Calibration of the probabilities
+================================
 
 A model is calibrated if, of the rows to which it gives a probability of 80 %,
 80 % belong to the class. This example draws the curve for the defaults, for a
@@ -69,10 +69,10 @@ for name, model in models.items():
 # %%
 # The curves
 # ----------
-# The black line is perfect. Without a penalty the model is too sure: of the
-# rows to which it gives 98 %, about 85 % belong to the class. The other two err
-# a little on the other side, towards the middle. Recalibration repairs the
-# probabilities. It cannot bring back the accuracy that the noise has cost.
+# A model on the black line is perfectly calibrated. Without a penalty the
+# network is too sure: of the rows to which it gives 98 %, about 85 % belong to
+# the class. The other two are a little too cautious. Recalibration repairs the
+# probabilities, and the accuracy stays below that of the defaults.
 
 figure, axes = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
 axes.plot([0, 1], [0, 1], color="black", linewidth=1)

@@ -74,9 +74,9 @@ print(f"{counts.shape[1]} columns, {share:.0%} of the values are stored")
 # Praise, blame and negations
 # ---------------------------
 # The linear model gives each word a weight, so "not" moves all phrases to the
-# same side. The network turns the meaning round. With pairs of words as columns
-# (``ngram_range=(1, 2)``) a linear model could do it too, for those pairs that
-# the training texts contain.
+# same side. The network turns the meaning round. With pairs of words as
+# columns (``ngram_range=(1, 2)``) a linear model could do it too, for those
+# pairs that the training texts contain.
 
 phrases = ["good", "not good", "fresh", "hardly fresh"]
 phrases += ["cold", "not cold", "rude", "never rude"]

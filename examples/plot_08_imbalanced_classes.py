@@ -80,8 +80,8 @@ print(f"the tuned threshold is {tuned:.3f}")
 # The cost of each threshold
 # --------------------------
 # The curve belongs to the network of the first three classifiers. It is flat
-# around its lowest point, so both thresholds near it cost about the same, and a
-# third less than 0.5. The weights of the fourth save less here.
+# around its lowest point, so both thresholds near it cost about the same, and
+# a third less than 0.5. The weights of the fourth save a little less here.
 
 proba = network.predict_proba(X_test)[:, 1]
 thresholds = np.geomspace(0.001, 0.95, 100)

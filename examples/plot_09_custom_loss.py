@@ -1,6 +1,6 @@
 """
-A loss of your own
-==================
+A custom loss
+=============
 
 ``loss`` may be a function of logits and targets. Here it is the generalized
 cross entropy (Zhang and Sabuncu, 2018), which forgives rows that the network
@@ -61,9 +61,10 @@ for name, model in models.items():
 # %%
 # Both boundaries
 # ---------------
-# Crosses are rows with a wrong label. The log loss asks the network to explain
-# them, so the lower moon ends up between the classes. The own loss gives them
-# up, and the network stays sure of the class of most rows around them.
+# Crosses are rows with a wrong label. With the log loss they make the network
+# unsure of the whole lower moon, and the boundary cuts off a part of it. The
+# own loss gives them up: the network is surer of the moon, and more often
+# right.
 
 figure, grid = plt.subplots(
     1, 2, figsize=(6, 3.2), layout="constrained", sharex=True, sharey=True

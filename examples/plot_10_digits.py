@@ -44,9 +44,9 @@ assert (model.classes_[logits.argmax(1)] == model.predict(X_test)).all()
 # --------------
 # Each neuron has a weight for each digit. It votes for the digit with the
 # largest one, which stands above its pictures: its 64 weights, and below them
-# the mean of the ten test digits for which its value is largest. Few neurons
-# stand for one digit alone. Most look for a part of a stroke, as the first one
-# for "1": ink in the middle, and none to the right.
+# the mean of the ten test digits for which its value is largest. Many means
+# show another digit than the one above: a neuron finds a part that several
+# digits share, and the output layer adds the votes up.
 
 favourites = model.coefs_[1].argmax(1)  # the digit each neuron votes for
 order = np.argsort(favourites, kind="stable")[::2]

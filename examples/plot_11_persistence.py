@@ -1,6 +1,6 @@
 """
-Models in files
-===============
+Saving and loading models
+=========================
 
 A fitted model consists of NumPy arrays. This example saves one with joblib,
 loads it, goes on with its training, and compares the sizes of files.
@@ -50,8 +50,8 @@ np.testing.assert_array_equal(
 print(f"the same predictions from a file of {size:,} bytes")
 
 # %%
-# Training that goes on after a file
-# ----------------------------------
+# Training that goes on after loading
+# -----------------------------------
 # With ``warm_start`` the file also holds the state of the solver. Ten epochs,
 # a file, and ten more epochs equal twenty, bit for bit, if the learning rate
 # is constant.
@@ -68,11 +68,12 @@ for one, other in zip(twenty.coefs_, resumed.coefs_, strict=True):
 # %%
 # The sizes of files
 # ------------------
-# After `fit` a file needs 4 bytes for a parameter, in float32. After
-# `partial_fit` it also holds the state of Adam, two more values for each, so
-# that training can go on. MLPClassifier always keeps that state, in float64
-# for a float64 table.
+# After ``fit`` a file needs 4 bytes for a parameter, in float32. After
+# ``partial_fit`` it also holds the state of Adam, two more values for each, so
+# that training can go on. MLPClassifier keeps that state after ``fit``, too,
+# and all values in float64 for a float64 table.
 
+X_few, y_few = X[:300], y[:300]  # the sizes depend on the columns alone
 widths = [10, 30, 100, 300, 1000]
 sizes = {"MLPClassifier": [], "after partial_fit": [], "after fit": []}
 n_parameters = []
@@ -84,8 +85,10 @@ for width in widths:
         "MLPClassifier": MLPClassifier(**small).partial_fit(
             X, y, classes=classes
         ),
-        "after fit": clone(network).fit(X, y),
-        "after partial_fit": network.partial_fit(X, y, classes=classes),
+        "after fit": clone(network).fit(X_few, y_few),
+        "after partial_fit": network.partial_fit(
+            X_few, y_few, classes=classes
+        ),
     }
     for name, model in fitted.items():
         sizes[name].append(save_and_load(model)[1])

@@ -1,8 +1,8 @@
 """
-Out of core: learning from parts
-================================
+Out of core with partial_fit
+============================
 
-A table that is larger than memory can be read in parts. `partial_fit` goes
+A table that is larger than memory can be read in parts. ``partial_fit`` goes
 over each part once. This example reads a CSV file part by part, and follows
 the loss on test rows.
 """
@@ -46,9 +46,10 @@ print(f"{path.stat().st_size:,} bytes")
 # %%
 # Part by part
 # ------------
-# The first call of `partial_fit` names all classes, since a part may lack one.
-# The means and scales of the columns follow the parts, so no scaler is needed.
-# A model without hidden layer learns from the same parts, for a comparison.
+# The first call of ``partial_fit`` names all classes, since a part may lack
+# one. The means and scales of the columns follow the parts, so no scaler is
+# needed. A model without hidden layer learns from the same parts, for a
+# comparison.
 
 models = {
     "no hidden layer": ScratchNNClassifier((), random_state=0),
@@ -69,9 +70,10 @@ folder.cleanup()
 # The loss on test rows
 # ---------------------
 # A pass over the file is 8,000 rows. The first one brings the most. A gap
-# remains to a `fit` on all rows: it goes over them 50 times, and its learning
-# rate falls to zero. `partial_fit` keeps the rate constant, since it cannot
-# know how many parts will follow. If the table fits into memory, use `fit`.
+# remains to a ``fit`` on all rows: it goes over them 50 times, and its
+# learning rate falls to zero. ``partial_fit`` keeps the rate constant, since
+# it cannot know how many parts will follow. If the table fits into memory, use
+# ``fit``.
 
 whole = ScratchNNClassifier((100,), random_state=0).fit(X_train, y_train)
 whole_loss = log_loss(y_test, whole.predict_proba(X_test))

@@ -90,4 +90,6 @@ if __name__ == "__main__" and Client is not None:
         ylabel="alpha",
         title=f"{report.n_fits} fits on two workers",
     )
+    row, column = divmod(losses.argmin(), len(rates))
+    axes.plot(rates[column], alphas[row], "*", color="black", markersize=12)
     figure.colorbar(image, label="log loss of the folds")
