@@ -73,7 +73,7 @@ for one, other in zip(twenty.coefs_, resumed.coefs_, strict=True):
 # that training can go on. MLPClassifier keeps that state after ``fit``, too,
 # and all values in float64 for a float64 table.
 
-X_few, y_few = X[:300], y[:300]  # the sizes depend on the columns alone
+X_few, y_few = X[:300], y[:300]  # more rows make no larger files
 widths = [10, 30, 100, 300, 1000]
 sizes = {"MLPClassifier": [], "after partial_fit": [], "after fit": []}
 n_parameters = []
@@ -83,7 +83,7 @@ for width in widths:
     network = ScratchNNClassifier(**small, max_iter=10, numeric_encoding=None)
     fitted = {
         "MLPClassifier": MLPClassifier(**small).partial_fit(
-            X, y, classes=classes
+            X_few, y_few, classes=classes
         ),
         "after fit": clone(network).fit(X_few, y_few),
         "after partial_fit": network.partial_fit(

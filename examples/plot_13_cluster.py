@@ -29,7 +29,7 @@ except ImportError:
 
 X, y = load_breast_cancer(return_X_y=True)
 rates = np.geomspace(1e-3, 0.1, 6)
-alphas = np.geomspace(1e-2, 1e3, 6)
+alphas = np.geomspace(1e-3, 1e2, 6)
 network = ScratchNNClassifier(
     (20,), max_iter=20, numeric_encoding=None, random_state=0
 )
@@ -71,7 +71,8 @@ elif __name__ == "__main__":
 # %%
 # The scores
 # ----------
-# They are those of the same search in this process, up to rounding.
+# They are those of the same search in this process, up to rounding. The star
+# marks the best candidate.
 
 if __name__ == "__main__" and Client is not None:
     with fused_fits():
@@ -80,16 +81,15 @@ if __name__ == "__main__" and Client is not None:
         losses, -search.cv_results_["mean_test_score"], rtol=0, atol=1e-3
     )
     figure, axes = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
-    image = axes.pcolormesh(
-        rates, alphas, losses.reshape(6, 6), cmap="cividis_r"
-    )
+    table = losses.reshape(len(alphas), len(rates))
+    image = axes.imshow(table, cmap="cividis_r", origin="lower")
+    axes.set_xticks(range(len(rates)), [f"{rate:.3f}" for rate in rates])
+    axes.set_yticks(range(len(alphas)), [f"{alpha:g}" for alpha in alphas])
     axes.set(
-        xscale="log",
-        yscale="log",
         xlabel="learning_rate_init",
         ylabel="alpha",
         title=f"{report.n_fits} fits on two workers",
     )
     row, column = divmod(losses.argmin(), len(rates))
-    axes.plot(rates[column], alphas[row], "*", color="black", markersize=12)
+    axes.plot(column, row, "*", color="black", markersize=12)
     figure.colorbar(image, label="log loss of the folds")
