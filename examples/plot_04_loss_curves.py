@@ -18,7 +18,7 @@ from scratchnn import ScratchNNClassifier
 # %%
 # Noisy labels
 # ------------
-# A third of the labels are drawn at random. 600 rows are for training, 300 for
+# 30 % of the labels are drawn at random. 600 rows are for training, 300 for
 # validation, and 2,100 for the test.
 
 X, y = make_classification(

@@ -21,7 +21,7 @@ from scratchnn import ScratchNNClassifier
 # %%
 # Two spirals
 # -----------
-# The spirals wind once around each other, with some noise. Half of the rows
+# The spirals wind around each other, with some noise. Half of the rows
 # are for training, and half, which the figure shows, for the test.
 
 rng = np.random.default_rng(0)
