@@ -1,11 +1,14 @@
 """Sphinx configuration. Builds without network."""
 
+import sys
 import warnings
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("agg")
+sys.path.insert(0, str(Path(__file__).parent))  # for gallery_order
 warnings.filterwarnings("ignore", category=DeprecationWarning)
 
 project = "scratchnn"
@@ -32,6 +35,7 @@ autodoc_typehints = "none"
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
+    "within_subsection_order": "gallery_order.quickstart_first",
     "download_all_examples": False,
     "show_signature": False,
     "abort_on_example_error": True,
