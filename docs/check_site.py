@@ -114,7 +114,8 @@ def is_remote(address):
 def check_site(folder):
     """Return a line for each problem of the site in a folder."""
     folder = Path(folder).resolve()
-    pages = {path: Page(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.html"))}
+    paths = [path for path in sorted(folder.rglob("*.html")) if "_static" not in path.parts]  # templates of the theme
+    pages = {path: Page(path.read_text(encoding="utf-8")) for path in paths}
     if not pages:
         return [f"no pages in {folder}"]
     problems = []

@@ -60,6 +60,7 @@ sphinx_gallery_conf = {
     "reference_url": {"scratchnn": None},
     "download_all_examples": False,
     "show_signature": False,
+    "write_computation_times": False,  # its page loads scripts from elsewhere
     "abort_on_example_error": True,
 }
 
