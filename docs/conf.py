@@ -27,6 +27,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "changes/*"]
 templates_path = ["_templates"]
+toc_object_entries_show_parents = "hide"
 default_role = "any"
 highlight_language = "none"  # blocks without a language are drawings; doctests are Python all the same
 html_theme = "pydata_sphinx_theme"
@@ -46,6 +47,7 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
+html_context = {"default_mode": "auto"}
 html_math_renderer = "mathml"
 html_show_sourcelink = False
 numpydoc_show_class_members = False

@@ -146,7 +146,7 @@ print(f"the early stop kept epoch {best}")
 # %%
 # The figure
 # ----------
-# Left: the log loss of the three classifiers. Right: the network without a
+# Above: the log loss of the three classifiers. Below: the network without a
 # penalty. The training loss falls further while it learns the noise, and the
 # validation loss rises. ``training_loss_curve_`` compares with
 # ``validation_loss_curve_``: neither holds the penalty, as ``loss_curve_``
@@ -157,19 +157,19 @@ try:
 except ImportError:
     print("no figure: install matplotlib to save one")
 else:
-    figure, (left, right) = plt.subplots(
-        1,
+    figure, (top, bottom) = plt.subplots(
         2,
-        figsize=(10, 4),
+        height_ratios=(2, 3),
+        figsize=(5.6, 5),
         layout="constrained",
     )
     colours = ["#9ca3af", "#9ca3af", "#0072b2"]
-    bars = left.barh(list(losses), list(losses.values()), color=colours)
-    left.bar_label(bars, fmt="%.3f", padding=3)
-    left.invert_yaxis()
-    left.margins(x=0.15)
-    left.spines[["top", "right"]].set_visible(False)
-    left.set(xlabel="test log loss (lower is better)", title="Breast cancer")
+    bars = top.barh(list(losses), list(losses.values()), color=colours)
+    top.bar_label(bars, fmt="%.3f", padding=3)
+    top.invert_yaxis()
+    top.margins(x=0.15)
+    top.spines[["top", "right"]].set_visible(False)
+    top.set(xlabel="test log loss (lower is better)", title="Breast cancer")
 
     model = models["no penalty, 40 epochs"]
     epochs = np.arange(1, model.n_iter_ + 1)
@@ -177,8 +177,8 @@ else:
         ("training", model.training_loss_curve_, "#0072b2"),
         ("validation", model.validation_loss_curve_, "#d55e00"),
     ]:
-        right.plot(epochs, curve, color=colour)
-        right.annotate(
+        bottom.plot(epochs, curve, color=colour)
+        bottom.annotate(
             name,
             (epochs[-1], curve[-1]),
             (4, 0),
@@ -186,8 +186,8 @@ else:
             color=colour,
             va="center",
         )
-    right.axvline(best, color="grey", linestyle=":")
-    right.annotate(
+    bottom.axvline(best, color="grey", linestyle=":")
+    bottom.annotate(
         f"best epoch: {best}",
         (best, 0.02),
         (4, 0),
@@ -195,8 +195,8 @@ else:
         textcoords="offset points",
         color="grey",
     )
-    right.spines[["top", "right"]].set_visible(False)
-    right.set(xlabel="epoch", ylabel="log loss", title="Noisy labels")
+    bottom.spines[["top", "right"]].set_visible(False)
+    bottom.set(xlabel="epoch", ylabel="log loss", title="Noisy labels")
     path = Path(tempfile.gettempdir()) / "scratchnn_quickstart.png"
     figure.savefig(path, dpi=150)
     print(f"\nthe figure is in {path}")
