@@ -62,7 +62,7 @@ for name, classifier in classifiers.items():
 
 # %%
 # A search that trains its networks together
-# -----------------------------------------
+# ------------------------------------------
 # Inside `fused_fits` the networks of all folds and candidates train together.
 
 grid = {
