@@ -1,13 +1,9 @@
 """The check of the built site finds what it looks for."""
 
-import importlib.util
-
 import pytest
-from helpers import ROOT
+from helpers import load_script
 
-spec = importlib.util.spec_from_file_location("check_site", ROOT / "docs" / "check_site.py")
-check_site = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(check_site)
+check_site = load_script("docs/check_site.py")
 
 PAGE = '<html lang="en"><head><title>t</title></head><body><h1 id="top">t</h1>{}</body></html>'
 
