@@ -18,10 +18,7 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer, make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
-from sklearn.model_selection import (
-    GridSearchCV,
-    train_test_split,
-)
+from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -29,12 +26,8 @@ from sklearn.preprocessing import StandardScaler
 from scratchnn import ScratchNNClassifier, fused_fits
 
 X, y = load_breast_cancer(return_X_y=True)
-X_train, X_test, y_train, y_test = train_test_split(
-    X,
-    y,
-    random_state=0,
-    stratify=y,
-)
+parts = train_test_split(X, y, random_state=0, stratify=y)
+X_train, X_test, y_train, y_test = parts
 
 # %%
 # The swap
@@ -69,18 +62,14 @@ grid = {
     "hidden_layer_sizes": [(), (10,), (20,)],
     "alpha": [0.1, 1, 10],
 }
-search = GridSearchCV(
-    ScratchNNClassifier(random_state=0),
-    grid,
-    cv=3,
-    scoring="neg_log_loss",
-)
+network = ScratchNNClassifier(random_state=0)
+search = GridSearchCV(network, grid, cv=3, scoring="neg_log_loss")
 start = time.perf_counter()
 with fused_fits() as report:
     search.fit(X_train, y_train)
 seconds = time.perf_counter() - start
 print(f"\n{report.n_fits} fits in {seconds:.1f} s:")
-print(f"best of the search: {search.best_params_}")
+print(f"best: {search.best_params_}")
 print(f"its test accuracy: {search.best_estimator_.score(X_test, y_test):.3f}")
 
 # %%
@@ -104,33 +93,16 @@ assert (loaded.predict_proba(X_test) == expected).all()
 # helps where a network can learn noise by heart, as here: 30 % of the labels
 # are drawn at random, the learning rate is constant, and there is no penalty.
 
-X_noisy, y_noisy = make_classification(
-    1500,
-    20,
-    n_informative=8,
-    flip_y=0.3,
-    random_state=0,
-)
-X_known, X_new, y_known, y_new = train_test_split(
-    X_noisy,
-    y_noisy,
-    random_state=0,
-    stratify=y_noisy,
-)
-X_fit, X_val, y_fit, y_val = train_test_split(
-    X_known,
-    y_known,
-    random_state=0,
-    stratify=y_known,
-)
+X, y = make_classification(1500, n_informative=8, flip_y=0.3, random_state=0)
+parts = train_test_split(X, y, random_state=0, stratify=y)
+X_known, X_new, y_known, y_new = parts
+parts = train_test_split(X_known, y_known, random_state=0, stratify=y_known)
+X_fit, X_val, y_fit, y_val = parts
 plain = {"alpha": 0, "learning_rate": "constant", "random_state": 0}
 endless = {"max_iter": 40, "tol": 0, "n_iter_no_change": np.inf}
 models = {
     "no penalty, 40 epochs": ScratchNNClassifier(**plain, **endless),
-    "the same, stopped early": ScratchNNClassifier(
-        early_stopping=True,
-        **plain,
-    ),
+    "stopped early": ScratchNNClassifier(early_stopping=True, **plain),
     "the defaults": ScratchNNClassifier(random_state=0),
 }
 print(f"\n{'30 % of labels at random':30s}{'accuracy':>8s}{'log loss':>10s}")
@@ -139,7 +111,7 @@ for name, model in models.items():
     accuracy = model.score(X_new, y_new)
     loss = log_loss(y_new, model.predict_proba(X_new))
     print(f"{name:30s}{accuracy:8.3f}{loss:10.3f}")
-stopped = models["the same, stopped early"]
+stopped = models["stopped early"]
 best = int(np.argmin(stopped.validation_loss_curve_)) + 1  # counted from 1
 print(f"the early stop kept epoch {best}")
 
@@ -157,12 +129,9 @@ try:
 except ImportError:
     print("no figure: install matplotlib to save one")
 else:
-    figure, (top, bottom) = plt.subplots(
-        2,
-        height_ratios=(2, 3),
-        figsize=(5.6, 5),
-        layout="constrained",
-    )
+    figure, axes = plt.subplots(2, height_ratios=(2, 3), figsize=(5.6, 5))
+    figure.set_layout_engine("constrained")
+    top, bottom = axes
     colours = ["#9ca3af", "#9ca3af", "#0072b2"]
     bars = top.barh(list(losses), list(losses.values()), color=colours)
     top.bar_label(bars, fmt="%.3f", padding=3)
