@@ -1,6 +1,7 @@
 """Data, networks, checks and processes that tests of several rooms share."""
 
 import functools
+import importlib.util
 import os
 import subprocess
 import sys
@@ -28,6 +29,14 @@ TARGETS = ["binary", "multiclass", "multilabel"]
 ALL_EPOCHS = {"tol": 0, "n_iter_no_change": np.inf}
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]
+
+
+def load_script(path):
+    """Return a script of the repository that belongs to no package, as a module."""
+    spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def make_table(n_rows, n_features, n_informative=1):
