@@ -2,7 +2,8 @@
 
 from .classifier import ScratchNNClassifier
 from .classifier_cv import ScratchNNClassifierCV
+from .display import LossCurveDisplay
 from .fusion import fused_fits
 
-__all__ = ["ScratchNNClassifier", "ScratchNNClassifierCV", "fused_fits"]
+__all__ = ["LossCurveDisplay", "ScratchNNClassifier", "ScratchNNClassifierCV", "fused_fits"]
 __version__ = "0.1.0"
