@@ -39,8 +39,7 @@ def get_values(line):
 
 
 def get_legend(display):
-    legend = (display.score_ax_ or display.ax_).get_legend()
-    return [text.get_text() for text in legend.get_texts()]
+    return [text.get_text() for text in display.ax_.get_legend().get_texts()]
 
 
 def test_the_curves_of_a_network_and_its_best_epoch():
@@ -70,7 +69,7 @@ def test_scores_on_a_second_axis_tell_the_best_epoch():
     display = LossCurveDisplay.from_estimator(fitted, scores=True)
     assert get_values(display.lines_[2]) == ([1, 2, 3, 4, 5, 6], fitted.validation_scores_)
     assert display.lines_[2].axes is display.score_ax_ is not display.ax_
-    assert display.score_ax_.get_ylabel() == "Roc_auc"
+    assert display.score_ax_.get_ylabel() == "Validation score (roc_auc)"
     best = int(np.argmax(fitted.validation_scores_))
     assert get_values(display.best_epochs_[0]) == ([best + 1], [fitted.validation_loss_curve_[best]])
 
@@ -108,7 +107,7 @@ def test_the_candidates_of_a_search_are_trained_again_the_best_first():
     with fused_fits() as report:
         display = LossCurveDisplay.from_cv_results(search, X, y)
     assert report.n_fits == 2
-    assert list(display.curves) == ranked
+    assert list(display.curves) == get_legend(display) == ranked
     np.testing.assert_allclose(
         get_values(display.lines_[0])[1], search.best_estimator_[-1].training_loss_curve_, rtol=1e-5
     )

@@ -1,6 +1,6 @@
 """Where loss curves come from: fitted networks, the folds of a cross-validation, the candidates of a search."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +50,13 @@ class LossCurves(NamedTuple):
         if self.scores is None or np.isnan(self.scores).all():
             return None
         return self.start + int(np.nanargmax(self.scores)) + 1
+
+    def list_lines(self, with_scores: bool) -> Iterator[tuple[str, Any, Any]]:
+        """Yield the kind, the epochs and the values of each curve."""
+        yield "training", np.arange(1, len(self.training) + 1), self.training
+        for kind, values in (("validation", self.validation), ("score", self.scores if with_scores else None)):
+            if values is not None:
+                yield kind, self.start + np.arange(1, len(values) + 1), values
 
 
 def find_network(estimator: Any) -> ScratchNNClassifier:

@@ -1,14 +1,13 @@
 """Loss curves as a figure, by the conventions of scikit-learn's displays."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from .axes import SCALES, add_legend, import_pyplot, set_epoch_ticks, set_loss_scale
 from .curves import LossCurves, find_cv_estimators, find_network, read_curves
 
-SCALES = ("auto", "linear", "log")
-LOG_RATIO = 10  # of the largest loss to the smallest: from there on, "auto" is a logarithmic axis
 N_COLOURS = 10  # of matplotlib's colour cycle
 STYLES = {"training": "--", "validation": "-", "score": ":"}  # of the lines, where colours tell networks apart
 
@@ -222,7 +221,7 @@ class LossCurveDisplay:
         """
         self._check(scores, yscale)
         pyplot = import_pyplot()
-        self.ax_ = pyplot.subplots()[1] if ax is None else ax
+        self.ax_ = pyplot.subplots(layout="constrained")[1] if ax is None else ax
         self.figure_ = self.ax_.figure
         self.score_ax_ = self.ax_.twinx() if scores else None
         self.lines_: list[Any] = []
@@ -230,9 +229,10 @@ class LossCurveDisplay:
         styles = pyplot.matplotlib.cbook.normalize_kwargs(line_kw, pyplot.Line2D)
         for number, (name, curves) in enumerate(self.curves.items()):
             self._draw(name, curves, self._find_colour(number, pyplot), styles)
-        self._label_axes(yscale)
-        legend_ax = self.ax_ if self.score_ax_ is None else self.score_ax_  # which is in front
-        legend_ax.legend(handles=self._make_handles(pyplot), fontsize="small")
+        self._label_axes()
+        set_loss_scale(self.ax_, yscale, self._join_losses())
+        handles = self._make_handles(pyplot)
+        add_legend(self.ax_, handles, above=len(self.curves) > 1 or scores)  # inside, it would hide lines
         return self
 
     def _check(self, scores: bool, yscale: str) -> None:
@@ -253,76 +253,53 @@ class LossCurveDisplay:
 
     def _draw(self, name: str, curves: LossCurves, colour: Any, styles: dict[str, Any]) -> None:
         """Draw the curves of a network, and mark its best epoch."""
-        for kind, epochs, values in _list_lines(curves, self.score_ax_ is not None):
-            style = {"color": colour, "linestyle": STYLES[kind], "label": f"{name}, {kind}"}
+        for kind, epochs, values in curves.list_lines(self.score_ax_ is not None):
+            style = {"color": colour, "linestyle": self._find_style(kind), "label": f"{name}, {kind}"}
             if len(self.curves) == 1:
                 style = {"color": f"C{list(STYLES).index(kind)}", "linestyle": "-", "label": kind}
             style["marker"] = "." if len(values) == 1 else ""  # a line of one point cannot be seen
             axes: Any = self.score_ax_ if kind == "score" else self.ax_
             self.lines_ += axes.plot(epochs, values, **(style | styles))
             if kind == "validation" and curves.best_epoch is not None:
-                point = curves.best_epoch, values[curves.best_epoch - curves.start - 1]
+                best = curves.best_epoch
                 mark = {"marker": "o", "linestyle": "", "color": self.lines_[-1].get_color(), "zorder": 3}
-                self.best_epochs_ += self.ax_.plot(*zip(point, strict=True), label="best epoch", **mark)
+                label = f"best {curves.unit} ({best})"
+                self.best_epochs_ += self.ax_.plot([best], [values[best - curves.start - 1]], label=label, **mark)
 
-    def _label_axes(self, yscale: str) -> None:
-        from matplotlib.ticker import MaxNLocator
+    def _find_style(self, kind: str) -> str:
+        """Return the style of a line: all are solid if there are no others than those of training."""
+        return STYLES[kind] if len(self._list_kinds()) > 1 else "-"
 
+    def _list_kinds(self) -> list[str]:
+        """Return the kinds of the curves that are drawn."""
+        drawn = {kind for each in self.curves.values() for kind, _, _ in each.list_lines(self.score_ax_ is not None)}
+        return [kind for kind in STYLES if kind in drawn]
+
+    def _join_losses(self) -> Any:
+        """Return all losses that are drawn, (n_losses,)."""
+        return np.concatenate([values for each in self.curves.values() for _, _, values in each.list_lines(False)])
+
+    def _label_axes(self) -> None:
         networks = self.curves.values()
         self.ax_.set_xlabel(_name_all("Epoch", [curves.unit for curves in networks]))
         self.ax_.set_ylabel(_name_all("Loss", [curves.loss_name for curves in networks]))
-        self.ax_.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if yscale == "log" or (yscale == "auto" and self._suits_log_scale()):
-            self.ax_.set_yscale("log")
+        set_epoch_ticks(self.ax_)
         if self.score_ax_ is not None:
-            names = [curves.score_name for curves in networks if curves.scores is not None]
-            self.score_ax_.set_ylabel(_name_all("Score", names))
-
-    def _suits_log_scale(self) -> bool:
-        losses = np.concatenate(
-            [values for curves in self.curves.values() for _, _, values in _list_lines(curves, with_scores=False)]
-        )
-        losses = losses[np.isfinite(losses)]
-        return len(losses) > 0 and bool(losses.max() > LOG_RATIO * losses.min() > 0)
+            names = {curves.score_name for curves in networks if curves.scores is not None}
+            self.score_ax_.set_ylabel(f"Validation score{f' ({names.pop()})' if len(names) == 1 else ''}")
 
     def _make_handles(self, pyplot: Any) -> list[Any]:
         """Return the entries of the legend. For several networks: a colour for each, and a style for each kind."""
         if len(self.curves) == 1:
-            for mark, curves in zip(self.best_epochs_, self.curves.values(), strict=False):
-                mark.set_label(f"best {curves.unit} ({curves.best_epoch})")
             return [*self.lines_, *self.best_epochs_]
-        with_scores = self.score_ax_ is not None
-        drawn = {name: [kind for kind, *_ in _list_lines(each, with_scores)] for name, each in self.curves.items()}
-        firsts = np.cumsum([0, *map(len, drawn.values())])[:-1]
-        handles = [
-            pyplot.Line2D([], [], color=self.lines_[first].get_color(), label=name)
-            for first, name in zip(firsts, drawn, strict=True)
-        ]
-        handles += [
-            pyplot.Line2D([], [], color="grey", linestyle=style, label=kind)
-            for kind, style in STYLES.items()
-            if any(kind in kinds for kinds in drawn.values())
-        ]
+        colours = {line.get_label().rpartition(", ")[0]: line.get_color() for line in self.lines_}
+        handles = [pyplot.Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
+        kinds = self._list_kinds()
+        if len(kinds) > 1:
+            handles += [pyplot.Line2D([], [], color="grey", linestyle=STYLES[kind], label=kind) for kind in kinds]
         if self.best_epochs_:
             handles.append(pyplot.Line2D([], [], color="grey", linestyle="", marker="o", label="best epoch"))
         return handles
-
-
-def import_pyplot() -> Any:
-    """Return matplotlib's pyplot, or raise ImportError that says what to install."""
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError("LossCurveDisplay needs matplotlib. Install it: pip install matplotlib") from error
-    return pyplot
-
-
-def _list_lines(curves: LossCurves, with_scores: bool) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the kind, the epochs and the values of each curve of a network."""
-    yield "training", np.arange(1, len(curves.training) + 1), curves.training
-    for kind, values in (("validation", curves.validation), ("score", curves.scores if with_scores else None)):
-        if values is not None:
-            yield kind, curves.start + np.arange(1, len(values) + 1), values
 
 
 def _name_all(default: str, names: list[str]) -> str:
