@@ -143,6 +143,15 @@ def test_frames_with_categories_missing_values_and_bins():
     assert_agree(fitted, frame)
 
 
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA, pd.NaT, ""])
+def test_missing_text_in_every_spelling_is_the_category_of_missing_values(missing):
+    frame, y = make_frame()
+    fitted = network().fit(frame, y)
+    row = frame[:1].assign(port=pd.Series([None], dtype=object))
+    _, probabilities = run(convert(fitted, row), row.assign(port=pd.Series([missing], dtype=object)))
+    np.testing.assert_allclose(probabilities, fitted.predict_proba(row), atol=1e-5)
+
+
 def test_categories_of_numbers():
     frame, y = make_frame()
     frame["age"] = frame["age"].round(-1)
@@ -154,6 +163,21 @@ def test_categories_of_numbers():
 def test_arrays_of_text(iris):
     X = np.array([["a", "x"], ["b", "y"], ["a", "y"], ["b", "x"]] * 5, object)
     assert_agree(network().fit(X, X[:, 0] == "a"), X)
+
+
+def test_rows_far_from_training_have_finite_probabilities():
+    X, y = make_table(60, 2)
+    fitted = network().fit(X, y)
+    X[:3] = [[1e30, 0], [-1e200, 1], [0, 1e300]]
+    assert_agree(fitted, X)
+
+
+@pytest.mark.parametrize("target_opset", [12, {"": 18, "ai.onnx.ml": 2}])
+def test_older_operator_sets(target_opset):
+    frame, y = make_frame()
+    fitted = network(numeric_encoding="auto", activation="gelu").fit(frame, y)
+    _, probabilities = run(convert(fitted, frame[:1], target_opset=target_opset), frame)
+    np.testing.assert_allclose(probabilities, fitted.predict_proba(frame), atol=1e-5)
 
 
 def test_columns_that_were_sparse_in_training():

@@ -23,6 +23,7 @@ from .encoding import encode
 from .graph import Columns, Graph
 
 CPU = torch.device("cpu")
+LARGEST_INPUT = 1e30  # of a scaled column in float32: products with coefficients and sums of them stay finite
 OPTIONS = {
     "zipmap": [True, False, "columns"],
     "nocl": [True, False],
@@ -128,6 +129,8 @@ def _send_forward(graph: Graph, inputs: str, network: Any) -> str:
     """Return the logits, (n_rows, n_outputs), in the precision of the coefficients."""
     weights, biases = read_coeffs(network, CPU)
     dtype = weights[0].numpy().dtype
+    if dtype == np.float32:
+        inputs = _limit(graph, inputs, -LARGEST_INPUT, LARGEST_INPUT)
     values = graph.cast(inputs, dtype)
     for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         if number:
