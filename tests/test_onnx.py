@@ -1,12 +1,14 @@
 """ONNX models of fitted networks: onnxruntime predicts what they predict."""
 
 import importlib
+import re
 import sys
+import textwrap
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import TARGETS, make_table
+from helpers import ROOT, TARGETS, make_table
 from scipy import sparse
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
@@ -277,3 +279,16 @@ def test_without_skl2onnx_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "skl2onnx", None)
     with pytest.raises(ImportError, match=r"scratchnn\.onnx needs skl2onnx\. Install it: pip install"):
         importlib.import_module("scratchnn.onnx")
+
+
+def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "onnx.rst").read_text()
+    blocks = re.findall(r"\.\. code-block:: python\n\n((?: +.*\n|\n)+)", page)
+    assert len(blocks) == 3
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    for block in blocks:
+        exec(compile(textwrap.dedent(block), "onnx.rst", "exec"), namespace)
+    assert (tmp_path / "model.onnx").exists()
+    expected = namespace["network"].predict_proba(namespace["table"])
+    np.testing.assert_allclose(namespace["probabilities"], expected, atol=1e-5)
