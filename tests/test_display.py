@@ -114,6 +114,13 @@ def test_the_candidates_of_a_search_are_trained_again_the_best_first():
     assert list(LossCurveDisplay.from_cv_results(search, X, y, n_candidates=1).curves) == ranked[:1]
 
 
+def test_candidates_of_several_grids_are_named_by_what_they_set():
+    grids = [{}, {"alpha": [1.0]}, {"tol": [1e-3], "alpha": [2.0]}]
+    search = GridSearchCV(network(max_iter=2), grids, cv=2).fit(X, y)
+    names = LossCurveDisplay.from_cv_results(search, X, y).curves
+    assert sorted(names) == ["alpha=1.0", "alpha=2.0, tol=0.001", "as it is"]
+
+
 def test_calls_of_partial_fit_are_epochs():
     fitted = network()
     for _ in range(3):
@@ -199,7 +206,7 @@ def test_errors_say_what_to_do():
     for unfitted in (network(), make_pipeline(StandardScaler(), network())):
         with pytest.raises(ValueError, match="is not fitted yet"):
             draw(unfitted)
-    with pytest.raises(ValueError, match=r"no fitted network to draw the curves of.*refit=True"):
+    with pytest.raises(ValueError, match=r"no single fitted network to draw.*refit=True"):
         draw(GridSearchCV(network(), {"alpha": [1.0]}))
     for other in (LogisticRegression(), MLPClassifier()):
         with pytest.raises(TypeError, match="must be a ScratchNNClassifier, or a pipeline or search"):

@@ -22,6 +22,8 @@ from scratchnn.activations import ACTIVATIONS
 skl2onnx = pytest.importorskip("skl2onnx", reason="needs skl2onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
 
+from skl2onnx.common.data_types import FloatTensorType, StringTensorType  # noqa: E402
+
 import scratchnn.onnx  # noqa: E402, F401
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -41,9 +43,13 @@ def get_network(model):
     return model[-1] if hasattr(model, "steps") else model
 
 
+def make_session(onnx_model):
+    return onnxruntime.InferenceSession(onnx_model.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
 def run(onnx_model, X):
     """Return what onnxruntime makes of a table, or of the columns of a frame."""
-    session = onnxruntime.InferenceSession(onnx_model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = make_session(onnx_model)
     names = [each.name for each in session.get_inputs()]
     feed = {names[0]: X} if isinstance(X, np.ndarray) else {name: X[[name]].to_numpy() for name in names}
     return session.run(None, feed)
@@ -152,6 +158,16 @@ def test_missing_text_in_every_spelling_is_the_category_of_missing_values(missin
     row = frame[:1].assign(port=pd.Series([None], dtype=object))
     _, probabilities = run(convert(fitted, row), row.assign(port=pd.Series([missing], dtype=object)))
     np.testing.assert_allclose(probabilities, fitted.predict_proba(row), atol=1e-5)
+
+
+def test_one_input_may_hold_several_columns():
+    frame, y = make_frame()
+    frame = frame[["age", "siblings", "sex", "port"]]
+    fitted = network().fit(frame, y)
+    initial_types = [("numbers", FloatTensorType([None, 2])), ("text", StringTensorType([None, 2]))]
+    session = make_session(convert(fitted, None, initial_types=initial_types))
+    feed = {"numbers": frame[["age", "siblings"]].to_numpy(np.float32), "text": frame[["sex", "port"]].to_numpy(object)}
+    np.testing.assert_allclose(session.run(None, feed)[1], fitted.predict_proba(frame), atol=1e-5)
 
 
 def test_categories_of_numbers():
@@ -265,8 +281,10 @@ def test_columns_of_another_type_than_in_training_are_named():
         convert(fitted, frame[:1].assign(port=1.0))
     with pytest.raises(ValueError, match="must have the order of the columns in training"):
         convert(fitted, frame[:1][["sex", "age", "siblings", "alone", "port"]])
-    with pytest.raises(ValueError, match="must have the 5 columns of X"):
-        convert(fitted, frame[:1].drop(columns="port"))
+    for widths in ([4], [None, 1]):
+        types = [(f"input{width}", StringTensorType([None, width])) for width in widths]
+        with pytest.raises(ValueError, match="must have the 5 columns of X"):
+            convert(fitted, None, initial_types=types)
 
 
 def test_an_unfitted_network_is_refused(iris):
@@ -277,7 +295,9 @@ def test_an_unfitted_network_is_refused(iris):
 def test_without_skl2onnx_the_message_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "scratchnn.onnx")
     monkeypatch.setitem(sys.modules, "skl2onnx", None)
-    with pytest.raises(ImportError, match=r"scratchnn\.onnx needs skl2onnx\. Install it: pip install"):
+    with pytest.raises(
+        ImportError, match=r"scratchnn\.onnx needs skl2onnx, which cannot be imported .*\. Install it: pip install"
+    ):
         importlib.import_module("scratchnn.onnx")
 
 

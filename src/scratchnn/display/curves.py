@@ -73,12 +73,14 @@ def find_network(estimator: Any) -> ScratchNNClassifier:
     while not isinstance(inner, ScratchNNClassifier):
         if isinstance(inner, Pipeline):
             inner = inner.steps[-1][1]
-        elif hasattr(inner, "best_estimator_") or hasattr(inner, "estimator_"):
-            inner = getattr(inner, "best_estimator_", None) or inner.estimator_
+        elif hasattr(inner, "best_estimator_"):
+            inner = inner.best_estimator_
+        elif hasattr(inner, "estimator_"):
+            inner = inner.estimator_
         elif hasattr(inner, "estimator"):
             raise NotFittedError(
-                f"This {type(inner).__name__} has no fitted network to draw the curves of. Fit it; a search needs "
-                "refit=True."
+                f"This {type(inner).__name__} has no single fitted network to draw. Fit it (a search needs "
+                "refit=True), or pass its fitted networks to from_estimators."
             )
         else:
             raise TypeError(
@@ -176,10 +178,11 @@ def _name_candidates(candidates: list[dict[str, Any]]) -> list[str]:
     """Return the parameters in which candidates differ, as text, without the names of pipeline steps."""
     names = list(dict.fromkeys(name for parameters in candidates for name in parameters))
     varying = [name for name in names if len({str(parameters.get(name)) for parameters in candidates}) > 1]
-    return [
-        ", ".join(f"{name.rpartition('__')[2]}={parameters[name]}" for name in varying or names if name in parameters)
+    texts = [
+        [f"{name.rpartition('__')[2]}={parameters[name]}" for name in varying or names if name in parameters]
         for parameters in candidates
     ]
+    return [", ".join(text) or "as it is" for text in texts]
 
 
 def _fit(estimator: Any, X: Any, y: Any) -> Any:

@@ -8,7 +8,10 @@ scales columns in double precision, adds bins, and sends the rows through the la
 try:
     import skl2onnx
 except ImportError as error:
-    raise ImportError("scratchnn.onnx needs skl2onnx. Install it: pip install skl2onnx onnxruntime") from error
+    raise ImportError(
+        f"scratchnn.onnx needs skl2onnx, which cannot be imported ({error}). Install it: pip install skl2onnx "
+        "onnxruntime"
+    ) from error
 
 from ..classifier import ScratchNNClassifier
 from ..classifier_cv import ScratchNNClassifierCV

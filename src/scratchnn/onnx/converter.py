@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from skl2onnx._parse import _parse_sklearn_classifier
+from skl2onnx._parse import _parse_sklearn_classifier  # there is no public one
 from skl2onnx.common.data_types import (
     DictionaryType,
     DoubleTensorType,

@@ -64,8 +64,8 @@ def _encode_category(columns: Columns, column: int, codes: dict[str | None, int]
     if not numbers:
         raise TypeError(
             f"Column {columns.names[column]!r} of X must be an ONNX input of text, as its categories are, got numbers. "
-            f"Pass a frame to to_onnx, or initial_types with ({str(columns.names[column])!r}, "
-            "StringTensorType([None, 1]))."
+            "Convert its values with astype(str), or pass initial_types with an input for each column: "
+            f"({str(columns.names[column])!r}, StringTensorType([None, 1]))."
         )
     dtype = np.float32 if isinstance(kind, FloatTensorType) else np.float64
     values = graph.cast(values, dtype)

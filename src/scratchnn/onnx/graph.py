@@ -70,8 +70,7 @@ class Columns:
         widths = [each.type.shape[1] for each in inputs]
         if len(inputs) == 1 and not isinstance(widths[0], int):
             widths = [n_features]
-        self.widths = widths
-        if sum(widths) != n_features:
+        if None in widths or sum(widths) != n_features:
             raise ValueError(
                 f"The ONNX inputs must have the {n_features} columns of X, one a column or one for all, got widths "
                 f"{widths}. Pass rows like those of training to to_onnx, or initial_types for all columns."
@@ -82,6 +81,7 @@ class Columns:
                 f"The ONNX inputs must have the order of the columns in training, {list(names)}, got {input_names}. "
                 "Order the columns of X, or initial_types."
             )
+        self.widths: list[int] = widths
         # Of each column: the number of its input, and its place there.
         self.places = [(number, place) for number, width in enumerate(widths) for place in range(width)]
 
@@ -109,8 +109,8 @@ class Columns:
             if isinstance(kind, StringTensorType):
                 raise TypeError(
                     f"Column {self.names[members[0]]!r} of X must be an ONNX input of numbers, as in training, got "
-                    "text. Pass a frame to to_onnx, or initial_types with an input for each column: "
-                    f"({str(self.names[members[0]])!r}, FloatTensorType([None, 1]))."
+                    "text. Convert its values with astype(float), or pass initial_types with an input for each column: "
+                    f"({str(self.names[members[0]])!r}, DoubleTensorType([None, 1]))."
                 )
             parts.append(self.graph.cast(values, np.float64))
         return self.graph.concat(parts)
