@@ -50,8 +50,8 @@ def make_session(onnx_model):
 def run(onnx_model, X):
     """Return what onnxruntime makes of a table, or of the columns of a frame."""
     session = make_session(onnx_model)
-    names = [each.name for each in session.get_inputs()]
-    feed = {names[0]: X} if isinstance(X, np.ndarray) else {name: X[[name]].to_numpy() for name in names}
+    tables = [X] if isinstance(X, np.ndarray) else [X[[name]].to_numpy() for name in X]
+    feed = {each.name: table for each, table in zip(session.get_inputs(), tables, strict=True)}
     return session.run(None, feed)
 
 
@@ -158,6 +158,17 @@ def test_missing_text_in_every_spelling_is_the_category_of_missing_values(missin
     row = frame[:1].assign(port=pd.Series([None], dtype=object))
     _, probabilities = run(convert(fitted, row), row.assign(port=pd.Series([missing], dtype=object)))
     np.testing.assert_allclose(probabilities, fitted.predict_proba(row), atol=1e-5)
+
+
+def test_a_category_that_reads_as_a_missing_value_is_refused_beside_missing_values():
+    frame, y = make_frame()
+    frame["port"] = frame["port"].replace("Q", "None")
+    with pytest.raises(
+        ValueError, match="Column 'port' of X must not have both missing values and the category 'None'"
+    ):
+        convert(network().fit(frame, y), frame[:1])
+    frame["port"] = frame["port"].replace("None", "")  # the empty text may be a category
+    assert_agree(network().fit(frame, y), frame)
 
 
 def test_one_input_may_hold_several_columns():

@@ -10,7 +10,7 @@ from ..estimator.encoding import TableEncoder, find_fill
 from ..estimator.frames import to_text
 from .graph import Columns, Graph
 
-MISSING_TEXTS = ("", "None", "nan", "NaN", "<NA>", "NaT")  # how a missing value is written in a tensor of strings
+MISSING_TEXTS = ("None", "nan", "NaN", "<NA>", "NaT")  # what onnxruntime makes of Python's missing values
 
 
 def encode(graph: Graph, columns: Columns, network: Any) -> str:
@@ -48,8 +48,7 @@ def _encode_category(columns: Columns, column: int, codes: dict[str | None, int]
     values, kind = columns.take([column])
     n_codes = max(codes.values()) + 1
     if isinstance(kind, StringTensorType):
-        missing = dict.fromkeys(MISSING_TEXTS, codes[None]) if None in codes else {}
-        texts = missing | {text: code for text, code in codes.items() if text is not None}
+        texts = _list_texts(str(columns.names[column]), codes)
         found = graph.add(
             "LabelEncoder",
             values,
@@ -76,6 +75,26 @@ def _encode_category(columns: Columns, column: int, codes: dict[str | None, int]
     if None in codes:
         indicator[-1, codes[None]] = 1
     return graph.add("MatMul", matches, graph.add_constant(indicator))
+
+
+def _list_texts(name: str, codes: dict[str | None, int]) -> dict[str, int]:
+    """Return the code of each text in a tensor of strings, which knows no missing values: some texts stand for them.
+
+    Raises
+    ------
+    ValueError
+        If such a text is a category, too.
+    """
+    texts = {text: code for text, code in codes.items() if text is not None}
+    if None not in codes:
+        return texts
+    ambiguous = sorted(set(MISSING_TEXTS) & set(texts))
+    if ambiguous:
+        raise ValueError(
+            f"Column {name!r} of X must not have both missing values and the category {ambiguous[0]!r}, as a missing "
+            "value is the same text in ONNX. Rename the category, or fill the missing values, and fit again."
+        )
+    return dict.fromkeys(("", *MISSING_TEXTS), codes[None]) | texts
 
 
 def _is_number(text: str) -> bool:
