@@ -23,7 +23,9 @@ ALLOWED = {
     "estimator": {"activations", "checkpoint", "losses", "network", "training"},
     "classifier": {"estimator", "training"},
     "classifier_cv": {"classifier", "estimator"},
-    "__init__": {"checkpoint", "classifier", "classifier_cv", "fusion"},
+    "display": {"classifier"},
+    "onnx": {"classifier", "classifier_cv", "estimator"},
+    "__init__": {"checkpoint", "classifier", "classifier_cv", "display", "fusion"},
 }
 # What may be imported from elsewhere, besides the standard library.
 LIBRARIES = {

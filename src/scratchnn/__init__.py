@@ -3,7 +3,8 @@
 from .checkpoint import Checkpoint
 from .classifier import ScratchNNClassifier
 from .classifier_cv import ScratchNNClassifierCV
+from .display import LossCurveDisplay
 from .fusion import fused_fits
 
-__all__ = ["Checkpoint", "ScratchNNClassifier", "ScratchNNClassifierCV", "fused_fits"]
+__all__ = ["Checkpoint", "LossCurveDisplay", "ScratchNNClassifier", "ScratchNNClassifierCV", "fused_fits"]
 __version__ = "0.1.0"

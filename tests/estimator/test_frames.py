@@ -202,6 +202,13 @@ def test_columns_of_numbers_can_be_chosen_as_categories(choice):
         np.testing.assert_array_equal(array.predict_proba(frame.to_numpy()), model.predict_proba(frame))
 
 
+def test_categories_may_be_numbers_of_which_some_are_missing():
+    # pandas makes a new NaN each time it lists a column of floats, and a dict does not find it again.
+    frame = pd.DataFrame({"age": np.where(np.arange(N_ROWS) % 4 == 0, np.nan, np.arange(N_ROWS) % 3)})
+    model = network(categorical_features=["age"]).fit(frame, y)
+    assert model.feature_names_encoded_.tolist() == ["age_0", "age_1", "age_2", "age_None"]
+
+
 def test_intervals_of_a_categorical_type_are_categories():
     model = network().fit(pd.DataFrame({"band": pd.cut(pd.Series(COLUMNS["fare"]), 3)}), y)
     assert len(model.feature_names_encoded_) == 3

@@ -130,13 +130,13 @@ def encode(
     elif table is not None:
         encoded = table.read_numbers(range(table.shape[1]))
     else:
-        return fill_missing(X, _find_fill(estimator, training)) if is_incomplete else X
+        return fill_missing(X, find_fill(estimator, training)) if is_incomplete else X
     if has_missing(estimator, encoded):
-        encoded = fill_missing(encoded, _find_fill(estimator, training))
+        encoded = fill_missing(encoded, find_fill(estimator, training))
     return torch.from_numpy(encoded).to(X.device) if isinstance(X, torch.Tensor) else encoded
 
 
-def _find_fill(estimator: Any, training: Table | None) -> Any:
+def find_fill(estimator: Any, training: Table | None = None) -> Any:
     """Return what stands for missing numbers of columns that had none in training: one for each, or one for all."""
     if training is not None:
         moments = Moments()

@@ -73,8 +73,9 @@ class RawTable:
         numbers = list(numbers)
         result = np.empty((self.shape[0], len(numbers)), object)
         for place, number in enumerate(numbers):
-            texts = {value: _to_text(value) for value in self._find_values(number)}
-            result[:, place] = [texts[value] for value in self._list_values(number)]
+            texts = {value: to_text(value) for value in self._find_values(number)}
+            # NaN is not found, as each time that pandas lists a column, it makes others. It is missing.
+            result[:, place] = [texts.get(value) for value in self._list_values(number)]
         return np.asarray(result[rows])
 
     def _read_number_column(self, number: int) -> Array:
@@ -187,7 +188,8 @@ def _may_be_anything(dtype: Any) -> bool:
     return dtype.kind in VALUE_KINDS if hasattr(dtype, "kind") else str(dtype) in ("String", "Object")
 
 
-def _to_text(value: Any) -> str | None:
+def to_text(value: Any) -> str | None:
+    """Return the text of a category: the same for numbers that are equal. None if the value is missing."""
     if is_missing(value):
         return None
     if not isinstance(value, NUMBER_TYPES):

@@ -1,0 +1,6 @@
+"""Figures of fitted networks. matplotlib is imported when one is drawn."""
+
+from .curves import LossCurves
+from .figure import LossCurveDisplay
+
+__all__ = ["LossCurveDisplay", "LossCurves"]

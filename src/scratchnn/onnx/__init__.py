@@ -1,0 +1,25 @@
+"""Fitted networks as ONNX models, by skl2onnx: importing this package registers the converter.
+
+After ``import scratchnn.onnx``, ``skl2onnx.to_onnx`` converts `ScratchNNClassifier` and `ScratchNNClassifierCV`, alone
+and in pipelines. The graph repeats what ``predict`` and ``predict_proba`` do: it encodes categories and missing values,
+scales columns in double precision, adds bins, and sends the rows through the layers in the precision of ``coefs_``.
+"""
+
+try:
+    import skl2onnx
+except ImportError as error:
+    raise ImportError(
+        f"scratchnn.onnx needs skl2onnx, which cannot be imported ({error}). Install it: pip install skl2onnx "
+        "onnxruntime"
+    ) from error
+
+from ..classifier import ScratchNNClassifier
+from ..classifier_cv import ScratchNNClassifierCV
+from .converter import OPTIONS, calc_shapes, convert, parse
+
+__all__: list[str] = []
+
+for _network in (ScratchNNClassifier, ScratchNNClassifierCV):
+    skl2onnx.update_registered_converter(
+        _network, _network.__name__, calc_shapes, convert, parser=parse, options=OPTIONS
+    )

@@ -1,0 +1,156 @@
+"""The converter that skl2onnx calls: the outputs, their shapes, and the nodes of a network."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from skl2onnx._parse import _parse_sklearn_classifier  # there is no public one
+from skl2onnx.common.data_types import (
+    DictionaryType,
+    DoubleTensorType,
+    FloatTensorType,
+    Int64TensorType,
+    SequenceType,
+    StringTensorType,
+)
+from sklearn.utils.validation import check_is_fitted
+
+from ..estimator.bins import LIMIT, Bins
+from ..estimator.fitted import read_coeffs, read_edges, read_labels, read_scales
+from ..estimator.tables import Array, Scaling
+from .encoding import encode
+from .graph import Columns, Graph
+
+CPU = torch.device("cpu")
+LARGEST_INPUT = 1e30  # of a scaled column in float32: products with coefficients and sums of them stay finite
+OPTIONS = {
+    "zipmap": [True, False, "columns"],
+    "nocl": [True, False],
+    "output_class_labels": [False, True],
+    "raw_scores": [True, False],
+}
+OPERATORS = {"relu": "Relu", "tanh": "Tanh", "logistic": "Sigmoid"}  # activations that are one operator
+
+
+def convert(scope: Any, operator: Any, container: Any) -> None:
+    """Add a network to an ONNX graph: labels and probabilities of the rows."""
+    network = operator.raw_operator
+    graph = Graph(scope, container)
+    options = scope.get_options(network, {"nocl": False, "raw_scores": False}, fail=False)
+    labels = read_labels(network)
+    scaling = Scaling(*read_scales(network), read_edges(network), CPU)
+    encoded = encode(graph, Columns(graph, operator.inputs, network), network)
+    scores = _send_forward(graph, _scale(graph, encoded, scaling), network)
+    if labels.n_outputs == 1:
+        scores = graph.concat([graph.add("Neg", scores), scores])
+    codes = "" if labels.multilabel else graph.add("ArgMax", scores, axis=1, keepdims=0)
+    dtype = np.float64 if isinstance(operator.outputs[1].type, DoubleTensorType) else np.float32
+    scores = graph.cast(scores, dtype)
+    if labels.multilabel:
+        codes = graph.cast(graph.add("Greater", scores, graph.add_constant([0], dtype)), np.int64)
+    elif not options["nocl"]:
+        codes = graph.add("Gather", graph.add_constant(_read_classes(network)), codes)
+    graph.write(codes, operator.outputs[0])
+    if not options["raw_scores"]:  # each of two probabilities by itself: one minus the other would lose its digits
+        scores = graph.add("Softmax", scores, axis=1) if labels.output == "softmax" else graph.add("Sigmoid", scores)
+    graph.write(scores, operator.outputs[1])
+
+
+def parse(scope: Any, model: Any, inputs: Sequence[Any], custom_parsers: Any = None) -> Any:
+    """Return the outputs that the options ask for. A dict for each row has floats, as the operator ZipMap requires."""
+    outputs = _parse_sklearn_classifier(scope, model, inputs, custom_parsers=custom_parsers)
+    if isinstance(outputs[-1].type, SequenceType):
+        outputs[-1].set_type(SequenceType(DictionaryType(outputs[0].type, FloatTensorType())))
+        zipmap = list(scope.operators.values())[-1]
+        zipmap.inputs[1].set_type(FloatTensorType())
+    return outputs
+
+
+def calc_shapes(operator: Any) -> None:
+    """Set the types and shapes of the labels, and of the probabilities: doubles if the first input has doubles."""
+    network = operator.raw_operator
+    check_is_fitted(network)
+    labels = read_labels(network)
+    n_rows, n_classes = operator.inputs[0].get_first_dimension(), len(labels.classes)
+    has_codes = labels.multilabel or operator.scope_inst.get_options(network, {"nocl": False}, fail=False)["nocl"]
+    is_text = not has_codes and _read_classes(network).dtype.kind == "O"
+    label_type = StringTensorType if is_text else Int64TensorType
+    operator.outputs[0].set_type(label_type([n_rows, n_classes] if labels.multilabel else [n_rows]))
+    is_double = isinstance(operator.outputs[1].type, DoubleTensorType)
+    operator.outputs[1].set_type((DoubleTensorType if is_double else FloatTensorType)([n_rows, n_classes]))
+
+
+def _read_classes(network: Any) -> Array:
+    """Return the classes as ONNX has them: text as an array of objects, and numbers, which are whole, as int64."""
+    classes = np.asarray(network.classes_)
+    return classes.astype(object if classes.dtype.kind in "OUT" else np.int64)
+
+
+def _scale(graph: Graph, values: str, scaling: Scaling) -> str:
+    """Return what `Scaling.apply` makes of encoded columns, in doubles."""
+    scaled, bins = values, scaling.bins
+    if scaling.factor is not None:
+        scaled = graph.add("Mul", values, graph.add_constant(scaling.factor))
+        if scaling.shift is not None:
+            scaled = graph.add("Add", scaled, graph.add_constant(scaling.shift))
+    if bins is None:
+        return scaled
+    if scaling.factor is not None:
+        scaled = _clip(graph, scaled, bins, len(scaling.factor))
+    n_edges = bins.low.shape[-1]
+    binned = range(len(bins.low)) if bins.columns is None else bins.columns.tolist()
+    repeated = graph.add("Gather", values, graph.add_constant(np.repeat(binned, n_edges)), axis=1)
+    risen = graph.add("Sub", repeated, graph.add_constant(bins.low.flatten()))
+    risen = graph.add("Mul", risen, graph.add_constant(bins.slope.flatten()))
+    return graph.concat([scaled, _limit(graph, risen, 0.0, 1.0)])
+
+
+def _clip(graph: Graph, scaled: str, bins: Bins, n_columns: int) -> str:
+    """Return what `Bins.clip` makes of scaled columns."""
+    z = _limit(graph, scaled, -1e100, 1e100)
+    squares = graph.add("Mul", graph.add("Mul", z, z), graph.add_constant([LIMIT**-2], np.float64))
+    lengths = graph.add("Sqrt", graph.add("Add", squares, graph.add_constant([1], np.float64)))
+    clipped = graph.add("Div", z, lengths)
+    if bins.columns is None:
+        return clipped
+    is_binned = np.zeros((1, n_columns), bool)
+    is_binned[0, bins.columns.numpy()] = True
+    return graph.add("Where", graph.add_constant(is_binned), clipped, scaled)
+
+
+def _limit(graph: Graph, values: str, low: float, high: float) -> str:
+    """Return doubles between two limits."""
+    at_least = graph.add("Max", values, graph.add_constant([low], np.float64))
+    return graph.add("Min", at_least, graph.add_constant([high], np.float64))
+
+
+def _send_forward(graph: Graph, inputs: str, network: Any) -> str:
+    """Return the logits, (n_rows, n_outputs), in the precision of the coefficients."""
+    weights, biases = read_coeffs(network, CPU)
+    dtype = weights[0].numpy().dtype
+    if dtype == np.float32:
+        inputs = _limit(graph, inputs, -LARGEST_INPUT, LARGEST_INPUT)
+    values = graph.cast(inputs, dtype)
+    for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        if number:
+            values = _activate(graph, values, network.activation, dtype)
+        values = graph.add("Gemm", values, graph.add_constant(weight), graph.add_constant(bias))
+    return values
+
+
+def _activate(graph: Graph, sums: str, activation: str, dtype: Any) -> str:
+    """Return the values of a hidden layer for its sums."""
+    if activation == "identity":
+        return sums
+    if activation in OPERATORS:
+        return graph.add(OPERATORS[activation], sums)
+    if activation == "leaky_relu":  # the operator LeakyRelu takes no doubles
+        return graph.add("Max", sums, graph.add("Mul", sums, graph.add_constant([0.01], dtype)))
+    if activation == "silu":
+        return graph.add("Mul", sums, graph.add("Sigmoid", sums))
+    # "gelu". The operator Erf takes no doubles.
+    scaled = graph.add("Mul", sums, graph.add_constant([0.5**0.5], dtype))
+    erf = graph.cast(graph.add("Erf", graph.cast(scaled, np.float32)), dtype)
+    doubled = graph.add("Mul", sums, graph.add("Add", erf, graph.add_constant([1], dtype)))
+    return graph.add("Mul", doubled, graph.add_constant([0.5], dtype))
