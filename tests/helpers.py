@@ -2,8 +2,10 @@
 
 import functools
 import os
+import re
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -28,6 +30,15 @@ TARGETS = ["binary", "multiclass", "multilabel"]
 ALL_EPOCHS = {"tol": 0, "n_iter_no_change": np.inf}
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]
+
+
+def find_code_blocks(text):
+    """Return the caption, or None, and the code of each Python block of a page."""
+    pattern = r"^( *)\.\. code-block:: python\n((?:\1 +:.*\n)*)\n((?:\1 +.*\n|\n)+)"
+    return [
+        (options.partition(":caption: ")[2].strip() or None, textwrap.dedent(code))
+        for _, options, code in re.findall(pattern, text + "\n", re.MULTILINE)
+    ]
 
 
 def make_table(n_rows, n_features, n_informative=1):

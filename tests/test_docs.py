@@ -3,14 +3,16 @@
 import importlib
 import inspect
 import pkgutil
+import pydoc
 import re
 
 import pytest
 from helpers import ROOT
 from numpydoc.docscrape import FunctionDoc, NumpyDocString
+from numpydoc.validate import validate
 
 import scratchnn
-from scratchnn import ScratchNNClassifier, losses, network, training
+from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV, batch, losses, network, training
 
 TRAINING = [
     importlib.import_module(f"scratchnn.training.{each.name}") for each in pkgutil.iter_modules(training.__path__)
@@ -41,13 +43,65 @@ def test_public_names_are_sorted_and_there():
     assert all(hasattr(scratchnn, name) for name in scratchnn.__all__)
 
 
-def test_documented_parameters_and_defaults_are_those_of_the_constructor():
+# Public objects, by name, with what numpydoc is to check.
+LEFT_OUT = {
+    "ES01",
+    "EX01",
+    "SA01",
+    "RT02",
+    "RT03",
+}  # an extended summary, examples, See Also; "self : class" says it all
+SHORT = {"PR01", "RT01"}  # one line, where the signature says the rest
+INHERITED = {"PR01", "PR02", "PR04"}  # "hidden_layer_sizes, ... : all parameters of ..."
+CLASSES = [ScratchNNClassifier, ScratchNNClassifierCV]
+OBJECTS = {
+    "scratchnn.fused_fits": set(),
+    "scratchnn.ScratchNNClassifier": set(),
+    "scratchnn.ScratchNNClassifierCV": INHERITED,
+    "scratchnn.fusion.FusionReport": SHORT,
+    "scratchnn.fusion.FusionReport.to_frame": set(),
+    "scratchnn.fusion.TrainedStack": SHORT,
+}
+OBJECTS |= {
+    f"scratchnn.{cls.__name__}.{name}": set()
+    for cls in CLASSES
+    for name, member in vars(cls).items()
+    if not name.startswith("_") and not name.endswith("_request") and callable(getattr(cls, name, None))
+}
+OBJECTS |= {
+    f"{module.__name__}.{member.__name__}": SHORT
+    for module in (network, losses, batch)
+    for member in public_members(module)
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_numpydoc_finds_no_fault(name):
+    errors = [error for error in validate(name)["errors"] if error[0] not in LEFT_OUT | OBJECTS[name]]
+    assert errors == []
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_documented_defaults_are_those_of_the_signature(name):
+    public = pydoc.locate(name)
+    parameters = inspect.signature(public).parameters
+    for entry in NumpyDocString(inspect.getdoc(public))["Parameters"]:
+        for key in entry.name.replace("**", "").split(", ") if entry.type else []:
+            _, is_documented, default = entry.type.partition("default=")
+            expected = eval(default, {}) if is_documented else inspect.Parameter.empty
+            assert parameters[key].default == expected, key
+
+
+def test_the_parameters_without_a_description_have_the_defaults_of_the_other_class():
+    own, theirs = (inspect.signature(cls).parameters for cls in (ScratchNNClassifierCV, ScratchNNClassifier))
+    assert {name for name in own if name not in theirs} == {"alphas", "cv", "refit"}
+    assert {name for name in theirs if name not in own} == {"alpha", "C", "warm_start"}
+    assert all(own[name].default == theirs[name].default for name in theirs if name in own)
+
+
+def test_every_parameter_of_the_constructor_is_documented_in_its_order():
     documented = NumpyDocString(inspect.cleandoc(ScratchNNClassifier.__doc__))["Parameters"]
-    parameters = inspect.signature(ScratchNNClassifier).parameters
-    assert [entry.name for entry in documented] == list(parameters)
-    for entry in documented:
-        default = re.search(r"default=(.*)$", entry.type).group(1)
-        assert eval(default, {}) == parameters[entry.name].default, entry.name
+    assert [entry.name for entry in documented] == list(inspect.signature(ScratchNNClassifier).parameters)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -93,3 +147,7 @@ def test_fragments_have_a_type_of_the_changelog():
     fragments = list((ROOT / "docs" / "changes").iterdir())
     assert fragments
     assert all(re.fullmatch(r"\+?[\w-]+\.(feature|change|fix|doc)\.rst", path.name) for path in fragments)
+
+
+def test_versions_agree():
+    assert f"\nversion: {scratchnn.__version__}\n" in (ROOT / "CITATION.cff").read_text()

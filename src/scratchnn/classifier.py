@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from .estimator import parameters
 from .estimator.arrays import find_array_library, to_library_of
 from .estimator.callbacks import CallbackSupportMixin, with_callbacks
-from .estimator.compat import HAS_ARRAY_API, available_unless, fit_context
+from .estimator.compat import HAS_ARRAY_API, NotebookMixin, available_unless, fit_context
 from .estimator.fitted import get_linear_weights, name_encoded_columns, read_labels
 from .estimator.fitting import Call, Tables, fit_network
 from .estimator.predicting import predict_log_probabilities, predict_logits, predict_probabilities
@@ -34,7 +34,7 @@ def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
     return None
 
 
-class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ScratchNNClassifier(CallbackSupportMixin, NotebookMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A neural network written by hand on PyTorch tensors, as a scikit-learn classifier.
 
     A drop-in replacement for LogisticRegression and MLPClassifier: MLPClassifier's parameters keep their names and

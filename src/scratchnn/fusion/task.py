@@ -81,6 +81,7 @@ class Task:
         self.settings = TaskSettings()
         self.waiter: Task | None = None  # the task that needs the result
         self.entry: WaitingRun | None = None  # what it has handed in
+        self.n_fits = 0  # how often it has
         self.is_parked = False  # whether its thread waits for the turn
         self.is_done = self.is_cancelled = False
         self.deadline = math.inf  # when a cancelled task is left to itself, by `time.monotonic`
