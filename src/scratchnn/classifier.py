@@ -166,14 +166,15 @@ class ScratchNNClassifier(CallbackSupportMixin, NotebookMixin, ClassifierMixin, 
         Encoder of categories and missing values. None if the training rows had neither.
     bin_edges_ : ndarray of shape (n_columns, n_bins + 1) or None
         Edges of the bins of each encoded column, NaN for columns without bins. None if no column has bins.
-    mean_, scale_ : ndarray of shape (n_columns,) or None
-        Mean and standard deviation of the encoded columns, or None without ``standardize``. The scale of a column of
-        two values, such as a one-hot encoder's, is the difference of the two values. Sparse columns that are mostly
-        zeros are not centred: their ``mean_`` is 0, and their ``scale_`` is the largest absolute value. ``mean_`` is
-        None if no column is centred.
-    coef_, intercept_ : ndarray of shape (1 or n_classes, n_features) and (1 or n_classes,)
-        Coefficients for the encoded columns, without categories and missing values those of X, as LogisticRegression
-        has them. They exist only without hidden layer and without bins.
+    mean_ : ndarray of shape (n_columns,) or None
+        Means of the encoded columns; 0 for a sparse column that is mostly zeros. None if no column is centred.
+    scale_ : ndarray of shape (n_columns,) or None
+        Standard deviations of the encoded columns; for a column of two values, such as a one-hot encoder's, their
+        difference; for a sparse column that is mostly zeros, its largest absolute value. None without ``standardize``.
+    coef_ : ndarray of shape (1 or n_classes, n_features)
+        Coefficients of the encoded columns, as LogisticRegression has them, if there is no hidden layer and no bin.
+    intercept_ : ndarray of shape (1 or n_classes,)
+        Intercepts that belong to ``coef_``.
     alpha_ : float
         Strength of the penalty in the last call: ``alpha``, or what 'auto' or ``C`` meant.
     loss_ : float
@@ -181,8 +182,7 @@ class ScratchNNClassifier(CallbackSupportMixin, NotebookMixin, ClassifierMixin, 
     best_loss_ : float or None
         Smallest loss of an epoch. None with early stopping.
     loss_curve_ : list of float
-        Loss of each epoch, with the penalty: the mean over the batches, each before its update. With 'lbfgs', the loss
-        after each iteration.
+        Loss of each epoch, with the penalty: the mean over the batches, each before its update ('lbfgs': after it).
     training_loss_curve_ : list of float
         Loss of each epoch without the penalty, to be compared with ``validation_loss_curve_``, which is computed after
         the epoch and without ``dropout``.

@@ -60,7 +60,8 @@ def test_epochs_of_all_calls_count():
 @needs_recent
 def test_fitted_attributes_are_shown_if_they_are_there():
     html = make_network().fit(X, y)._repr_html_()
-    assert "coefs_" in html
+    for name in ("coefs_", "mean_", "scale_", "loss_curve_"):
+        assert re.search(rf'html#:~:text={name},-[^"]*">\s*{name}\s*<span class="param-doc-description', html), name
     assert not re.search(r">\s*coef_\s*<", html)  # only networks without hidden layer have it
     assert "property object" not in html
     assert re.search(r">\s*coef_\s*<", make_network().set_params(hidden_layer_sizes=()).fit(X, y)._repr_html_())

@@ -183,3 +183,4 @@ def test_the_report_in_a_notebook_is_a_table_with_escaped_texts():
     assert "<tr><td>3</td><td>4-5-3</td><td>80</td><td>0.6</td><td>0.2</td><td></td></tr>" in html
     assert "<td>solver=&#x27;lbfgs&#x27; &lt;alone&gt;</td>" in html
     assert "<table" not in FusionReport()._repr_html_()
+    assert "alone" not in FusionReport(make_report().stacks[:1])._repr_html_()

@@ -1,5 +1,6 @@
 """What `fused_fits` trained together."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -80,13 +81,16 @@ class FusionReport:
     def _repr_html_(self) -> str:
         """Return the report as a table for notebooks."""
         head, *notes = [f"<p>{escape(text)}</p>" for text in (self._describe(), *self.notes)]
-        titles = "".join(f"<th>{title}</th>" for title in COLUMNS.values())
-        rows = "".join(f"<tr>{_format_cells(stack)}</tr>" for stack in self.stacks)
+        is_alone = any(stack.alone is not None for stack in self.stacks)
+        columns = {name: title for name, title in COLUMNS.items() if is_alone or name != "alone"}
+        titles = "".join(f"<th>{title}</th>" for title in columns.values())
+        rows = "".join(f"<tr>{_format_cells(stack, columns)}</tr>" for stack in self.stacks)
         table = f"<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
         return "\n".join([head, *notes, table])
 
     def _describe(self) -> str:
-        return f"{self.n_fits} fits in {len(self.stacks)} stacks, {self.seconds:.2f} s of training"
+        n_stacks = len(self.stacks)
+        return f"{self.n_fits} fits in {n_stacks} stack{'' if n_stacks == 1 else 's'}, {self.seconds:.2f} s of training"
 
 
 # The columns of a report as a table, and their titles in notebooks.
@@ -100,9 +104,9 @@ COLUMNS = {
 }
 
 
-def _format_cells(stack: TrainedStack) -> str:
+def _format_cells(stack: TrainedStack, columns: Iterable[str]) -> str:
     """Return the cells of a stack's row, as HTML."""
-    values = [getattr(stack, name) for name in COLUMNS]
+    values = [getattr(stack, name) for name in columns]
     texts = [f"{value:.3g}" if isinstance(value, float) else str("" if value is None else value) for value in values]
     return "".join(f"<td>{escape(text)}</td>" for text in texts)
 
