@@ -1,6 +1,7 @@
 """The bar of `fused_fits`: what it counts, what it writes, and that it ends."""
 
 import io
+import itertools
 import re
 import sys
 import threading
@@ -25,11 +26,14 @@ from helpers import within
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
 
 from scratchnn import fused_fits
 from scratchnn.fusion import FusionReport
+from scratchnn.fusion.pool import WaitingRun
 from scratchnn.fusion.progress import Bar, calc_share
 from scratchnn.fusion.scheduler import Scheduler
+from scratchnn.fusion.task import Task
 from scratchnn.fusion.workers import DealtCalls
 
 pytest.importorskip("tqdm", reason="the bar is tqdm's")
@@ -84,10 +88,33 @@ def test_each_fit_and_each_task_without_one_counts_once(use, n_fits, drawn):
 
 @pytest.mark.parametrize("make_error", [fail, interrupt])
 @within(60)
-def test_the_bar_ends_after_errors_and_interrupts(make_error, drawn, capsys):
+def test_the_bar_stays_where_it_was_after_errors_and_interrupts(make_error, drawn, capsys):
+    n_calls = itertools.count(1)
+
+    def fail_first():
+        if next(n_calls) == 1:
+            make_error()
+
+    model = make_pipeline(Doing(fail_first), network(max_iter=10**6))  # the others would train for long
+
     with pytest.raises((SpecialError, KeyboardInterrupt)), fused_fits(progress=True):
-        cross_val_score(make_pipeline_of_two_fits(make_error), X, y, cv=3, error_score="raise")
+        cross_val_score(model, X, y, cv=5, error_score="raise")
+    text, share = drawn[-1]
+    assert text.startswith("fused_fits: 1 of 5 fits, ")  # the one that failed
+    assert 0.2 <= share < 0.4
     assert capsys.readouterr().err.endswith("\n")
+
+
+def test_portions_that_are_lost_do_not_count():
+    scheduler = Scheduler(FusionReport())
+    calls = DealtCalls(SimpleNamespace(n_completed_tasks=3), n_portions=4, n_calls=10)
+    with pytest.raises(SpecialError), scheduler.count_also(calls):
+        fail()
+    assert scheduler.count_fits() == (7.5, 10)
+    with scheduler.count_also(calls):  # joblib may count the last portion after the end
+        pass
+    assert scheduler.count_fits() == (17.5, 20)
+    assert scheduler.counters == [scheduler]
 
 
 @within(60)
@@ -157,11 +184,10 @@ def test_dealt_calls_count_by_portions():
 def test_epochs_count_within_a_fit():
     scheduler = Scheduler(FusionReport())
     run = SimpleNamespace(n_epochs=10, settings=SimpleNamespace(max_iter=40))
-    scheduler.started = [
-        SimpleNamespace(n_fits=0, entry=None),  # has not come to its fit
-        SimpleNamespace(n_fits=2, entry=SimpleNamespace(run=run)),
-        SimpleNamespace(n_fits=1, entry=None),  # is scored
-    ]
+    for n_fits, entry in ((0, None), (2, WaitingRun(run)), (1, None)):  # before its fit, in training, scored
+        task = Task(scheduler, fail, fail, 0)
+        task.n_fits, task.entry = n_fits, entry
+        scheduler.started[task] = None
     scheduler.unstarted.append("task")
     scheduler.n_ended = 3
     assert calc_share(run) == 0.25

@@ -18,7 +18,7 @@ from ..training import TrainingRun
 from ..training.threads import SharedContext, find_most_threads
 from .conductor import Conductor
 from .pool import RunPool, WaitingRun
-from .progress import FitCounter, calc_share
+from .progress import FitCounter
 from .report import FusionReport
 from .task import Cancelled, Task, current
 
@@ -62,6 +62,7 @@ class Scheduler:
         self.running: dict[Task, None] = {}  # that have got a turn and not passed it: several if the others are stuck
         self.returned: deque[Task] = deque()  # whose calls have ended
         self.n_ended = 0  # fits of the tasks that have ended
+        self.n_lost = 0.0  # how many of them were not trained, as their tasks were cancelled
         self.conductor = Conductor(self)
 
     def submit(self, task: Task) -> None:
@@ -117,7 +118,9 @@ class Scheduler:
         """Let go on who needs the result, or the error, of a task."""
         with self.lock:
             self.started.pop(task, None)
-            self.n_ended += max(1, task.n_fits)
+            n_fits = max(1, task.n_fits)
+            self.n_ended += n_fits
+            self.n_lost += n_fits - task.count_trained() if task.is_cancelled else 0
             if task.waiter is not None:
                 self._make_ready(task.waiter)
             self.conductor.ring_those_who_wait()
@@ -168,22 +171,26 @@ class Scheduler:
         A task counts as one until it has handed in more.
         """
         with self.lock:
-            started = [(task.n_fits, task.entry) for task in self.started]
-            n_ended, n_unstarted = self.n_ended, len(self.unstarted)
-        parts = [n_fits if entry is None else n_fits - 1 + calc_share(entry.run) for n_fits, entry in started]
-        return n_ended + sum(parts), n_ended + n_unstarted + sum(max(1, n_fits) for n_fits, _ in started)
+            n_done = self.n_ended - self.n_lost + sum(task.count_trained() for task in self.started)
+            n_begun = sum(max(1, task.n_fits) for task in self.started)
+            return n_done, self.n_ended + len(self.unstarted) + n_begun
 
     @contextmanager
     def count_also(self, counter: FitCounter) -> Iterator[None]:
         """Count what is done elsewhere for calls of this scheduler."""
         self.counters.append(counter)
+        n_lost = 0.0
         try:
             yield
+        except BaseException:
+            n_done, n_known = counter.count_fits()
+            n_lost = n_known - n_done
+            raise
         finally:
             self.counters.remove(counter)
-            n_known = counter.count_fits()[1]
             with self.lock:
-                self.n_ended += n_known
+                self.n_ended += counter.count_fits()[1]
+                self.n_lost += n_lost
 
     def choose(self) -> Callable[[], None]:
         """Return what the conductor is to do next. The lock is held."""

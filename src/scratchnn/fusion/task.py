@@ -16,6 +16,7 @@ from ..training.threads import use_threads
 from .bells import Bell, find_clock
 from .memory import has_space_for_thread
 from .pool import WaitingRun
+from .progress import calc_share
 from .settings import TaskSettings
 
 if TYPE_CHECKING:
@@ -113,6 +114,11 @@ class Task:
     def is_alive(self) -> bool:
         """Whether there is a thread that can have the turn."""
         return self.thread is not None and self.thread.is_alive()
+
+    def count_trained(self) -> float:
+        """Return how many of the fits that it has handed in are trained, with the part of the one in training."""
+        entry = self.entry
+        return self.n_fits if entry is None else self.n_fits - 1 + calc_share(entry.run)
 
     def interrupt(self) -> None:
         """Raise Cancelled in the thread as soon as it executes Python code, as Ctrl-C does in the main thread."""
