@@ -43,6 +43,7 @@ def make_names():
     names |= {"model": model, "pipeline": make_pipeline(StandardScaler(), ScratchNNClassifier((5,), max_iter=3))}
     names |= {"grid": {"scratchnnclassifier__alpha": [0.1, 1.0]}, "C": 1.0, "n_samples": len(X)}
     names["search"] = GridSearchCV(names["pipeline"], names["grid"], cv=3)
+    names |= {"weights": np.ones(len(X)), "parts": [(X[:60], y[:60]), (X[60:], y[60:])]}
     modules = {"joblib": joblib, "np": np, "sklearn": sklearn, "torch": torch}
     functions = [GridSearchCV, Pipeline, StandardScaler, fused_fits, make_pipeline]
     names |= modules | {function.__name__: function for function in functions}
