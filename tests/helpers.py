@@ -3,8 +3,10 @@
 import functools
 import importlib.util
 import os
+import re
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 
@@ -37,6 +39,15 @@ def load_script(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def find_code_blocks(text):
+    """Return the caption, or None, and the code of each Python block of a page."""
+    pattern = r"^( *)\.\. code-block:: python\n((?:\1 +:.*\n)*)\n((?:\1 +.*\n|\n)+)"
+    return [
+        (options.partition(":caption: ")[2].strip() or None, textwrap.dedent(code))
+        for _, options, code in re.findall(pattern, text + "\n", re.MULTILINE)
+    ]
 
 
 def make_table(n_rows, n_features, n_informative=1):

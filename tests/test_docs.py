@@ -3,14 +3,16 @@
 import importlib
 import inspect
 import pkgutil
+import pydoc
 import re
 
 import pytest
 from helpers import ROOT, load_script
 from numpydoc.docscrape import FunctionDoc, NumpyDocString
+from numpydoc.validate import validate
 
 import scratchnn
-from scratchnn import ScratchNNClassifier, losses, network, training
+from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV, batch, losses, network, training
 
 TRAINING = [
     importlib.import_module(f"scratchnn.training.{each.name}") for each in pkgutil.iter_modules(training.__path__)
@@ -41,13 +43,64 @@ def test_public_names_are_sorted_and_there():
     assert all(hasattr(scratchnn, name) for name in scratchnn.__all__)
 
 
-def test_documented_parameters_and_defaults_are_those_of_the_constructor():
+LEFT_OUT = {
+    "ES01",
+    "EX01",
+    "SA01",
+    "RT02",
+    "RT03",
+}  # an extended summary, examples, See Also; "self : class" says it all
+SHORT = {"PR01", "RT01"}  # one line, where the signature says the rest
+INHERITED = {"PR01", "PR02", "PR04"}  # "hidden_layer_sizes, ... : all parameters of ..."
+
+
+def list_public():
+    """Return the names of public objects, with the faults of numpydoc that do not count."""
+    objects = {"scratchnn.fusion.FusionReport": SHORT, "scratchnn.fusion.TrainedStack": SHORT}
+    objects |= {"scratchnn.fusion.FusionReport.to_frame": set()}
+    for module in (network, losses, batch):
+        objects |= {f"{module.__name__}.{member.__name__}": SHORT for member in public_members(module)}
+    for name in scratchnn.__all__:
+        objects[f"scratchnn.{name}"] = INHERITED if name == "ScratchNNClassifierCV" else set()
+        member = getattr(scratchnn, name)
+        for key in vars(member) if inspect.isclass(member) else ():
+            # scikit-learn makes set_fit_request and the like.
+            is_own = not key.startswith("_") and not key.endswith("_request")
+            if is_own and callable(getattr(member, key, None)):
+                objects[f"scratchnn.{name}.{key}"] = SHORT if name == "Checkpoint" else set()  # scikit-learn's hooks
+    return objects
+
+
+OBJECTS = list_public()
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_numpydoc_finds_no_fault(name):
+    errors = [error for error in validate(name)["errors"] if error[0] not in LEFT_OUT | OBJECTS[name]]
+    assert errors == []
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_documented_defaults_are_those_of_the_signature(name):
+    public = pydoc.locate(name)
+    parameters = inspect.signature(public).parameters
+    for entry in NumpyDocString(inspect.getdoc(public))["Parameters"]:
+        for key in entry.name.replace("**", "").split(", ") if entry.type else []:
+            _, is_documented, default = entry.type.partition("default=")
+            expected = eval(default, {}) if is_documented else inspect.Parameter.empty
+            assert parameters[key].default == expected, key
+
+
+def test_the_parameters_without_a_description_have_the_defaults_of_the_other_class():
+    own, theirs = (inspect.signature(cls).parameters for cls in (ScratchNNClassifierCV, ScratchNNClassifier))
+    assert {name for name in own if name not in theirs} == {"alphas", "cv", "refit"}
+    assert {name for name in theirs if name not in own} == {"alpha", "C", "warm_start"}
+    assert all(own[name].default == theirs[name].default for name in theirs if name in own)
+
+
+def test_every_parameter_of_the_constructor_is_documented_in_its_order():
     documented = NumpyDocString(inspect.cleandoc(ScratchNNClassifier.__doc__))["Parameters"]
-    parameters = inspect.signature(ScratchNNClassifier).parameters
-    assert [entry.name for entry in documented] == list(parameters)
-    for entry in documented:
-        default = re.search(r"default=(.*)$", entry.type).group(1)
-        assert eval(default, {}) == parameters[entry.name].default, entry.name
+    assert [entry.name for entry in documented] == list(inspect.signature(ScratchNNClassifier).parameters)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -103,3 +156,7 @@ def test_the_figure_shows_the_committed_results(theme):
     ratios = [ratio for _, bars in draw_speed.read_groups() for _, ratio in bars]
     assert len(ratios) == 7
     assert all(f">{ratio}</text>" in drawn for ratio in ratios)
+
+
+def test_versions_agree():
+    assert f"\nversion: {scratchnn.__version__}\n" in (ROOT / "CITATION.cff").read_text()

@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from .estimator import parameters
 from .estimator.arrays import find_array_library, to_library_of
 from .estimator.callbacks import CallbackSupportMixin, with_callbacks
-from .estimator.compat import HAS_ARRAY_API, available_unless, fit_context
+from .estimator.compat import HAS_ARRAY_API, NotebookMixin, available_unless, fit_context
 from .estimator.fitted import get_linear_weights, name_encoded_columns, read_labels
 from .estimator.fitting import Call, Tables, fit_network
 from .estimator.predicting import predict_log_probabilities, predict_logits, predict_probabilities
@@ -34,7 +34,7 @@ def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
     return None
 
 
-class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ScratchNNClassifier(CallbackSupportMixin, NotebookMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A neural network written by hand on PyTorch tensors, as a scikit-learn classifier.
 
     A drop-in replacement for LogisticRegression and MLPClassifier: MLPClassifier's parameters keep their names and
@@ -166,14 +166,15 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
         Encoder of categories and missing values. None if the training rows had neither.
     bin_edges_ : ndarray of shape (n_columns, n_bins + 1) or None
         Edges of the bins of each encoded column, NaN for columns without bins. None if no column has bins.
-    mean_, scale_ : ndarray of shape (n_columns,) or None
-        Mean and standard deviation of the encoded columns, or None without ``standardize``. The scale of a column of
-        two values, such as a one-hot encoder's, is the difference of the two values. Sparse columns that are mostly
-        zeros are not centred: their ``mean_`` is 0, and their ``scale_`` is the largest absolute value. ``mean_`` is
-        None if no column is centred.
-    coef_, intercept_ : ndarray of shape (1 or n_classes, n_features) and (1 or n_classes,)
-        Coefficients for the encoded columns, without categories and missing values those of X, as LogisticRegression
-        has them. They exist only without hidden layer and without bins.
+    mean_ : ndarray of shape (n_columns,) or None
+        Means of the encoded columns; 0 for a sparse column that is mostly zeros. None if no column is centred.
+    scale_ : ndarray of shape (n_columns,) or None
+        Standard deviations of the encoded columns; for a column of two values, such as a one-hot encoder's, their
+        difference; for a sparse column that is mostly zeros, its largest absolute value. None without ``standardize``.
+    coef_ : ndarray of shape (1 or n_classes, n_features)
+        Coefficients of the encoded columns, as LogisticRegression has them, if there is no hidden layer and no bin.
+    intercept_ : ndarray of shape (1 or n_classes,)
+        Intercepts that belong to ``coef_``.
     alpha_ : float
         Strength of the penalty in the last call: ``alpha``, or what 'auto' or ``C`` meant.
     loss_ : float
@@ -181,8 +182,7 @@ class ScratchNNClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
     best_loss_ : float or None
         Smallest loss of an epoch. None with early stopping.
     loss_curve_ : list of float
-        Loss of each epoch, with the penalty: the mean over the batches, each before its update. With 'lbfgs', the loss
-        after each iteration.
+        Loss of each epoch, with the penalty: the mean over the batches, each before its update ('lbfgs': after it).
     training_loss_curve_ : list of float
         Loss of each epoch without the penalty, to be compared with ``validation_loss_curve_``, which is computed after
         the epoch and without ``dropout``.

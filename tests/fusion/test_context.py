@@ -1,5 +1,8 @@
 """The parameters of `fused_fits`, and its report."""
 
+import sys
+from xml.etree import ElementTree
+
 import joblib
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
 
 from scratchnn import fused_fits
+from scratchnn.fusion import FusionReport, TrainedStack
 
 
 @pytest.mark.parametrize("backend", [None, "loky"])
@@ -144,3 +148,39 @@ def test_the_report_says_what_was_trained_and_why_alone(capsys):
     assert "lbfgs" in report.stacks[1].alone
     assert "3 x 4-5-3 on 80 rows" in str(report)
     assert "[fused_fits] 3 x 4-5-3 on 80 rows" in capsys.readouterr().out
+
+
+def make_report():
+    stacks = [TrainedStack(3, 0.6, (4, 5, 3), 80, None), TrainedStack(1, 0.25, (4, 3), 90, "solver='lbfgs' <alone>")]
+    return FusionReport(stacks, ["n_jobs was not used: <b>"])
+
+
+def test_the_report_as_a_frame():
+    pd = pytest.importorskip("pandas")
+    expected = {
+        "n_models": [3, 1],
+        "layers": ["4-5-3", "4-3"],
+        "n_samples": [80, 90],
+        "seconds": [0.6, 0.25],
+        "seconds_per_fit": [0.6 / 3, 0.25],
+        "alone": [None, "solver='lbfgs' <alone>"],
+    }
+    pd.testing.assert_frame_equal(make_report().to_frame(), pd.DataFrame(expected))
+    assert list(FusionReport().to_frame().columns) == list(expected)
+
+
+def test_a_frame_needs_pandas(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(ImportError, match=r"to_frame needs pandas.*pip install pandas"):
+        FusionReport().to_frame()
+
+
+def test_the_report_in_a_notebook_is_a_table_with_escaped_texts():
+    html = make_report()._repr_html_()
+    ElementTree.fromstring(f"<div>{html}</div>")  # raises where tags do not match
+    assert "<p>4 fits in 2 stacks, 0.85 s of training</p>" in html
+    assert "<p>n_jobs was not used: &lt;b&gt;</p>" in html
+    assert "<tr><td>3</td><td>4-5-3</td><td>80</td><td>0.6</td><td>0.2</td><td></td></tr>" in html
+    assert "<td>solver=&#x27;lbfgs&#x27; &lt;alone&gt;</td>" in html
+    assert "<table" not in FusionReport()._repr_html_()
+    assert "alone" not in FusionReport(make_report().stacks[:1])._repr_html_()

@@ -13,6 +13,7 @@ from sklearn.model_selection import check_cv
 from sklearn.utils._array_api import get_namespace_and_device
 from sklearn.utils._metadata_requests import _raise_for_params, _routing_enabled
 from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils._repr_html.estimator import _VisualBlock
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.multiclass import _check_partial_fit_first_call as check_partial_fit_first_call
 
@@ -30,6 +31,7 @@ except ImportError:  # scikit-learn before 1.9 checks array API support in anoth
 __all__ = [
     "HAS_ARRAY_API",
     "Interval",
+    "NotebookMixin",
     "Options",
     "StrOptions",
     "UnavailableError",
@@ -50,6 +52,34 @@ LIBRARIES = {"scratchnn", "sklearn"}
 
 
 N_FOLDS = 3  # of cross-validation, by default
+DOCUMENTATION = "https://scratchnn.readthedocs.io/en/stable"
+
+
+class NotebookMixin:
+    """What notebooks show of an estimator, beside scikit-learn's own: links to our pages, layers and epochs."""
+
+    _doc_link_module = "scratchnn"
+    _doc_link_template = DOCUMENTATION + "/generated/estimators/scratchnn.{estimator_name}.html"
+
+    def _sk_visual_block_(self) -> _VisualBlock:
+        name = type(self).__name__
+        return _VisualBlock("single", self, names=name, name_details=str(self), name_caption=_describe_network(self))
+
+    def _get_fitted_attr_html(self, doc_link: str = "") -> Any:
+        # Of properties that raise AttributeError, scikit-learn shows the property itself.
+        attributes = super()._get_fitted_attr_html(doc_link)  # type: ignore[misc]
+        for name in [name for name, shown in attributes.items() if isinstance(shown["value"], property)]:
+            del attributes[name]
+        return attributes
+
+
+def _describe_network(estimator: Any) -> str | None:
+    """Return the layers and epochs of a fitted network, such as "4-400-3, 50 epochs"; None if it is not fitted."""
+    if not hasattr(estimator, "coefs_"):
+        return None
+    sizes = [np.shape(estimator.coefs_[0])[0], *(np.shape(coef)[1] for coef in estimator.coefs_)]
+    n_epochs = len(estimator.loss_curve_)
+    return f"layers {'-'.join(map(str, sizes))}, {n_epochs} epoch{'' if n_epochs == 1 else 's'}"
 
 
 class UnavailableError(AttributeError, ValueError):

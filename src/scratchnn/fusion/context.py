@@ -1,21 +1,26 @@
 """The context `fused_fits`, and the checks of its parameters."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from numbers import Integral
 
 import joblib
 import numpy as np
 from joblib.parallel import BACKENDS, EXTERNAL_BACKENDS, MAYBE_AVAILABLE_BACKENDS, ParallelBackendBase
 
-from .report import FusionReport
+from .progress import Bar, OutsideFits
+from .report import FusionReport, print_line
 from .scheduler import Scheduler, warning_filters
 from .workers import DealingBackend
 
 
 @contextmanager
 def fused_fits(
-    *, backend: str | ParallelBackendBase | None = None, n_jobs: int | None = None, verbose: bool | int = False
+    *,
+    backend: str | ParallelBackendBase | None = None,
+    n_jobs: int | None = None,
+    verbose: bool | int = False,
+    progress: bool = False,
 ) -> Iterator[FusionReport]:
     """Train the networks that scikit-learn's parallel tasks fit inside this context together, with the same results.
 
@@ -30,6 +35,9 @@ def fused_fits(
         ``joblib.parallel_config``. Where that sets none, it is -1 with a ``backend``, and 1 without.
     verbose : bool or int, default=False
         Whether to print a line for each stack.
+    progress : bool, default=False
+        Whether to show a bar on standard error or in the notebook, with the fits that are done, the stacks, and the
+        time left. It needs tqdm.
 
     Yields
     ------
@@ -41,6 +49,8 @@ def fused_fits(
     ValueError
         If a parameter is of the wrong type, if joblib knows no such backend or it is not ready, or if ``n_jobs`` is
         given without ``backend``, or is 0.
+    ImportError
+        If ``progress`` is True and tqdm is not installed.
 
     Notes
     -----
@@ -52,6 +62,10 @@ def fused_fits(
     Times that scikit-learn measures, such as ``mean_fit_time``, count the wait for the others. What is fitted in no
     task of joblib, such as the final ``refit`` of a search, is not fused and not in the report.
     ``joblib.Parallel`` cannot return a generator inside.
+
+    The bar counts epochs, so it moves within a stack, and it counts fits outside of tasks, too. What other processes
+    train counts when its portion ends. joblib makes at most 512 tasks for each worker ahead: of a larger search, the
+    number of fits grows meanwhile.
 
     Examples
     --------
@@ -66,12 +80,14 @@ def fused_fits(
     >>> report.n_fits
     6
     """
-    _check_parameters(backend, n_jobs, verbose)
+    _check_parameters(backend, n_jobs, verbose, progress)
     report = FusionReport()
-    scheduler = Scheduler(report, bool(verbose))
+    bar = Bar(report) if progress else None
+    say = None if not verbose else print_line if bar is None else bar.say
+    scheduler = Scheduler(report, say)
     if n_jobs is None:
         n_jobs = joblib.parallel.get_active_backend()[1] or (1 if backend is None else -1)
-    with warning_filters:
+    with warning_filters, nullcontext() if bar is None else _show(bar, scheduler):
         try:
             with joblib.parallel_config(backend=DealingBackend(scheduler, backend, int(n_jobs)), n_jobs=int(n_jobs)):
                 yield report
@@ -79,7 +95,15 @@ def fused_fits(
             scheduler.close()
 
 
-def _check_parameters(backend: object, n_jobs: object, verbose: object) -> None:
+@contextmanager
+def _show(bar: Bar, scheduler: Scheduler) -> Iterator[None]:
+    outside = OutsideFits()
+    scheduler.counters.append(outside)
+    with bar.show(scheduler.counters), outside.watch():
+        yield
+
+
+def _check_parameters(backend: object, n_jobs: object, verbose: object, progress: object) -> None:
     remedy = "Use the number of workers, or None for all of the backend's."
     if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral)):
         raise ValueError(f"n_jobs must be an int or None, got {n_jobs!r}. {remedy}")
@@ -89,6 +113,8 @@ def _check_parameters(backend: object, n_jobs: object, verbose: object) -> None:
         raise ValueError(f"n_jobs must go with a backend, got {n_jobs} and backend=None. Use backend='loky'.")
     if not isinstance(verbose, bool | np.bool_) and not (isinstance(verbose, Integral) and int(verbose) >= 0):
         raise ValueError(f"verbose must be a bool or an int of at least 0, got {verbose!r}. Use True to print a line.")
+    if not isinstance(progress, bool | np.bool_):
+        raise ValueError(f"progress must be a bool, got {progress!r}. Use True to show a bar.")
     if backend is None or isinstance(backend, ParallelBackendBase):
         return
     names = sorted({*BACKENDS, *EXTERNAL_BACKENDS, *MAYBE_AVAILABLE_BACKENDS})

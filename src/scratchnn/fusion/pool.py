@@ -3,7 +3,7 @@
 import math
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -38,14 +38,14 @@ class RunPool:
     ----------
     report : FusionReport
         Gets each stack that has been trained.
-    verbose : bool
-        Whether to print a line for each stack.
+    say : callable or None
+        Prints a line for each stack, if there is one.
     n_threads : int
         How many threads of PyTorch training may use.
     """
 
-    def __init__(self, report: FusionReport, verbose: bool, n_threads: int) -> None:
-        self.report, self.verbose, self.n_threads = report, verbose, n_threads
+    def __init__(self, report: FusionReport, say: Callable[[object], None] | None, n_threads: int) -> None:
+        self.report, self.say, self.n_threads = report, say, n_threads
         self.budget = 0  # the memory that was left when no run waited
         self.n_free, self.read_at = 0, -math.inf  # what was left when it was last read, and when that was
         self.clear()
@@ -88,8 +88,20 @@ class RunPool:
         with use_threads(0, most=self.n_threads):
             train(runs)
         seconds = time.perf_counter() - start
-        stack = TrainedStack(len(runs), seconds, runs[0].buffer.sizes, len(runs[0].data.deps), alone)
-        self.report.add(stack, self.verbose)
+        self.note_stack(TrainedStack(len(runs), seconds, runs[0].buffer.sizes, len(runs[0].data.deps), alone))
+
+    def note_stack(self, stack: TrainedStack) -> None:
+        """Report what has been trained."""
+        self.report.stacks.append(stack)
+        if self.say is not None:
+            self.say(stack)
+
+    def note(self, text: str) -> None:
+        """Report what was not done, once."""
+        if text not in self.report.notes:
+            self.report.notes.append(text)
+            if self.say is not None:
+                self.say(text)
 
     def take(self) -> list[WaitingRun]:
         """Return the runs that wait, and forget them."""

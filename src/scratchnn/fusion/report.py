@@ -1,6 +1,9 @@
 """What `fused_fits` trained together."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from html import escape
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,13 @@ class TrainedStack:
         """Seconds of training, divided by the number of fits."""
         return self.seconds / self.n_models
 
+    @property
+    def layers(self) -> str:
+        """Neurons per layer as text, such as "4-5-3"."""
+        return "-".join(map(str, self.sizes))
+
     def __str__(self) -> str:
-        what = f"{self.n_models} x {'-'.join(map(str, self.sizes))} on {self.n_samples} rows: {self.seconds:.2f} s"
+        what = f"{self.n_models} x {self.layers} on {self.n_samples} rows: {self.seconds:.2f} s"
         return what if self.alone is None else f"{what} ({self.alone})"
 
 
@@ -44,18 +52,65 @@ class FusionReport:
         return sum(stack.seconds for stack in self.stacks)
 
     def __str__(self) -> str:
-        head = f"{self.n_fits} fits in {len(self.stacks)} stacks, {self.seconds:.2f} s of training"
-        return "\n".join([head, *self.notes, *map(str, self.stacks)])
+        return "\n".join([self._describe(), *self.notes, *map(str, self.stacks)])
 
-    def add(self, stack: TrainedStack, verbose: bool) -> None:
-        """Note what has been trained, and print it if asked to."""
-        self.stacks.append(stack)
-        if verbose:
-            print(f"[fused_fits] {stack}", flush=True)
+    def to_frame(self) -> Any:
+        """Return the stacks as a table.
 
-    def note(self, text: str, verbose: bool) -> None:
-        """Note what was not done, once, and print it if asked to."""
-        if text not in self.notes:
-            self.notes.append(text)
-            if verbose:
-                print(f"[fused_fits] {text}", flush=True)
+        Returns
+        -------
+        pandas.DataFrame
+            A row for each stack, in the order of training. The columns are "n_models", "layers" (the neurons per layer,
+            such as "4-5-3"), "n_samples", "seconds", "seconds_per_fit", and "alone" (why a fit was trained alone, or
+            None).
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError(
+                "to_frame needs pandas, which is not installed. Install it with pip install pandas, or read stacks."
+            ) from error
+        rows = [[getattr(stack, name) for name in COLUMNS] for stack in self.stacks]
+        return pd.DataFrame(rows, columns=list(COLUMNS))
+
+    def _repr_html_(self) -> str:
+        """Return the report as a table for notebooks."""
+        head, *notes = [f"<p>{escape(text)}</p>" for text in (self._describe(), *self.notes)]
+        is_alone = any(stack.alone is not None for stack in self.stacks)
+        columns = {name: title for name, title in COLUMNS.items() if is_alone or name != "alone"}
+        titles = "".join(f"<th>{title}</th>" for title in columns.values())
+        rows = "".join(f"<tr>{_format_cells(stack, columns)}</tr>" for stack in self.stacks)
+        table = f"<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
+        return "\n".join([head, *notes, table])
+
+    def _describe(self) -> str:
+        n_stacks = len(self.stacks)
+        return f"{self.n_fits} fits in {n_stacks} stack{'' if n_stacks == 1 else 's'}, {self.seconds:.2f} s of training"
+
+
+# The columns of a report as a table, and their titles in notebooks.
+COLUMNS = {
+    "n_models": "fits",
+    "layers": "layers",
+    "n_samples": "rows",
+    "seconds": "seconds",
+    "seconds_per_fit": "seconds per fit",
+    "alone": "trained alone, because",
+}
+
+
+def _format_cells(stack: TrainedStack, columns: Iterable[str]) -> str:
+    """Return the cells of a stack's row, as HTML."""
+    values = [getattr(stack, name) for name in columns]
+    texts = [f"{value:.3g}" if isinstance(value, float) else str("" if value is None else value) for value in values]
+    return "".join(f"<td>{escape(text)}</td>" for text in texts)
+
+
+def print_line(text: object) -> None:
+    """Print a line of ``verbose``."""
+    print(f"[fused_fits] {text}", flush=True)

@@ -10,13 +10,15 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from ..training import TrainingRun
 from ..training.threads import SharedContext, find_most_threads
 from .conductor import Conductor
 from .pool import RunPool, WaitingRun
+from .progress import FitCounter
 from .report import FusionReport
 from .task import Cancelled, Task, current
 
@@ -35,17 +37,18 @@ class Scheduler:
     ----------
     report : FusionReport
         Gets each stack that has been trained.
-    verbose : bool
-        Whether to print a line for each stack.
+    say : callable, default=None
+        Prints a line for each stack, if there is one.
     """
 
     MAX_TASKS = 256  # that are under way at the same time
     GRACE = 0.5  # seconds that cancelled tasks get to end, before they are left to themselves
 
-    def __init__(self, report: FusionReport, verbose: bool) -> None:
+    def __init__(self, report: FusionReport, say: Callable[[object], None] | None = None) -> None:
         outer = current.task
         n_threads = find_most_threads() if outer is None else outer.scheduler.pool.n_threads
-        self.pool: RunPool = RunPool(report, verbose, n_threads)
+        self.pool: RunPool = RunPool(report, say, n_threads)
+        self.counters: list[FitCounter] = [self]  # what a bar asks: this, and what else has fits of the same calls
         self._clear()
 
     def _clear(self) -> None:
@@ -58,6 +61,8 @@ class Scheduler:
         self.training: list[Task] = []  # whose runs are being trained
         self.running: dict[Task, None] = {}  # that have got a turn and not passed it: several if the others are stuck
         self.returned: deque[Task] = deque()  # whose calls have ended
+        self.n_ended = 0  # fits of the tasks that have ended
+        self.n_lost = 0.0  # how many of them were not trained, as their tasks were cancelled
         self.conductor = Conductor(self)
 
     def submit(self, task: Task) -> None:
@@ -82,6 +87,7 @@ class Scheduler:
             if task.is_cancelled:
                 raise Cancelled
             entry = task.entry = self.pool.add(run)
+            task.n_fits += 1
             self.waiting.append(task)
             self._park(task)
         task.wait_for_turn()
@@ -112,6 +118,9 @@ class Scheduler:
         """Let go on who needs the result, or the error, of a task."""
         with self.lock:
             self.started.pop(task, None)
+            n_fits = max(1, task.n_fits)
+            self.n_ended += n_fits
+            self.n_lost += n_fits - task.count_trained() if task.is_cancelled else 0
             if task.waiter is not None:
                 self._make_ready(task.waiter)
             self.conductor.ring_those_who_wait()
@@ -155,6 +164,33 @@ class Scheduler:
             tasks = [*self.unstarted, *self.started]
         self.cancel(tasks)
         self.conductor.close()
+
+    def count_fits(self) -> tuple[float, int]:
+        """Return how many fits are done, with parts of those in training, and how many are known.
+
+        A task counts as one until it has handed in more.
+        """
+        with self.lock:
+            n_done = self.n_ended - self.n_lost + sum(task.count_trained() for task in self.started)
+            n_begun = sum(max(1, task.n_fits) for task in self.started)
+            return n_done, self.n_ended + len(self.unstarted) + n_begun
+
+    @contextmanager
+    def count_also(self, counter: FitCounter) -> Iterator[None]:
+        """Count what is done elsewhere for calls of this scheduler."""
+        self.counters.append(counter)
+        n_lost = 0.0
+        try:
+            yield
+        except BaseException:
+            n_done, n_known = counter.count_fits()
+            n_lost = n_known - n_done
+            raise
+        finally:
+            self.counters.remove(counter)
+            with self.lock:
+                self.n_ended += counter.count_fits()[1]
+                self.n_lost += n_lost
 
     def choose(self) -> Callable[[], None]:
         """Return what the conductor is to do next. The lock is held."""

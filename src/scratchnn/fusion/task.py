@@ -16,6 +16,7 @@ from ..training.threads import use_threads
 from .bells import Bell, find_clock
 from .memory import has_space_for_thread
 from .pool import WaitingRun
+from .progress import calc_share
 from .settings import TaskSettings
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Task:
         self.settings = TaskSettings()
         self.waiter: Task | None = None  # the task that needs the result
         self.entry: WaitingRun | None = None  # what it has handed in
+        self.n_fits = 0  # how often it has
         self.is_parked = False  # whether its thread waits for the turn
         self.is_done = self.is_cancelled = False
         self.deadline = math.inf  # when a cancelled task is left to itself, by `time.monotonic`
@@ -112,6 +114,11 @@ class Task:
     def is_alive(self) -> bool:
         """Whether there is a thread that can have the turn."""
         return self.thread is not None and self.thread.is_alive()
+
+    def count_trained(self) -> float:
+        """Return how many of the fits that it has handed in are trained, with the part of the one in training."""
+        entry = self.entry
+        return self.n_fits if entry is None else self.n_fits - 1 + calc_share(entry.run)
 
     def interrupt(self) -> None:
         """Raise Cancelled in the thread as soon as it executes Python code, as Ctrl-C does in the main thread."""

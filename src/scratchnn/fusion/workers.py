@@ -107,6 +107,18 @@ class DealtCall(Future[Any]):
         return self.result()
 
 
+class DealtCalls:
+    """Calls that workers run in portions. A bar counts each as a fit, which is done when its portion is."""
+
+    def __init__(self, parallel: joblib.Parallel, n_portions: int, n_calls: int) -> None:
+        self.parallel, self.n_portions, self.n_calls = parallel, n_portions, n_calls
+
+    def count_fits(self) -> tuple[float, int]:
+        """Return how many calls are done, and how many there are."""
+        n_ended = getattr(self.parallel, "n_completed_tasks", 0)  # it is not there before the parallel call begins
+        return self.n_calls * n_ended / self.n_portions, self.n_calls
+
+
 class WorkerBackend(ParallelBackendBase):  # type: ignore[misc]
     """The joblib backend of one call that is dealt out: workers of another backend get portions of its tasks."""
 
@@ -138,21 +150,26 @@ class WorkerBackend(ParallelBackendBase):  # type: ignore[misc]
         """Have the workers run the calls that were taken. The first error is raised, as soon as its worker sends it."""
         dealt, self.undealt = self.undealt, []
         calls = [each.call for each in dealt]
-        pool = self.origin.scheduler.pool
+        scheduler = self.origin.scheduler
         if not self.origin.is_named and may_use_cuda(calls):
-            pool.report.note(ON_CUDA, pool.verbose)
-            portions, results = [list(range(len(calls)))], [run_portion(calls, 1, name_process())]
+            scheduler.pool.note(ON_CUDA)
+            inner = Scheduler(FusionReport())
+            with scheduler.count_also(inner):
+                portions, results = [list(range(len(calls)))], [run_portion(calls, 1, name_process(), inner)]
         else:
             portions = cut_portions(calls, self.n_workers)
             with joblib.parallel_config(backend=self.origin.name):
+                parallel = joblib.Parallel(self.n_workers, batch_size=1, timeout=timeout, **self.mapping)
+            counter = DealtCalls(parallel, len(portions), len(calls))
+            with joblib.parallel_config(backend=self.origin.name), scheduler.count_also(counter):
                 # joblib writes an array of more than `max_nbytes` to a file once, however many portions have it.
-                results = joblib.Parallel(self.n_workers, batch_size=1, timeout=timeout, **self.mapping)(
+                results = parallel(
                     joblib.delayed(run_portion)([calls[k] for k in portion], self.n_workers, name_process())
                     for portion in portions
                 )
         for portion, (outcomes, stacks) in zip(portions, results, strict=True):
             for stack in stacks:
-                pool.report.add(stack, pool.verbose)
+                scheduler.pool.note_stack(stack)
             for k, outcome in zip(portion, outcomes, strict=True):
                 dealt[k].set_result(outcome)
         for each in dealt:
@@ -221,16 +238,17 @@ def name_process() -> tuple[str, int]:
 
 
 def run_portion(
-    calls: Sequence[Callable[[], Any]], n_workers: int, caller: tuple[str, int]
+    calls: Sequence[Callable[[], Any]], n_workers: int, caller: tuple[str, int], scheduler: Scheduler | None = None
 ) -> tuple[list[Any], list[TrainedStack]]:
     """Run calls in this process, fused. Return their results and the stacks, or raise the first error.
 
     ``caller`` names the process that has cut the portions. Workers on its machine share the cores.
+    ``scheduler`` is a new one for the calls; None makes it.
     """
     node, _ = name_process()
     n_threads = min(find_most_threads(), max(1, joblib.cpu_count() // (n_workers if node == caller[0] else 1)))
     with warning_filters, use_threads(0, most=n_threads):
-        scheduler = Scheduler(FusionReport(), verbose=False)
+        scheduler = Scheduler(FusionReport()) if scheduler is None else scheduler
         tasks = [Task(scheduler, call, lambda result: None, depth=0) for call in calls]
         try:
             for task in tasks:

@@ -68,14 +68,17 @@ def _judge_epoch(
 ) -> bool:
     """Update the history of a run, in place, and return whether the epoch was its last."""
     settings, history = run.settings, run.history
-    _print(run, f"Iteration {run.n_epochs}, loss = {loss:.8f}")
+    line = f"Iteration {run.n_epochs}, loss = {loss:.8f}"
     if not math.isfinite(loss):
+        _print(run, line)
         diverge(run, f"the loss is {loss}")
         return True
     improved = _note_loss(run, loss)
     if validation_loss is not None:
         validation_improved = _note_validation(run, validation_loss, flat)
         improved = validation_improved if settings.early_stopping else improved
+        line += f", validation score = {history.validation_scores[-1]:f}"
+    _print(run, line)
     history.n_no_change = 0 if improved else history.n_no_change + 1
     if settings.learning_rate == "invscaling":
         history.rate = settings.learning_rate_init / (history.n_samples_seen + 1) ** settings.power_t
@@ -102,7 +105,6 @@ def _note_validation(run: TrainingRun, loss: float, flat: Tensor) -> bool:
     score = -loss if calc_score is None else calc_score(run.copy_buffer(flat))
     history.validation_losses.append(loss)
     history.validation_scores.append(score)
-    _print(run, f"Validation score: {score:f}")
     improved = score >= history.best_score + settings.tol  # False for NaN
     if score > history.best_score:
         history.best_score = score

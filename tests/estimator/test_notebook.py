@@ -1,0 +1,78 @@
+"""What notebooks show of a network."""
+
+import re
+
+import pytest
+from helpers import ROOT, make_table
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV
+from scratchnn.estimator.compat import DOCUMENTATION
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+needs_recent = pytest.mark.skipif(
+    not hasattr(BaseEstimator, "_get_fitted_attr_html"), reason="scikit-learn shows it from 1.9 on"
+)
+X, y = make_table(60, 3)
+
+
+def make_network(**changes):
+    return ScratchNNClassifier((5,), max_iter=3, numeric_encoding=None, random_state=0, **changes)
+
+
+@pytest.mark.parametrize("cls", [ScratchNNClassifier, ScratchNNClassifierCV])
+def test_the_link_leads_to_our_page(cls):
+    page = f"{DOCUMENTATION}/generated/estimators/scratchnn.{cls.__name__}.html"
+    assert cls()._get_doc_link() == page
+    assert f'href="{page}"' in cls()._repr_html_()
+    assert f'Documentation = "{DOCUMENTATION}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_a_class_of_the_user_has_no_page_of_ours():
+    class Own(ScratchNNClassifier):
+        pass
+
+    assert Own()._get_doc_link() == ""
+
+
+@needs_recent
+def test_every_parameter_links_to_its_description():
+    html = make_network()._repr_html_()
+    for name in make_network().get_params():
+        assert re.search(rf'html#:~:text={name},-[^"]*">\s*{name}\s*<span class="param-doc-description', html), name
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_fitted_network_says_its_layers_and_epochs(inside):
+    model = make_pipeline(StandardScaler(), make_network()) if inside else make_network()
+    assert '<div class="caption">' not in model._repr_html_()
+    assert '<div class="caption">layers 3-5-1, 3 epochs</div>' in model.fit(X, y)._repr_html_()
+
+
+def test_epochs_of_all_calls_count():
+    model = make_network().partial_fit(X, y, classes=[0, 1])
+    assert "layers 3-5-1, 1 epoch<" in model._repr_html_()
+    assert "layers 3-5-1, 2 epochs<" in model.partial_fit(X, y)._repr_html_()
+
+
+@needs_recent
+def test_fitted_attributes_are_shown_if_they_are_there():
+    html = make_network().fit(X, y)._repr_html_()
+    for name in ("coefs_", "mean_", "scale_", "loss_curve_"):
+        assert re.search(rf'html#:~:text={name},-[^"]*">\s*{name}\s*<span class="param-doc-description', html), name
+    assert not re.search(r">\s*coef_\s*<", html)  # only networks without hidden layer have it
+    assert "property object" not in html
+    assert re.search(r">\s*coef_\s*<", make_network().set_params(hidden_layer_sizes=()).fit(X, y)._repr_html_())
+
+
+def test_the_choice_of_a_penalty_without_a_network_has_no_layers():
+    model = ScratchNNClassifierCV((5,), alphas=[0.1, 1.0], refit=False, max_iter=3, numeric_encoding=None)
+    assert '<div class="caption">' not in model.fit(X, y)._repr_html_()
+
+
+def test_coefficients_that_were_set_need_no_curve():
+    model = make_network().fit(X, y)
+    del model.loss_curve_
+    assert "ScratchNNClassifier" in model._repr_html_()
