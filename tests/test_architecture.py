@@ -21,8 +21,9 @@ ALLOWED = {
     "fusion": {"training"},
     "estimator": {"activations", "losses", "network", "training"},
     "classifier": {"estimator", "training"},
-    "classifier_cv": {"classifier", "estimator"},
-    "__init__": {"classifier", "classifier_cv", "fusion"},
+    "classifier_cv": {"classifier", "estimator", "training"},
+    "parallel": {"training"},
+    "__init__": {"classifier", "classifier_cv", "fusion", "parallel"},
 }
 # What may be imported from elsewhere, besides the standard library.
 LIBRARIES = {

@@ -3,6 +3,7 @@
 from .classifier import ScratchNNClassifier
 from .classifier_cv import ScratchNNClassifierCV
 from .fusion import fused_fits
+from .parallel import data_parallel
 
-__all__ = ["ScratchNNClassifier", "ScratchNNClassifierCV", "fused_fits"]
+__all__ = ["ScratchNNClassifier", "ScratchNNClassifierCV", "data_parallel", "fused_fits"]
 __version__ = "0.1.0"

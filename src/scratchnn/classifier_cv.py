@@ -8,12 +8,14 @@ from numpy.typing import ArrayLike
 
 from .classifier import ScratchNNClassifier
 from .estimator import parameters
+from .estimator.agreeing import check_alone
 from .estimator.arrays import find_array_library
 from .estimator.callbacks import with_callbacks
 from .estimator.choosing import check_alphas, choose_alpha, list_alphas, score_alphas
 from .estimator.compat import StrOptions, fit_context, make_router, make_splits
 from .estimator.fitting import Call, Tables, finish_fit, prepare_fit
 from .estimator.validation import validate_table
+from .training import get_ranks
 
 _LEFT_OUT = {"alpha", "C", "warm_start"}  # ScratchNNClassifier's parameters that there are not here
 
@@ -181,6 +183,7 @@ class ScratchNNClassifierCV(ScratchNNClassifier):
             If a parameter or the data are not as described, or if training diverges.
         """
         with self._use_threads(X):
+            check_alone("ScratchNNClassifierCV", get_ranks())
             alphas = check_alphas(self.alphas)
             table, labels = validate_table(self, X, y, sample_weight, resume=False)
             folds = make_splits(self, X, table.y, params)
