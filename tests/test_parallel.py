@@ -159,6 +159,14 @@ def test_a_process_that_dies_ends_the_others(results):
     assert seconds < 30
 
 
+def test_a_process_waits_no_longer_than_the_timeout(results):
+    for rank, result in enumerate(results):
+        assert result["late"].startswith(
+            f"RankError: Rank {rank} of data_parallel has lost the others: a process ended"
+        )
+    assert "did not come to the same call of fit within timeout=2 seconds" in results[0]["late"]
+
+
 class TwoRanks(Ranks):
     """The first of two ranks, of which the other has this many samples."""
 
