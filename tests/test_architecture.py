@@ -21,7 +21,7 @@ ALLOWED = {
     "fusion": {"training"},
     "estimator": {"activations", "losses", "network", "training"},
     "classifier": {"estimator", "training"},
-    "classifier_cv": {"classifier", "estimator", "training"},
+    "classifier_cv": {"classifier", "estimator"},
     "parallel": {"training"},
     "__init__": {"classifier", "classifier_cv", "fusion", "parallel"},
 }

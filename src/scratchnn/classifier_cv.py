@@ -15,7 +15,6 @@ from .estimator.choosing import check_alphas, choose_alpha, list_alphas, score_a
 from .estimator.compat import StrOptions, fit_context, make_router, make_splits
 from .estimator.fitting import Call, Tables, finish_fit, prepare_fit
 from .estimator.validation import validate_table
-from .training import get_ranks
 
 _LEFT_OUT = {"alpha", "C", "warm_start"}  # ScratchNNClassifier's parameters that there are not here
 
@@ -183,7 +182,7 @@ class ScratchNNClassifierCV(ScratchNNClassifier):
             If a parameter or the data are not as described, or if training diverges.
         """
         with self._use_threads(X):
-            check_alone("ScratchNNClassifierCV", get_ranks())
+            check_alone("ScratchNNClassifierCV")
             alphas = check_alphas(self.alphas)
             table, labels = validate_table(self, X, y, sample_weight, resume=False)
             folds = make_splits(self, X, table.y, params)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from ..training import JointSteps, Ranks, TrainingRun, make_mean_score, trainer
+from ..training import JointSteps, Ranks, TrainingRun, get_ranks, make_mean_score, trainer
 from .tables import Array, Table
 
 OWN = {"device", "verbose"}  # parameters that may differ between processes
@@ -36,9 +36,9 @@ def check_parameters(estimator: Any, ranks: Ranks, resume: bool) -> None:
                 )
 
 
-def check_alone(name: str, ranks: Ranks) -> None:
+def check_alone(name: str) -> None:
     """Raise ValueError if several processes would have to fit together what ``name`` stands for."""
-    if ranks.size > 1:
+    if get_ranks().size > 1:
         raise ValueError(f"{name} must not be used inside data_parallel, which supports ScratchNNClassifier.fit only.")
 
 
