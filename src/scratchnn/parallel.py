@@ -58,8 +58,10 @@ def data_parallel(*, timeout: float = 60) -> Iterator[Ranks]:
     if is_new:
         _make_process_group()
     try:
-        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=float(timeout)))
-        ranks = ConnectedRanks(group, float(timeout))
+        backends = ["gloo", "nccl"] if "nccl" in dist.get_backend_config() else ["gloo"]
+        limit = timedelta(seconds=float(timeout))
+        groups = [dist.new_group(backend=backend, timeout=limit) for backend in backends]
+        ranks = ConnectedRanks(groups, float(timeout))
         try:
             with use_ranks(ranks):
                 yield ranks

@@ -51,6 +51,8 @@ def _describe(value: Any) -> str:
 
 def check_columns(estimator: Any, X: Any, y: Array, ranks: Ranks) -> None:
     """Raise ValueError if the rows of all processes do not have the same columns, or their targets another form."""
+    if ranks.size == 1:
+        return
     names = getattr(estimator, "feature_names_in_", None)
     form = (
         f"{X.shape[1]} columns",

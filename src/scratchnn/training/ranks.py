@@ -63,13 +63,18 @@ ALONE = Ranks()
 
 
 class ConnectedRanks(Ranks):
-    """Several processes, connected by a group of ``torch.distributed`` that moves values between CPUs.
+    """Several processes, connected by groups of ``torch.distributed``.
 
-    Tensors on another device are added up by the default group.
+    Parameters
+    ----------
+    groups : list of ProcessGroup
+        The first moves values between CPUs, and the last adds up tensors on other devices.
+    timeout : float
+        Seconds after which the groups give up waiting.
     """
 
-    def __init__(self, group: Any, timeout: float) -> None:
-        self.group, self.timeout = group, timeout
+    def __init__(self, groups: list[Any], timeout: float) -> None:
+        self.groups, self.timeout = groups, timeout
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.owner = os.getpid(), threading.get_ident()
 
@@ -90,7 +95,7 @@ class ConnectedRanks(Ranks):
     def add_up(self, values: Tensor) -> Tensor:
         """Replace values by their sums over all ranks, in place, and return them. All get the same sums."""
         with self._explain_loss():
-            dist.all_reduce(values, group=self.group if values.device.type == "cpu" else None)
+            dist.all_reduce(values, group=self.groups[0 if values.device.type == "cpu" else -1])
         return values
 
     def announce(self, error: Exception) -> None:
@@ -99,20 +104,19 @@ class ConnectedRanks(Ranks):
 
     def close(self) -> None:
         """End the connection. The others, which wait for this process, fail."""
-        if self.group is not None:
-            group, self.group = self.group, None
-            dist.destroy_process_group(group)
+        while self.groups:
+            dist.destroy_process_group(self.groups.pop())
 
     def _exchange(self, value: Any) -> list[Any]:
         answers: list[Any] = [None] * self.size
         with self._explain_loss():
-            dist.all_gather_object(answers, value, group=self.group)
+            dist.all_gather_object(answers, value, group=self.groups[0])
         return answers
 
     @contextmanager
     def _explain_loss(self) -> Iterator[None]:
         """Raise RankError where the connection is lost, or was ended."""
-        if self.group is None:
+        if not self.groups:
             raise RankError(
                 f"Rank {self.rank} has left the others of data_parallel after an error or an interrupt. Start all "
                 "processes again."
