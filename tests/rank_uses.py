@@ -182,7 +182,7 @@ def catch(call):
 
 def fit_late(rank, folder):
     """Fit, in rank 1 only when rank 0 has given up waiting."""
-    with data_parallel(timeout=2):
+    with data_parallel(timeout=4):
         while rank == 1 and not (folder / "gave_up").exists():
             time.sleep(0.1)
         try:

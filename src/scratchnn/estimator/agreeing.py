@@ -113,7 +113,7 @@ def merge_numbers(values: Array, ranks: Ranks) -> Array:
 
 
 def merge_categories(values: Array, ranks: Ranks) -> Array:
-    """Return columns of categories, those of several processes together. Only counts are exchanged."""
+    """Return columns of categories, as many rows as all processes have together. Only counts are exchanged."""
     if ranks.size == 1:
         return values
     found = ranks.gather([Counter(column) for column in values.T])
