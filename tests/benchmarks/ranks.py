@@ -17,7 +17,7 @@ N_ROUNDS = 5
 WORKLOADS = [  # rows, columns, hidden neurons, rows of a batch
     (20_000, 20, 100, 200),
     (100_000, 50, 400, 1000),
-    (100_000, 50, 400, 5000),
+    (50_000, 200, 1000, 5000),
 ]
 CODE = """
 import sys, time
