@@ -101,7 +101,9 @@ def test_early_stopping_watches_the_validation_rows_of_all_processes(fits):
     training, validation = (np.concatenate([own[start::2] for own in rows]) for start in range(2))
     alone = ScratchNNClassifier(**{**PLAIN, "max_iter": 30, "learning_rate_init": 0.1}, early_stopping=True)
     alone.set_params(scoring="accuracy", n_iter_no_change=3)
-    alone.fit(X[training], y[training], X_val=X[validation], y_val=y[validation])
+    X_val, weights = X[validation], np.where(validation < BOUNDS[0], 1.0, 2.0)
+    X_val[validation == BOUNDS[0] + 1, 1] = np.nan
+    alone.fit(X[training], y[training], X_val=X_val, y_val=y[validation], sample_weight_val=weights)
     joint = fits["fit_validated"][0]
     assert alone.n_iter_ < 30
     assert joint.n_iter_ == alone.n_iter_
