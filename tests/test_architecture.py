@@ -23,9 +23,10 @@ ALLOWED = {
     "estimator": {"activations", "checkpoint", "losses", "network", "training"},
     "classifier": {"estimator", "training"},
     "classifier_cv": {"classifier", "estimator"},
+    "parallel": {"training"},
     "display": {"classifier"},
     "onnx": {"classifier", "classifier_cv", "estimator"},
-    "__init__": {"checkpoint", "classifier", "classifier_cv", "display", "fusion"},
+    "__init__": {"checkpoint", "classifier", "classifier_cv", "display", "fusion", "parallel"},
 }
 # What may be imported from elsewhere, besides the standard library.
 LIBRARIES = {

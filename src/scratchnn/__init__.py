@@ -5,6 +5,14 @@ from .classifier import ScratchNNClassifier
 from .classifier_cv import ScratchNNClassifierCV
 from .display import LossCurveDisplay
 from .fusion import fused_fits
+from .parallel import data_parallel
 
-__all__ = ["Checkpoint", "LossCurveDisplay", "ScratchNNClassifier", "ScratchNNClassifierCV", "fused_fits"]
+__all__ = [
+    "Checkpoint",
+    "LossCurveDisplay",
+    "ScratchNNClassifier",
+    "ScratchNNClassifierCV",
+    "data_parallel",
+    "fused_fits",
+]
 __version__ = "0.1.0"

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from .classifier import ScratchNNClassifier
 from .estimator import parameters
+from .estimator.agreeing import check_alone
 from .estimator.arrays import find_array_library
 from .estimator.callbacks import with_callbacks
 from .estimator.choosing import check_alphas, choose_alpha, list_alphas, score_alphas
@@ -184,6 +185,7 @@ class ScratchNNClassifierCV(ScratchNNClassifier):
             If a parameter or the data are not as described, or if training diverges.
         """
         with self._use_threads(X):
+            check_alone("ScratchNNClassifierCV")
             alphas = check_alphas(self.alphas)
             table, labels = validate_table(self, X, y, sample_weight, resume=False)
             folds = make_splits(self, X, table.y, params)

@@ -3,6 +3,9 @@
 All shapes are ``(*models, n_samples, n_outputs)``, and targets are 0 or 1. A sample's loss is the sum over its outputs.
 With a softmax an error shows in two outputs, so losses of errors ("mae", "brier") are halved: the loss of two classes
 is the same with one output as with two.
+
+For a softmax, targets may also be the numbers of the classes, ``(*models, n_samples, 1)`` of int64. They become zeros
+and ones only for the samples whose loss is computed, so that memory does not grow with samples times classes.
 """
 
 from collections.abc import Callable
@@ -27,11 +30,19 @@ class Loss:
 
     def values(self, logits: Tensor, deps: Tensor, output: str) -> Tensor:
         """Return the loss of every output. Raises ValueError if targets and logits differ in their last two axes."""
-        return self.calc_values(logits, check_deps(deps, logits), output)
+        return self.calc_values(logits, _check_targets(deps, logits, output), output)
 
     def slopes(self, logits: Tensor, deps: Tensor, output: str) -> Tensor:
         """Return the gradient of every loss with respect to its logit. Raises as `values` does."""
-        return self.calc_slopes(logits, check_deps(deps, logits), output)
+        return self.calc_slopes(logits, _check_targets(deps, logits, output), output)
+
+
+def _check_targets(deps: Tensor, logits: Tensor, output: str) -> Tensor:
+    """Return the targets as zeros and ones. Raises ValueError if targets and logits differ in their last two axes."""
+    has_numbers = output == "softmax" and isinstance(deps, Tensor) and deps.dtype == torch.int64
+    if has_numbers and deps.shape[-2:] == (logits.shape[-2], 1):
+        return torch.zeros_like(logits).scatter_(-1, deps.expand(*logits.shape[:-1], 1), 1.0)
+    return check_deps(deps, logits)
 
 
 def _make_loss_of_errors(calc_values: Callable[[Tensor], Tensor], calc_slopes: Callable[[Tensor], Tensor]) -> Loss:

@@ -11,8 +11,10 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils import assert_all_finite
 
+from ..training import ALONE, Ranks, get_ranks
+from .agreeing import merge_categories, merge_numbers
 from .frames import RawTable, is_frame, to_raw_table
-from .scaling import Moments
+from .scaling import Moments, merge_moments
 from .tables import Array, Features, Table, to_host, to_tensor
 
 MIN_ROWS = 2  # categories of fewer rows have one column together
@@ -42,19 +44,21 @@ class TableEncoder(BaseEstimator):  # type: ignore[misc]
     def __init__(self, is_categorical: Array) -> None:
         self.is_categorical = is_categorical
 
-    def fit(self, table: RawTable, rows: Any = slice(None)) -> "TableEncoder":
-        """Learn what to fill, and the categories, from rows of a raw table."""
+    def fit(self, table: RawTable, rows: Any = slice(None), ranks: Ranks = ALONE) -> "TableEncoder":
+        """Learn what to fill, and the categories, from rows of a raw table, and those of the other ``ranks``."""
         numbers, categories = (np.flatnonzero(mask) for mask in (~self.is_categorical, self.is_categorical))
         # Whatever `set_config` says of outputs, they are arrays here.
         self.imputer_ = self.one_hot_ = None
         if len(numbers):
             imputer = SimpleImputer(add_indicator=True, keep_empty_features=True)
-            self.imputer_ = imputer.set_output(transform="default").fit(table.read_numbers(numbers, rows))
+            values = merge_numbers(table.read_numbers(numbers, rows), ranks)
+            self.imputer_ = imputer.set_output(transform="default").fit(values)
         if len(categories):
             one_hot = OneHotEncoder(
                 handle_unknown="ignore", min_frequency=MIN_ROWS, max_categories=MAX_CATEGORIES, sparse_output=False
             )
-            self.one_hot_ = one_hot.set_output(transform="default").fit(table.read_categories(categories, rows))
+            texts = merge_categories(table.read_categories(categories, rows), ranks)
+            self.one_hot_ = one_hot.set_output(transform="default").fit(texts)
         self.n_columns_ = len(self.get_feature_names_out())
         return self
 
@@ -122,18 +126,23 @@ def encode(
     table = X if isinstance(X, RawTable) else None
     is_incomplete = table is None and has_missing(estimator, X)
     if reset:
-        needs_encoder = table is not None or is_incomplete
+        needs_encoder = get_ranks().any(table is not None or is_incomplete)
         estimator.encoder_ = _make_encoder(estimator, table or RawTable(to_host(X)), weights) if needs_encoder else None
     encoder: TableEncoder | None = estimator.encoder_
+    encoded: Features = X
     if encoder is not None:
         encoded = encoder.transform(table or RawTable(to_host(X)))
+        is_incomplete = has_missing(estimator, encoded)
     elif table is not None:
         encoded = table.read_numbers(range(table.shape[1]))
-    else:
-        return fill_missing(X, find_fill(estimator, training)) if is_incomplete else X
-    if has_missing(estimator, encoded):
+        is_incomplete = has_missing(estimator, encoded)
+    if training is not None:
+        is_incomplete = get_ranks().any(is_incomplete)
+    if is_incomplete:
         encoded = fill_missing(encoded, find_fill(estimator, training))
-    return torch.from_numpy(encoded).to(X.device) if isinstance(X, torch.Tensor) else encoded
+    if isinstance(X, torch.Tensor) and isinstance(encoded, np.ndarray):
+        return torch.from_numpy(encoded).to(X.device)
+    return encoded
 
 
 def find_fill(estimator: Any, training: Table | None = None) -> Any:
@@ -141,18 +150,19 @@ def find_fill(estimator: Any, training: Table | None = None) -> Any:
     if training is not None:
         moments = Moments()
         moments.add(training)
-        return moments.mean
+        return merge_moments(moments, get_ranks()).mean
     mean = getattr(estimator, "mean_", None)
     return getattr(estimator, "_fill", 0.0) if mean is None else to_host(mean)
 
 
 def _make_encoder(estimator: Any, table: RawTable, weights: Array | None) -> TableEncoder | None:
     """Return the encoder of a table of training rows, or None where all of them are numbers, and none is missing."""
-    is_categorical = find_categories(estimator.categorical_features, table)
+    ranks = get_ranks()
+    is_categorical = np.any(ranks.gather(find_categories(estimator.categorical_features, table)), axis=0)
     rows = slice(None) if weights is None or not weights.any() else weights > 0
-    if not is_categorical.any() and not np.isnan(table.read_numbers(range(table.shape[1]))).any():
+    if not is_categorical.any() and not ranks.any(bool(np.isnan(table.read_numbers(range(table.shape[1]))).any())):
         return None
-    return TableEncoder(is_categorical).fit(table, rows)
+    return TableEncoder(is_categorical).fit(table, rows, ranks)
 
 
 def find_categories(categorical_features: Any, table: RawTable) -> Array:

@@ -1,6 +1,6 @@
 """One call of `fit` or `partial_fit`: five steps from rows to fitted attributes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -9,8 +9,9 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from ..network import init_coeffs
-from ..training import Data, Epoch, Settings, TrainingRun, train_run
+from ..training import ALONE, Data, Epoch, Ranks, Settings, TrainingRun, failing_together, get_ranks, train_run
 from ..training.buffers import Buffer, pack
+from .agreeing import Totals, check_coeffs, count_rows, join_steps, with_weights
 from .arrays import ArrayLibrary, resolve_device
 from .bins import count_bins
 from .callbacks import Reporter, get_callbacks
@@ -41,7 +42,7 @@ from .parameters import (
 )
 from .penalty import calc_penalty, suits_penalty_rule
 from .resuming import Session, open_session
-from .scaling import Moments, Scales, find_bin_edges, find_read_columns, find_scales, list_columns
+from .scaling import Moments, Scales, find_bin_edges, find_read_columns, find_scales, list_columns, merge_moments
 from .scoring import make_calc_score
 from .splitting import cut_table, split_validation
 from .tables import Table, to_tensor
@@ -59,6 +60,7 @@ class Call:
     array_library: ArrayLibrary | None = None  # of the fitted model; None: NumPy
     reported: dict[str, Any] | None = None  # X, y and metadata, for callbacks
     session: Session | None = None  # the checkpoint, if there is one
+    ranks: Ranks = field(default_factory=get_ranks)  # the processes that fit together
 
     @property
     def leaves_out_columns(self) -> bool:
@@ -95,17 +97,20 @@ def fit_network(call: Call, tables: Tables) -> None:
             finish_fit(fit)
 
 
+@failing_together
 def prepare_fit(call: Call, tables: Tables) -> Fit | None:
     """Return what is to be trained on a table; None if training is to go on, and there is nothing to learn."""
     state = get_state(call.estimator, call.resume, None if call.session is None else call.session.seed)
+    state.seed = call.ranks.gather(state.seed)[0]
     tables = prepare_rows(call, tables, state.seed)
-    n_samples = len(tables.training)
-    if n_samples == 0 and call.resume:
+    if len(tables.training) == 0 and call.resume:
         return None
+    totals = count_rows(tables.training, call.ranks)
+    tables = tables._replace(training=with_weights(tables.training, totals))
     start = begin_or_resume(call, tables.training)
-    scales, alpha_per_row = scale_columns(call, tables.training, state, start)
-    settings = make_settings(call.estimator, n_samples, alpha_per_row, incremental=call.incremental)
-    return Fit(call, state, scales, _make_run(call, tables, settings, state, start, scales))
+    scales, alpha_per_row = scale_columns(call, tables.training, totals, state, start)
+    settings = make_settings(call.estimator, totals.n_samples, alpha_per_row, incremental=call.incremental)
+    return Fit(call, state, scales, _make_run(call, tables, totals, settings, state, start, scales))
 
 
 def finish_fit(fit: Fit) -> None:
@@ -127,7 +132,7 @@ def prepare_rows(call: Call, tables: Tables, seed: int) -> Tables:
     table, validation = tables
     table = leave_out_rows(table, "sample_weight", may_be_all=incremental)
     validation = None if validation is None else leave_out_rows(validation, "sample_weight_val")
-    weigh = make_class_weights(estimator.class_weight, labels, table)
+    weigh = make_class_weights(estimator.class_weight, labels, table, call.ranks)
     if estimator.early_stopping and not incremental and validation is None:
         # Before class weights are applied: one of 2 must not make two copies of a row, of which one could be held out.
         codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
@@ -148,11 +153,11 @@ def begin_or_resume(call: Call, table: Table) -> Start:
     return Start(device, weights, biases, scales, read_edges(estimator))
 
 
-def scale_columns(call: Call, table: Table, state: State, start: Start) -> tuple[Scales, float]:
+def scale_columns(call: Call, table: Table, totals: Totals, state: State, start: Start) -> tuple[Scales, float]:
     """Return how the network reads the columns, and the strength of alpha="auto" per row of a batch, or 0."""
     estimator = call.estimator
     alpha = resolve_alpha(estimator)
-    has_new_bins = not call.resume and resolve_numeric_encoding(estimator, table) is not None
+    has_new_bins = not call.resume and resolve_numeric_encoding(estimator, table, totals) is not None
     needs_moments = has_new_bins or alpha == "auto"
     moments, keeps_scales = _find_moments(call, table, state, start, needs_moments)
     scales = Scales(None, None)
@@ -160,16 +165,16 @@ def scale_columns(call: Call, table: Table, state: State, start: Start) -> tuple
         scales = find_scales(moments, table.X.shape[1], start.scales if keeps_scales else None)
     if not estimator.standardize and not keeps_scales:
         estimator._fill = np.asarray(moments.mean).tolist()
-    scales = replace(scales, edges=find_bin_edges(table, moments) if has_new_bins else start.edges)
+    scales = replace(scales, edges=find_bin_edges(table, moments, call.ranks) if has_new_bins else start.edges)
     if call.leaves_out_columns:
         scales = find_read_columns(scales, moments, table, start.find_trained_columns(state))
     if alpha != "auto":
         return scales, 0.0
-    n_seen = len(table) + (state.history.n_samples_seen if call.incremental else 0)
+    n_seen = totals.n_samples + (state.history.n_samples_seen if call.incremental else 0)
     penalty = moments.calc_row_length(scales.scale)
     if not call.incremental and suits_penalty_rule(estimator):
-        penalty = calc_penalty(table, call.labels, scales, penalty)
-    return scales, calc_alpha_per_row(penalty, n_seen, table.weights)
+        penalty = calc_penalty(table, call.labels, scales, penalty, call.ranks)
+    return scales, calc_alpha_per_row(penalty, n_seen, totals.weight_mean)
 
 
 def _find_moments(call: Call, table: Table, state: State, start: Start, is_needed: bool) -> tuple[Moments, bool]:
@@ -185,6 +190,7 @@ def _find_moments(call: Call, table: Table, state: State, start: Start, is_neede
         moments = Moments()
     if len(table) and (estimator.standardize or is_needed or call.leaves_out_columns):
         moments.add(table)
+        moments = merge_moments(moments, call.ranks)
     if call.incremental and not keeps_scales:
         state.moments = moments
     return moments, keeps_scales
@@ -258,23 +264,26 @@ def _make_reporter(call: Call, run: TrainingRun, scales: Scales, has_ended: bool
 
 
 def _make_run(
-    call: Call, tables: Tables, settings: Settings, state: State, start: Start, scales: Scales
+    call: Call, tables: Tables, totals: Totals, settings: Settings, state: State, start: Start, scales: Scales
 ) -> TrainingRun:
     """Return the run that trains a network on the tables."""
-    estimator, labels = call.estimator, call.labels
+    estimator, labels, ranks = call.estimator, call.labels, call.ranks
     generator = torch.Generator("cpu").manual_seed(state.seed)
     if state.generator_state is not None:
         generator.set_state(torch.from_numpy(state.generator_state.copy()))
-    buffer, best_flat = _make_coeffs(call, tables.training, state, start, scales, generator)
+    buffer, best_flat = _make_coeffs(call, tables.training, totals, state, start, scales, generator)
+    check_coeffs(buffer.flat, ranks)
+    if ranks.rank and state.generator_state is None:
+        generator.manual_seed(state.seed + ranks.rank)  # the rows of different processes get different masks
     if state.history.rate is None:
         state.history.rate = settings.learning_rate_init
     validation = tables.validation
-    return TrainingRun(
-        data=make_data(tables.training, labels, scales, buffer),
+    run = TrainingRun(
+        data=make_data(tables.training, labels, scales, buffer, ranks),
         settings=settings,
         buffer=buffer,
         generator=generator,
-        validation=None if validation is None else make_data(validation, labels, scales, buffer),
+        validation=None if validation is None else make_data(validation, labels, scales, buffer, ranks),
         calc_score=make_calc_score(estimator, validation, labels, scales),
         solver_state={
             name: torch.from_numpy(array).to(buffer.flat, copy=True) for name, array in state.solver_state.items()
@@ -282,10 +291,12 @@ def _make_run(
         history=state.history,
         best_flat=best_flat if settings.early_stopping else None,
     )
+    join_steps(run, ranks)
+    return run
 
 
 def _make_coeffs(
-    call: Call, table: Table, state: State, start: Start, scales: Scales, generator: torch.Generator
+    call: Call, table: Table, totals: Totals, state: State, start: Start, scales: Scales, generator: torch.Generator
 ) -> tuple[Buffer, torch.Tensor | None]:
     """Return the coefficients to train from, and the best ones of early stopping if those are others."""
     estimator, output = call.estimator, call.labels.output
@@ -295,7 +306,7 @@ def _make_coeffs(
         buffer = restore_coeffs(estimator, start, sizes, output, scales.columns)
         return buffer, resume_state(state, estimator.solver, buffer, scales.columns)
     buffer = _draw_coeffs(estimator, sizes, output, generator, scales)
-    dtype = getattr(torch, resolve_dtype(estimator.dtype, table, estimator.solver).name)
+    dtype = getattr(torch, resolve_dtype(estimator.dtype, totals, estimator.solver).name)
     return replace(buffer, flat=buffer.flat.to(start.device, dtype)), None
 
 
@@ -323,13 +334,16 @@ def _draw_coeffs(
     return replace(buffer, flat=torch.from_numpy(flat), sizes=sizes)
 
 
-def make_data(table: Table, labels: Labels, scales: Scales, buffer: Buffer) -> Data:
+def make_data(table: Table, labels: Labels, scales: Scales, buffer: Buffer, ranks: Ranks = ALONE) -> Data:
     """Return the samples of a table as ``buffer`` trains on them: scaled, of its dtype and on its device."""
     flat = buffer.flat
+    totals = count_rows(table, ranks)
+    table = with_weights(table, totals)
     is_first_biased = buffer.n_biases == len(buffer.sizes) - 1
     indeps = scales.make_rows(table, flat).convert(ones=is_first_biased)
-    deps = to_tensor(labels.encode(table.y)).to(flat)
+    deps = to_tensor(labels.encode_briefly(table.y))
+    deps = deps.to(flat if deps.is_floating_point() else flat.device)
     if table.weights is None or not len(table):
         return Data(indeps, deps)
-    weight_mean = float(table.weights.mean())
-    return Data(indeps, deps, to_tensor(table.weights / weight_mean).to(flat), weight_mean)
+    weights = to_tensor(table.weights / totals.weight_mean).to(flat)
+    return Data(indeps, deps, weights, totals.weight_mean)

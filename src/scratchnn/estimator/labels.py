@@ -8,7 +8,11 @@ import numpy as np
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
+from ..training import ALONE, Ranks
+from .agreeing import merge_classes, merge_counts
 from .tables import Array, Table, to_tensor
+
+MOST_TARGETS = 2**22  # zeros and ones of all samples, beyond which the numbers of the classes stand for them
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,12 @@ class Labels:
         targets[np.arange(len(y)), codes] = 1
         return targets
 
+    def encode_briefly(self, y: Array) -> Array:
+        """Return targets as `encode` does, or the numbers of their classes, (n_samples, 1), if those are much less."""
+        if self.output != "softmax" or len(y) * self.n_outputs <= MOST_TARGETS:
+            return self.encode(y)
+        return np.searchsorted(self.classes, y)[:, np.newaxis].astype(np.int64)
+
     def decode(self, logits: torch.Tensor) -> Array | torch.Tensor:
         """Return the likeliest labels, (n_samples,), or (n_samples, n_outputs) zeros and ones if multilabel.
 
@@ -53,9 +63,9 @@ class Labels:
         return to_tensor(self.classes).to(logits.device)[codes]
 
 
-def find_labels(y: Array, multilabel: bool) -> Labels:
+def find_labels(y: Array, multilabel: bool, ranks: Ranks = ALONE) -> Labels:
     """Return the labels of training targets, or raise ValueError if there are fewer than two classes."""
-    labels = Labels(np.arange(y.shape[1]) if multilabel else np.unique(y), multilabel)
+    labels = Labels(np.arange(y.shape[1]) if multilabel else merge_classes(np.unique(y), ranks), multilabel)
     if len(labels.classes) < 2:
         raise ValueError(
             f"y must have at least two classes, got one class: {labels.classes}. Add rows of another class; if this is "
@@ -77,18 +87,21 @@ def check_known(y: Array, multilabel: bool, labels: Labels, name: str) -> None:
         )
 
 
-def make_class_weights(class_weight: Any, labels: Labels, table: Table) -> Callable[[Table], Table]:
+def make_class_weights(
+    class_weight: Any, labels: Labels, table: Table, ranks: Ranks = ALONE
+) -> Callable[[Table], Table]:
     """Return a function that multiplies the weights of a table by class weights.
 
-    These follow from ``class_weight`` and the training ``table``. With multilabel targets, a row's weight is multiplied
-    by those of all its labels.
+    These follow from ``class_weight`` and the training ``table``, and those of the other ``ranks``. With multilabel
+    targets, a row's weight is multiplied by those of all its labels.
     """
     if class_weight is None or not len(table):
         return lambda unweighted: unweighted
     columns = _list_columns(table, labels)
     specs = _list_specs(class_weight, labels, len(columns))
     weights_of_columns = [
-        _find_class_weights(spec, column, labels, table.weights) for spec, column in zip(specs, columns, strict=True)
+        _find_class_weights(spec, labels, *merge_counts(column, table.weights, ranks))
+        for spec, column in zip(specs, columns, strict=True)
     ]
 
     def weigh(unweighted: Table) -> Table:
@@ -123,7 +136,7 @@ def _list_specs(class_weight: Any, labels: Labels, n_columns: int) -> list[Any]:
     return specs
 
 
-def _find_class_weights(spec: Any, y: Array, labels: Labels, sample_weight: Array | None) -> tuple[Array, Array]:
+def _find_class_weights(spec: Any, labels: Labels, y: Array, sample_weight: Array | None) -> tuple[Array, Array]:
     """Return the classes of a column of targets, and their weights, (n_classes,) both."""
     classes = np.unique(y) if labels.multilabel or spec == "balanced" else labels.classes
     if isinstance(spec, dict):

@@ -13,9 +13,10 @@ from ..activations import ACTIVATIONS, INITS
 from ..losses import LOSSES
 from ..training import Settings
 from ..training.solvers import SCHEDULES
+from .agreeing import Totals
 from .bins import N_BINS
 from .compat import Interval, Options, StrOptions, warn_user
-from .tables import Array, Table
+from .tables import Table
 
 N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
 MIN_ENCODED_ROWS = 10 * N_BINS  # numeric_encoding="auto" encodes tables of so many rows or more,
@@ -134,12 +135,11 @@ def resolve_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
-def resolve_dtype(dtype: str, table: Table, solver: str) -> np.dtype[Any]:
+def resolve_dtype(dtype: str, totals: Totals, solver: str) -> np.dtype[Any]:
     """Return the dtype to train in. "auto" is that of X if X has few rows or the solver is lbfgs, else float32."""
     if dtype != "auto":
         return np.dtype(dtype)
-    dtype_of_X = np.dtype(str(table.X.dtype).removeprefix("torch."))
-    return dtype_of_X if len(table) <= N_SMALL_ROWS or solver == "lbfgs" else np.dtype(np.float32)
+    return totals.dtype if totals.n_samples <= N_SMALL_ROWS or solver == "lbfgs" else np.dtype(np.float32)
 
 
 def resolve_seed(random_state: int | np.random.RandomState | None) -> int:
@@ -244,8 +244,10 @@ def resolve_alpha(estimator: Any) -> float | str:
     return float(1 / estimator.C)
 
 
-def resolve_numeric_encoding(estimator: Any, table: Table) -> str | None:
+def resolve_numeric_encoding(estimator: Any, table: Table, totals: Totals) -> str | None:
     """Return how a new network is to encode the columns of numbers of a table: "piecewise" or None.
+
+    ``totals`` are those of the table, or of all processes that train on parts of it.
 
     Raises
     ------
@@ -261,7 +263,7 @@ def resolve_numeric_encoding(estimator: Any, table: Table) -> str | None:
     if encoding != "auto":
         return encoding
     # A row of weight k counts as k rows; weights that sum up to 1 count as rows.
-    n_rows = len(table) if table.weights is None else max(len(table), table.weights.sum())
+    n_rows = max(totals.n_samples, totals.weight)
     is_encoded = (
         len(resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)) > 0
         and not sparse.issparse(table.X)
@@ -276,12 +278,11 @@ def calc_alpha(alpha: float | str, alpha_per_row: float, n_rows: int) -> float:
     return alpha_per_row * n_rows if isinstance(alpha, str) else alpha
 
 
-def calc_alpha_per_row(penalty: float, n_seen: int, weights: Array | None) -> float:
+def calc_alpha_per_row(penalty: float, n_seen: int, weight_mean: float) -> float:
     """Return the strength of ``alpha="auto"`` per row of a batch.
 
     ``penalty`` is its strength for a batch of all rows, ``n_seen`` the number of rows that training has seen, and
-    ``weights`` are those of the rows of this call, or None.
+    ``weight_mean`` the mean weight of the rows of this call.
     """
     # If weights average below 1, only their ratios count. AdaBoost's sum up to 1, which does not mean a single row.
-    weight_mean = 1.0 if weights is None else min(1.0, float(weights.sum()) / max(1, len(weights)))
-    return penalty * weight_mean / max(1, n_seen)
+    return penalty * min(1.0, weight_mean) / max(1, n_seen)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..training import ALONE, Ranks
 from .labels import Labels
 from .parameters import resolve_hidden_layer_sizes
 from .scaling import Scales
@@ -35,17 +36,24 @@ def suits_penalty_rule(estimator: Any) -> bool:
     return bool(has_one_layer and estimator.standardize and estimator.loss == "log_loss")
 
 
-def calc_penalty(table: Table, labels: Labels, scales: Scales, row_length: float) -> float:
-    """Return the strength of the penalty for a batch of all rows: ``row_length`` if they are sparse, or one row."""
+def calc_penalty(table: Table, labels: Labels, scales: Scales, row_length: float, ranks: Ranks = ALONE) -> float:
+    """Return the strength of the penalty for a batch of all rows: ``row_length`` if they are sparse, or one row.
+
+    The rows of all ``ranks`` count. Each draws the same ones of them and sends those that it has.
+    """
     rows = scales.make_rows(table, torch.empty(0, dtype=torch.float64, device="cpu"))
-    if rows.is_sparse or len(table) < 2:
+    numbers = ranks.gather(len(table))
+    if rows.is_sparse or sum(numbers) < 2:
         return row_length
     lowest, highest = (bound * row_length for bound in RANGE)
-    samples = _draw_samples(len(table), N_MOST_ROWS if rows.shape[1] <= N_MOST_ROWS_IF_WIDE else N_MOST_ROWS_IF_WIDE)
-    targets = to_tensor(labels.encode(table.y[samples.numpy()])).double()
+    samples = _draw_samples(sum(numbers), N_MOST_ROWS if rows.shape[1] <= N_MOST_ROWS_IF_WIDE else N_MOST_ROWS_IF_WIDE)
+    samples = samples - sum(numbers[: ranks.rank])
+    samples = samples[(samples >= 0) & (samples < len(table))]  # of this rank
+    targets = ranks.join(to_tensor(labels.encode(table.y[samples.numpy()])).double())
     weights = np.ones(len(samples)) if table.weights is None else table.weights[samples.numpy()]
+    weights = ranks.join(torch.from_numpy(weights)).numpy()
     n_free = targets.shape[1] - (labels.output == "softmax")  # the probabilities of all classes sum up to one
-    strength, slope = fit_evidence_ridge(rows.take(samples), targets, weights, n_free)
+    strength, slope = fit_evidence_ridge(ranks.join(rows.take(samples)), targets, weights, n_free)
     # Rounded, so that sums in another order, such as those of repeated rows or other threads, give the same number.
     penalty = float(f"{FACTOR * strength * slope:.4g}")
     return min(max(penalty, lowest), highest) if math.isfinite(penalty) else row_length

@@ -142,6 +142,10 @@ def open_session(call: "Call", tables: "Tables") -> Iterator[Session | None]:
     if checkpoint is None:
         yield None
         return
+    if call.ranks.size > 1:
+        raise ValueError(
+            f"Checkpoint is for one process, got {call.ranks.size} processes in data_parallel. Leave one of them out."
+        )
     seed = _find_seed(call)
     description = describe_fit(call, tables, seed)
     with open_archive(os.fspath(checkpoint.path), calc_name(description)) as archive:

@@ -8,6 +8,7 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 from torch import Tensor
 
+from ..training import ALONE, Ranks
 from .bins import N_BINS, calc_edges, find_entered
 from .tables import Array, ScaledRows, Scaling, Table, get_device, to_host, to_tensor
 
@@ -27,20 +28,24 @@ class Moments:
     counts_zeros: bool = False  # whether the first table was sparse
 
     def add(self, table: Table) -> None:
-        """Add the samples of a table, in place (Chan, Golub & LeVeque, 1983)."""
+        """Add the samples of a table, in place."""
         n_added = len(table) if table.weights is None else float(table.weights.sum())
+        counts_zeros = self.counts_zeros if self.n_samples else sparse.issparse(table.X)
         mean, variance, low, high = _describe_columns(table, n_added)
-        if self.n_samples == 0:
-            self.counts_zeros = sparse.issparse(table.X)
-        filled = _count_filled(table) / n_added if self.counts_zeros else 1.0
-        n_samples = self.n_samples + n_added
-        share = n_added / n_samples
-        distance = mean - self.mean
+        filled = _count_filled(table) / n_added if counts_zeros else 1.0
+        self.merge(Moments(n_added, mean, variance, low, high, filled, counts_zeros))
+
+    def merge(self, other: "Moments") -> None:
+        """Add the samples of other moments, in place (Chan, Golub & LeVeque, 1983)."""
+        n_samples = self.n_samples + other.n_samples
+        share = other.n_samples / n_samples
+        distance = other.mean - self.mean
         self.mean = self.mean + distance * share
-        self.variance = self.variance * (1 - share) + variance * share + distance**2 * share * (1 - share)
-        self.filled = self.filled * (1 - share) + filled * share
+        self.variance = self.variance * (1 - share) + other.variance * share + distance**2 * share * (1 - share)
+        self.filled = self.filled * (1 - share) + other.filled * share
+        self.counts_zeros = self.counts_zeros if self.n_samples else other.counts_zeros
         self.n_samples = n_samples
-        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
+        self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
 
     @property
     def is_centred(self) -> Array:
@@ -98,6 +103,17 @@ class Moments:
 
     def _calc_size(self) -> Array:
         return np.maximum(np.abs(self.low), np.abs(self.high))
+
+
+def merge_moments(moments: Moments, ranks: Ranks) -> Moments:
+    """Return the moments of the samples of all ranks."""
+    if ranks.size == 1:
+        return moments
+    merged = Moments()
+    for each in ranks.gather(moments):
+        if each.n_samples:
+            merged.merge(each)
+    return merged
 
 
 def _count_filled(table: Table) -> Array:
@@ -183,19 +199,21 @@ def find_scales(moments: Moments, n_features: int, known: tuple[Array | None, Ar
     return Scales(moments.calc_mean(), moments.calc_scale())
 
 
-def find_bin_edges(table: Table, moments: Moments) -> Array | None:
+def find_bin_edges(table: Table, moments: Moments, ranks: Ranks = ALONE) -> Array | None:
     """Return the edges of the bins, (n_columns, N_BINS + 1) with NaN for columns without bins; None if none has any.
 
-    Constant columns and those of two values have none.
+    Constant columns and those of two values have none. ``moments`` are those of all ``ranks``, as are the edges.
     """
     columns = np.flatnonzero(moments.find_varying() & ~moments.find_two_valued()) if len(table) else np.empty(0, int)
     edges = np.full((table.X.shape[1], N_BINS + 1), np.nan)
-    is_long = len(table) > MAX_EDGE_ROWS
-    samples = np.linspace(0, len(table) - 1, MAX_EDGE_ROWS).astype(np.int64) if is_long else slice(None)
+    n_samples = sum(ranks.gather(len(table)))
+    n_taken = MAX_EDGE_ROWS * len(table) // max(1, n_samples)
+    is_long = n_samples > MAX_EDGE_ROWS
+    samples = np.linspace(0, len(table) - 1, n_taken).astype(np.int64) if is_long else slice(None)
     values = to_tensor(table.get_features(samples))
-    weights = None if table.weights is None else to_tensor(table.weights[samples]).to(values.device)
+    weights = None if table.weights is None else ranks.join(to_tensor(table.weights[samples]).to(values.device))
     for column in columns:
-        edges[column] = calc_edges(values[:, column], weights)
+        edges[column] = calc_edges(ranks.join(values[:, column]), weights)
     return None if np.isnan(edges).all() else edges
 
 

@@ -10,6 +10,8 @@ from sklearn.utils import check_array, check_X_y, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
+from ..training import failing_together, get_ranks
+from .agreeing import check_alone, check_columns, check_parameters
 from .arrays import find_array_library, get_float_dtypes, to_numpy
 from .compat import check_partial_fit_first_call, check_same_namespace
 from .encoding import encode, find_raw_table
@@ -20,10 +22,13 @@ from .tables import Array, Features, Table, to_tensor
 WEIGHT_REMEDY = "Use 0 for the rows or classes to leave out, and a positive number for the others."
 
 
+@failing_together
 def validate_table(estimator: Any, X: Any, y: Any, sample_weight: Any, *, resume: bool) -> tuple[Table, Labels]:
     """Return the rows of `fit` and the labels that their targets have."""
+    ranks = get_ranks()
+    check_parameters(estimator, ranks, resume)
     table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
-    labels = find_labels(table.y, multilabel)
+    labels = find_labels(table.y, multilabel, ranks)
     if resume and not np.array_equal(labels.classes, estimator.classes_):
         raise ValueError(
             "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
@@ -36,6 +41,7 @@ def validate_part(
     estimator: Any, X: Any, y: Any, sample_weight: Any, classes: Any, *, resume: bool
 ) -> tuple[Table, Labels]:
     """Return the rows of `partial_fit`, and the labels of all its calls. Set ``classes_`` at the first call."""
+    check_alone("partial_fit")
     check_partial_fit_first_call(estimator, to_numpy(classes))
     table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
     labels = read_labels(estimator) if resume else Labels(estimator.classes_, multilabel)
@@ -43,11 +49,18 @@ def validate_part(
     return table, labels
 
 
+@failing_together
 def validate_validation_table(
     estimator: Any, X_val: Any, y_val: Any, sample_weight_val: Any, labels: Labels, training: Table
 ) -> Table | None:
     """Return the validation rows, or None if the user gave none. Errors say that they are about these rows."""
-    if X_val is None and y_val is None and sample_weight_val is None:
+    is_given = not (X_val is None and y_val is None and sample_weight_val is None)
+    if len(set(get_ranks().gather(is_given))) > 1:
+        raise ValueError(
+            "X_val and y_val must be given in all processes of data_parallel, or in none, got them in some. Pass each "
+            "process a part of the validation data."
+        )
+    if not is_given:
         return None
     if X_val is None or y_val is None:
         missing = "X_val" if X_val is None else "y_val"
@@ -103,6 +116,8 @@ def _validate_rows(
     features, y = _read_features(estimator, X, y, reset=reset)
     y, multilabel = check_targets(y)
     weights = check_weights(sample_weight, len(y), f"sample_weight{suffix}")
+    if training is None:
+        check_columns(estimator, features, y, get_ranks())
     X = encode(estimator, features, weights=weights, reset=reset, training=training)
     return Table(X, y, weights), multilabel
 

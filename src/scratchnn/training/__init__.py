@@ -5,19 +5,27 @@ shape and trains them together, as a stack along the leading models axis of `net
 """
 
 from .grouping import count_models, explain_alone, make_stacks
+from .joint import JointSteps, make_mean_score
 from .loop import train, train_run, trainer
+from .ranks import ALONE, Ranks, failing_together, get_ranks
 from .run import Data, DivergenceError, Epoch, History, RowSource, Settings, TrainingRun
 
 __all__ = [
+    "ALONE",
     "Data",
     "DivergenceError",
     "Epoch",
     "History",
+    "JointSteps",
+    "Ranks",
     "RowSource",
     "Settings",
     "TrainingRun",
     "count_models",
     "explain_alone",
+    "failing_together",
+    "get_ranks",
+    "make_mean_score",
     "make_stacks",
     "train",
     "train_run",

@@ -134,15 +134,17 @@ def _stack_rows(datas: Sequence[Data], rows: Sequence[slice | Tensor], *, models
     deps = _stack_tensors([data.deps for data in datas], rows, models_per_source)
     weights = None
     if any(data.weights is not None for data in datas):
-        weights = _stack_tensors([_get_weights(data) for data in datas], rows, models_per_source)
+        weights = _stack_tensors(_list_weights(datas), rows, models_per_source)
     if len(datas) > 1 and models_per_source > 1:
         deps = deps.repeat_interleave(models_per_source, 0)
         weights = None if weights is None else weights.repeat_interleave(models_per_source, 0)
     return Batch(indeps, deps, weights)
 
 
-def _get_weights(data: Data) -> Tensor:
-    return data.deps.new_ones(len(data.deps)) if data.weights is None else data.weights
+def _list_weights(datas: Sequence[Data]) -> list[Tensor]:
+    """Return the weights of each data, ones where it has none. One of them has weights."""
+    like = next(data.weights for data in datas if data.weights is not None)
+    return [like.new_ones(len(data.deps)) if data.weights is None else data.weights for data in datas]
 
 
 def _stack_padded(
@@ -155,9 +157,9 @@ def _stack_padded(
         own = (torch.arange(number, device=data.deps.device) if order is None else order)[start:]
         rows.append(torch.cat([own, own.new_zeros(max(numbers) - number)]))
     batch = _stack_rows(datas, rows, models_per_source=models_per_source)
-    n_samples = make_column(numbers, batch.deps).sub_(start).repeat_interleave(models_per_source, 0)
+    n_samples = make_column(numbers, batch.indeps).sub_(start).repeat_interleave(models_per_source, 0)
     is_own = torch.arange(max(numbers) - start, device=n_samples.device) < n_samples
-    weights = is_own.to(batch.deps.dtype) if batch.weights is None else batch.weights * is_own
+    weights = is_own.to(batch.indeps.dtype) if batch.weights is None else batch.weights * is_own
     return batch._replace(weights=weights, n_samples=n_samples)
 
 

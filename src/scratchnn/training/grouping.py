@@ -80,13 +80,12 @@ def _get_kind(run: TrainingRun) -> object:
     if explain_alone(run) is not None:
         return id(run)
     settings, buffer, validation = run.settings, run.buffer, run.validation
-    n_steps = math.ceil(len(run.data.deps) / settings.batch_size)
     return (
         (settings.loss, settings.solver, settings.nesterovs_momentum, settings.shuffle, settings.dropout > 0),
         (settings.beta_1, settings.beta_2, settings.epsilon) if settings.solver == "adam" else None,
-        (n_steps, settings.batch_size if n_steps > 1 else None),
+        (run.n_steps, settings.batch_size if run.n_steps > 1 else None),
         (buffer.sizes, buffer.activation, buffer.output, buffer.n_biases, buffer.flat.dtype, buffer.flat.device),
-        (run.data.indeps.shape[1], None if validation is None else validation.indeps.shape[1]),
+        tuple(data and (data.indeps.shape[1], data.deps.shape[1]) for data in (run.data, validation)),
     )
 
 

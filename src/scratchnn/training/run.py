@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..network import Coeffs
 from .buffers import Buffer
+from .joint import JointSteps
 from .threads import VALUE_WORK, count_work
 
 
@@ -59,7 +60,8 @@ class RowSource(Protocol):
 class Data:
     """Samples: ``indeps`` (n, features), ``deps`` (n, outputs), and ``weights`` (n,) with a mean of one, or None.
 
-    ``weight_mean`` is the mean that the weights were divided by: a row of weight 2 counts as two samples.
+    Of many classes, ``deps`` may be the numbers, (n, 1) of int64, see `losses`. ``weight_mean`` is the mean that the
+    weights were divided by: a row of weight 2 counts as two samples.
     """
 
     indeps: Tensor | RowSource
@@ -127,9 +129,22 @@ class TrainingRun:
     interrupted: bool = False
     warning: str | None = None  # why the run ended before its own rule stopped it
     error: Exception | None = None  # of this run alone: divergence, or what a scorer or callback raised
+    joint: JointSteps | None = None  # where other processes train the model, too, on other rows
 
     def __post_init__(self) -> None:
         self.n_updates_before = self.history.n_updates
+
+    @property
+    def n_samples(self) -> int:
+        """The number of samples of an epoch, in all processes."""
+        return len(self.data.deps) if self.joint is None else self.joint.n_samples
+
+    @property
+    def n_steps(self) -> int:
+        """The number of steps of an epoch."""
+        if self.joint is not None:
+            return len(self.joint.sizes)
+        return math.ceil(len(self.data.deps) / self.settings.batch_size)
 
     def count_work(self) -> int:
         """Return the multiply-adds of a step: forward pass, backward pass (twice as many), and update."""

@@ -4,7 +4,6 @@ Buffers are flat, ``(models, n_coeffs)``, and each model's own settings are colu
 those of scikit-learn's MLPClassifier, so that its settings keep their meaning.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -129,19 +128,14 @@ def calc_rate_factors(run: TrainingRun, n_updates: int, n_steps: int) -> np.ndar
     calc_factors = SCHEDULES.get(run.settings.learning_rate)
     if calc_factors is None:  # 'invscaling' and 'adaptive' change the rate after an epoch
         return np.ones(n_steps)
-    n_total = run.settings.max_iter * _count_steps(run)
+    n_total = run.settings.max_iter * run.n_steps
     done = n_updates - run.n_updates_before + np.arange(n_steps)
     return calc_factors(np.minimum(done / n_total, 1))
 
 
 def count_steps_left(run: TrainingRun) -> int:
     """Return the steps until the last epoch of this call ends, counted from the start of this epoch."""
-    return (run.settings.max_iter - run.n_epochs) * _count_steps(run)
-
-
-def _count_steps(run: TrainingRun) -> int:
-    """Return the steps of an epoch."""
-    return math.ceil(len(run.data.deps) / run.settings.batch_size)
+    return (run.settings.max_iter - run.n_epochs) * run.n_steps
 
 
 def _make_sgd(runs: Sequence[TrainingRun]) -> Solver:

@@ -1,6 +1,7 @@
 """Runs that train together, as a stack along the leading models axis of `network`."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property
 
@@ -28,6 +29,7 @@ class Stack:
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
         self.runs = runs
+        self.joint = runs[0].joint  # then there is one run
         self.batches = BatchSource(runs)
         self.loss = get_loss(runs[0].settings.loss)
         self.buffer = replace(runs[0].buffer, flat=stack_buffers([run.buffer.flat for run in runs]))
@@ -36,7 +38,7 @@ class Stack:
         self.is_penalized = any(run.settings.alpha for run in runs)
         self.penalty = Penalty(self.buffer)
         self.strengths = make_column([run.settings.alpha / run.data.weight_mean for run in runs], self.buffer.flat)
-        n_samples = make_column([len(run.data.deps) for run in runs], self.buffer.flat)
+        n_samples = make_column([run.n_samples for run in runs], self.buffer.flat)
         self.epoch_decays, self.decays = self.strengths / n_samples, self.strengths
         self.n_samples: int | None = 1  # of the batches that ``decays`` are for; None: each model has its own number
         self.rates: list[float] = []
@@ -52,8 +54,9 @@ class Stack:
         """
         unfinished = self.runs
         try:
-            while len(unfinished) == len(self.runs) and not all(run.interrupted for run in self.runs):
-                unfinished = self._execute_epoch()
+            with nullcontext() if self.joint is None else self.joint:
+                while len(unfinished) == len(self.runs) and not all(run.interrupted for run in self.runs):
+                    unfinished = self._execute_epoch()
         except KeyboardInterrupt:
             unfinished = []
             for run in self.runs:
@@ -76,17 +79,21 @@ class Stack:
             for history in histories:
                 history.n_updates += self.n_steps
         for run in self.runs:
-            run.history.n_samples_seen += len(run.data.deps)
+            run.history.n_samples_seen += run.n_samples
         penalized = self.penalty.add_to_losses(losses, self.epoch_decays)
-        penalized_losses, training_losses = torch.stack([penalized, losses]).tolist()  # one copy from a device
+        both = torch.stack([penalized, losses]) if self.joint is None else self.joint.add_losses(penalized, losses)
+        penalized_losses, training_losses = both.tolist()  # one copy from a device
         validation_losses, generators = self._calc_validation_losses(), self.batches.generators
         results = zip(penalized_losses, validation_losses, self.flats, training_losses, generators, strict=True)
         ended = [stopping.end_epoch(run, *result) for run, result in zip(self.runs, results, strict=True)]
+        if self.joint is not None:
+            ended[0], self.runs[0].error = self.joint.agree_on_end(ended[0], self.runs[0].error)
         return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
 
     def _prepare_batches(self) -> Iterator[Batch]:
         """Yield the minibatches of an epoch. Before each, set ``decays`` to the penalty's strength for its samples."""
-        for batch in self.batches.draw_batches():
+        batches = self.batches.draw_batches()
+        for batch in batches if self.joint is None else self.joint.align(batches):
             n_samples = batch.count_samples()
             if isinstance(n_samples, Tensor):
                 self.n_samples, self.decays = None, self.strengths / n_samples
@@ -103,7 +110,9 @@ class Stack:
         return Batch(batch.indeps, batch.deps, batch.weights * (batch.deps.shape[-2] / batch.n_samples))
 
     def _update(self, coeffs: Coeffs) -> None:
-        """Add the gradient of the L2 penalty, and let the solver change the coefficients, in place."""
+        """Add the gradients of other processes and of the penalty, and let the solver change the coefficients."""
+        if self.joint is not None:
+            self.joint.ranks.add_up(self.grads)
         if self.is_penalized:
             self.penalty.add_grads(self.decays)
         if not self.step_rates:
@@ -132,6 +141,7 @@ class Stack:
         if validation is None:
             return [None] * len(self.runs)
         losses = calc_validation_losses(self.buffer, validation, self.validation_batch, self.loss)
+        losses = losses if self.joint is None else self.joint.add_validation_losses(losses)
         values: list[float] = losses.tolist()
         return values
 

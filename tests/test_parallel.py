@@ -1,0 +1,215 @@
+"""`data_parallel`: two real processes, which do what is in rank_uses.py, against one process with all rows."""
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rank_uses
+import torch
+from helpers import assert_same_fit
+from rank_uses import BOUNDS, FULL, N_EVEN, PLAIN, STEP, make_frame, make_rows
+from scipy import sparse
+
+from scratchnn import ScratchNNClassifier, data_parallel
+from scratchnn.batch import Batch
+from scratchnn.training.joint import JointSteps
+from scratchnn.training.ranks import Ranks
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+CLOSE = {"rtol": 1e-9, "atol": 1e-12}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What the two processes wrote."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, rank_uses.__file__, str(folder)],
+            env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        errors = [process.communicate(timeout=300)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert processes[0].returncode == 0, errors[0]
+    assert processes[1].returncode == -9, errors[1]  # it kills itself at the end
+    return [pickle.loads((Path(folder) / f"{rank}.pickle").read_bytes()) for rank in range(2)]
+
+
+@pytest.fixture(scope="module")
+def fits(results):
+    """The models of both processes, by the name of the fit."""
+    return {name: (fit, results[1]["fits"][name]) for name, fit in results[0]["fits"].items()}
+
+
+@pytest.mark.parametrize("name", rank_uses.FITS)
+def test_all_processes_end_with_the_same_model(name, fits):
+    first, second = fits[name]
+    assert_same_fit(first, second)
+    for attribute in ("loss_curve_", "validation_scores_", "n_iter_", "t_", "alpha_"):
+        assert getattr(first, attribute) == getattr(second, attribute)
+    np.testing.assert_array_equal(first.classes_, second.classes_)
+    np.testing.assert_array_equal(first.feature_names_encoded_, second.feature_names_encoded_)
+
+
+def fit_alone(name):
+    """Return the model of one process that has the rows of both."""
+    X, y, weights = make_rows()
+    if name == "fit_full":
+        return ScratchNNClassifier(**FULL, class_weight="balanced").fit(X, y, weights)
+    if name == "fit_frame":
+        return ScratchNNClassifier(**FULL).fit(*make_frame())
+    if name == "fit_sparse":
+        return ScratchNNClassifier(**FULL).fit(sparse.csr_array(np.where(X > 4, X, 0)), y)
+    if name == "fit_multilabel":
+        labels = np.stack([y > 0, X[:, 1] > 3], 1).astype(int)
+        return ScratchNNClassifier(**FULL, class_weight="balanced").fit(X, labels)
+    if name == "fit_twice":
+        return ScratchNNClassifier(**PLAIN, warm_start=True, learning_rate="constant").fit(X, y).fit(X, y)
+    rows = np.arange(2 * N_EVEN).reshape(2, -1, STEP).swapaxes(0, 1).ravel()  # the parts of both, step by step
+    return ScratchNNClassifier(**{**PLAIN, "batch_size": 2 * STEP}, shuffle=False).fit(X[rows], y[rows])
+
+
+@pytest.mark.parametrize("name", ["fit_full", "fit_frame", "fit_sparse", "fit_multilabel", "fit_twice", "fit_steps"])
+def test_the_model_is_that_of_one_process_with_all_rows(name, fits):
+    joint, alone = fits[name][0], fit_alone(name)
+    assert_same_fit(joint, alone, **CLOSE)
+    np.testing.assert_allclose(joint.loss_curve_, alone.loss_curve_, **CLOSE)
+    assert (joint.t_, joint.n_iter_) == (alone.t_, alone.n_iter_)
+    assert joint.alpha_ == pytest.approx(alone.alpha_)
+    np.testing.assert_array_equal(joint.feature_names_encoded_, alone.feature_names_encoded_)
+
+
+def test_early_stopping_watches_the_validation_rows_of_all_processes(fits):
+    X, y, _ = make_rows()
+    rows = [np.arange(start, stop) for start, stop in zip((0, BOUNDS[0]), BOUNDS, strict=True)]
+    training, validation = (np.concatenate([own[start::2] for own in rows]) for start in range(2))
+    alone = ScratchNNClassifier(**{**PLAIN, "max_iter": 30, "learning_rate_init": 0.1}, early_stopping=True)
+    alone.set_params(scoring="accuracy", n_iter_no_change=3)
+    X_val, weights = X[validation], np.where(validation < BOUNDS[0], 1.0, 2.0)
+    X_val[validation == BOUNDS[0] + 1, 1] = np.nan
+    alone.fit(X[training], y[training], X_val=X_val, y_val=y[validation], sample_weight_val=weights)
+    joint = fits["fit_validated"][0]
+    assert alone.n_iter_ < 30
+    assert joint.n_iter_ == alone.n_iter_
+    np.testing.assert_allclose(joint.validation_scores_, alone.validation_scores_, **CLOSE)
+    np.testing.assert_allclose(joint.validation_loss_curve_, alone.validation_loss_curve_, **CLOSE)
+    assert_same_fit(joint, alone, **CLOSE)
+
+
+def test_each_process_holds_rows_out_for_early_stopping(fits):
+    n_held_out = 7 + 5
+    for fit in fits["fit_batches"]:
+        assert fit.t_ == fit.n_iter_ * (BOUNDS[1] - n_held_out)
+        assert len(fit.validation_scores_) == fit.n_iter_
+
+
+MESSAGES = {
+    "parameters": ["ValueError: learning_rate_init must be the same in all processes of data_parallel, got 0.1 in"] * 2,
+    "columns": ["ValueError: X and y must have the same columns in all processes of data_parallel, got 4 columns,"],
+    "infinity": ["RankError: Rank 1 of data_parallel failed, so rank 0 stops, too.", "ValueError: Input X contains"],
+    "types": ["ValueError: y must be of one type in all processes of data_parallel, got"] * 2,
+    "validation": ["ValueError: X_val and y_val must be given in all processes of data_parallel, or in none"] * 2,
+    "score": ["RankError: Rank 1 of data_parallel failed", "ValueError: scoring must be defined for the validation"],
+    "lbfgs": ["ValueError: solver must be 'adam' or 'sgd' inside data_parallel, got 'lbfgs'."] * 2,
+    "partial_fit": ["ValueError: partial_fit must not be used inside data_parallel"] * 2,
+    "cv": ["ValueError: ScratchNNClassifierCV must not be used inside data_parallel"] * 2,
+    "fused": ["RuntimeError: Inside data_parallel, fit must be called by the thread that entered it"] * 2,
+    "thread": ["RuntimeError: Inside data_parallel, fit must be called by the thread that entered it"] * 2,
+    "twice": ["ValueError: data_parallel must not be used inside data_parallel"] * 2,
+}
+MESSAGES["parameters"][1] = MESSAGES["parameters"][1].replace("0.1 in", "0.2 in")
+MESSAGES["columns"].append(MESSAGES["columns"][0].replace("4 columns", "3 columns"))
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_what_does_not_go_together_is_an_error_in_all_processes(name, results):
+    for result, message in zip(results, MESSAGES[name], strict=True):
+        assert result["errors"][name].startswith(message)
+
+
+def test_fits_go_on_after_an_error(results, fits):
+    for result, expected in zip(results, fits["fit_steps"], strict=True):
+        assert_same_fit(result["after"], expected)
+
+
+def test_the_process_group_is_that_of_the_user_or_ends_with_the_context(results):
+    for rank, result in enumerate(results):
+        assert result["ranks"] == (rank, 2)
+        assert result["left"]
+        assert result["kept"]
+
+
+def test_a_process_that_dies_ends_the_others(results):
+    message, seconds = results[0]["death"]
+    assert message.startswith("RankError: Rank 0 of data_parallel has lost the others: a process ended or failed")
+    assert seconds < 30
+
+
+def test_a_process_waits_no_longer_than_the_timeout(results):
+    for rank, result in enumerate(results):
+        assert result["late"].startswith(
+            f"RankError: Rank {rank} of data_parallel has lost the others: a process ended"
+        )
+    assert "did not come to the same call of fit within timeout=4 seconds" in results[0]["late"]
+
+
+class TwoRanks(Ranks):
+    """The first of two ranks, of which the other has this many samples."""
+
+    size = 2
+
+    def __init__(self, n_other):
+        self.n_other = n_other
+
+    def gather(self, value):
+        return [value, (self.n_other, 0)]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "batch_size", "own", "sizes"),
+    [
+        ((60, 60), 120, 60, [120]),
+        ((60, 60), 24, 12, [24] * 5),
+        ((60, 6), 24, 20, [22] * 3),
+        ((60, 1), 24, 20, [21, 20, 20]),
+        ((1, 60), 24, 1, [21, 20, 20]),
+        ((9, 40), 13, 3, [13, 13, 13, 10]),  # 9 rows make three batches of 3
+    ],
+)
+def test_a_rank_without_rows_left_takes_part_with_weight_0(numbers, batch_size, own, sizes):
+    steps = JointSteps(TwoRanks(numbers[1]), numbers[0], 0, batch_size)
+    assert (steps.batch_size, steps.sizes, steps.n_samples) == (own, sizes, sum(numbers))
+    rows = torch.arange(1.0, numbers[0] + 1).unsqueeze(-1)
+    batches = list(steps.align(Batch(part, part) for part in rows.split(own)))
+    assert [batch.n_samples for batch in batches] == sizes
+    weighted = [batch.deps[:, 0] * (1 if batch.weights is None else batch.weights) for batch in batches]
+    assert sum(each.sum().item() for each in weighted) == rows.sum().item()
+
+
+def test_parameters_and_environment_are_checked(monkeypatch):
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    monkeypatch.setenv("RANK", "0")
+    for timeout in (0, -1, np.inf, "60", True):
+        with (
+            pytest.raises(ValueError, match="timeout must be a positive number of seconds, got"),
+            data_parallel(timeout=timeout),
+        ):
+            pass
+    with pytest.raises(ValueError, match=r"an environment without .*MASTER_PORT.*torchrun"), data_parallel():
+        pass
