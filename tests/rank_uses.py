@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from scipy import sparse
 
-from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV, data_parallel, fused_fits
+from scratchnn import Checkpoint, ScratchNNClassifier, ScratchNNClassifierCV, data_parallel, fused_fits
 
 FULL = {"hidden_layer_sizes": (5,), "batch_size": "full", "max_iter": 4, "dtype": "float64", "random_state": 0}
 PLAIN = {**FULL, "numeric_encoding": None, "alpha": 0.1}
@@ -171,8 +171,14 @@ def list_mistakes(rank):
         "cv": lambda: ScratchNNClassifierCV().fit(X, y),
         "fused": lambda: fit_fused(plain, X, y),
         "thread": lambda: fit_in_thread(plain, X, y),
+        "checkpoint": lambda: fit_with_checkpoint(plain, X, y),
         "twice": enter_twice,
     }
+
+
+def fit_with_checkpoint(network, X, y):
+    with Checkpoint("never_written.npz"):
+        network.fit(X, y)
 
 
 def catch(call):

@@ -131,6 +131,7 @@ MESSAGES = {
     "cv": ["ValueError: ScratchNNClassifierCV must not be used inside data_parallel"] * 2,
     "fused": ["RuntimeError: Inside data_parallel, fit must be called by the thread that entered it"] * 2,
     "thread": ["RuntimeError: Inside data_parallel, fit must be called by the thread that entered it"] * 2,
+    "checkpoint": ["ValueError: Checkpoint is for one process, got 2 processes in data_parallel."] * 2,
     "twice": ["ValueError: data_parallel must not be used inside data_parallel"] * 2,
 }
 MESSAGES["parameters"][1] = MESSAGES["parameters"][1].replace("0.1 in", "0.2 in")
