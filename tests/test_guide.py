@@ -14,7 +14,11 @@ import scratchnn
 from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV, fused_fits
 
 MADE = {"_build", "auto_examples", "changes", "generated"}  # folders with pages that are made from something else
-OWN_TESTS = {"guide/recipes.rst": "test_recipes.py", "guide/onnx.rst": "test_onnx.py"}
+OWN_TESTS = {
+    "guide/beyond_one_machine.rst": "test_out_of_memory.py and test_parallel.py",
+    "guide/onnx.rst": "test_onnx.py",
+    "guide/recipes.rst": "test_recipes.py",
+}
 # What is only compiled.
 NOT_RUN = {
     ".cuda()": "needs a GPU",

@@ -1,4 +1,4 @@
-"""The examples of docs/beyond_one_machine.rst that read tables larger than memory: they run, and learn."""
+"""The examples of docs/guide/beyond_one_machine.rst that read tables larger than memory: they run, and learn."""
 
 import re
 import textwrap
@@ -10,7 +10,7 @@ import pytest
 from helpers import ROOT
 from sklearn.datasets import load_breast_cancer
 
-PAGE = ROOT / "docs" / "beyond_one_machine.rst"
+PAGE = ROOT / "docs" / "guide" / "beyond_one_machine.rst"
 TITLE = "Tables larger than memory"
 SOURCES = ["mmap_mode", "pyarrow.dataset", "dask.compute", "dask.dataframe", "Incremental"]
 

@@ -1,4 +1,4 @@
-"""Optuna's trials in batches: the code of docs/fusion.rst runs, in stacks, and prunes."""
+"""Optuna's trials in batches: the code of docs/guide/fusion.rst runs, in stacks, and prunes."""
 
 import re
 import textwrap
@@ -17,7 +17,7 @@ optuna = pytest.importorskip("optuna")
 
 def read_example():
     """Return the code block of the section on Optuna."""
-    section = (ROOT / "docs" / "fusion.rst").read_text(encoding="utf-8").split("\nOptuna in batches\n")[1]
+    section = (ROOT / "docs" / "guide" / "fusion.rst").read_text(encoding="utf-8").split("\nOptuna in batches\n")[1]
     block = re.search(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", section).group(1)
     return textwrap.dedent(block)
 
