@@ -13,16 +13,18 @@ MODULES = {str(path.relative_to(ROOT).with_suffix("")): path for path in sorted(
 # What each may import of the package, besides its own room. Rooms are folders; the others are modules.
 ALLOWED = {
     "_kernels": set(),
+    "_version": set(),
+    "exceptions": set(),
     "batch": set(),
     "activations": {"_kernels"},
     "losses": {"_kernels", "activations", "batch"},
     "network": {"_kernels", "activations", "batch", "losses"},
     "training": {"_kernels", "activations", "batch", "losses", "network"},
     "fusion": {"training"},
-    "estimator": {"activations", "losses", "network", "training"},
+    "estimator": {"_version", "activations", "exceptions", "losses", "network", "training"},
     "classifier": {"estimator", "training"},
     "classifier_cv": {"classifier", "estimator"},
-    "__init__": {"classifier", "classifier_cv", "fusion"},
+    "__init__": {"_version", "classifier", "classifier_cv", "fusion"},
 }
 # What may be imported from elsewhere, besides the standard library.
 LIBRARIES = {

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..losses import get_loss
-from ..training import History, TrainingRun, make_stacks, train
+from ..training import History, TrainingRun, make_stacks, train_in_memory
 from ..training.batches import stack_whole
 from ..training.buffers import Buffer
 from ..training.objective import calc_validation_losses
@@ -91,7 +91,7 @@ def _score_folds(folds: Sequence[tuple[Fit, Table]], alphas: Array | None, chose
     ]
     flat_runs = [run for of_fold in runs for run in of_fold]
     for stack in make_stacks(flat_runs):
-        train(stack)
+        train_in_memory(stack)
         if any(run.interrupted for run in stack):
             raise KeyboardInterrupt
     scores = np.array([_score(fit, held_out, of_fold) for (fit, held_out), of_fold in zip(folds, runs, strict=True)])

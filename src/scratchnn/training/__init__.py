@@ -6,6 +6,7 @@ shape and trains them together, as a stack along the leading models axis of `net
 
 from .grouping import count_models, explain_alone, make_stacks
 from .loop import train, train_run, trainer
+from .memory import Snapshot, is_out_of_memory, train_in_memory
 from .run import Data, DivergenceError, History, RowSource, Settings, TrainingRun
 
 __all__ = [
@@ -14,11 +15,14 @@ __all__ = [
     "History",
     "RowSource",
     "Settings",
+    "Snapshot",
     "TrainingRun",
     "count_models",
     "explain_alone",
+    "is_out_of_memory",
     "make_stacks",
     "train",
+    "train_in_memory",
     "train_run",
     "trainer",
 ]
