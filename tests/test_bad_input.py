@@ -33,7 +33,20 @@ from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV
 
 OURS, SKLEARN = (str(Path(package.__file__).parent) for package in (scratchnn, sklearn))
 # What the user passed, by the names that scikit-learn's errors and ours have for it.
-INPUTS = ["X", "X_val", "y", "y_val", "sample_weight", "classes", "array", "features", "samples", "data", "label"]
+INPUTS = [
+    "X",
+    "X_val",
+    "y",
+    "y_val",
+    "sample_weight",
+    "sample_weight_val",
+    "classes",
+    "array",
+    "features",
+    "samples",
+    "data",
+    "label",
+]
 NAMES = re.compile(rf"\b({'|'.join([*ScratchNNClassifier().get_params(), 'alphas', 'cv', *INPUTS])})\b")
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from .bins import N_BINS, calc_edges, find_entered
 from .tables import Array, ScaledRows, Scaling, Table, get_device, to_host, to_tensor
 
+LARGEST_VALUE = 1e100  # of a column to train on: sums of weights times squares stay finite
 MAX_EDGE_ROWS = 100_000  # rows, evenly spaced, of which the edges of bins are found
 
 
@@ -27,9 +28,16 @@ class Moments:
     counts_zeros: bool = False  # whether the first table was sparse
 
     def add(self, table: Table) -> None:
-        """Add the samples of a table, in place (Chan, Golub & LeVeque, 1983)."""
+        """Add the samples of a table, in place (Chan, Golub & LeVeque, 1983).
+
+        Raises
+        ------
+        ValueError
+            If a value is larger than ``LARGEST_VALUE``.
+        """
         n_added = len(table) if table.weights is None else float(table.weights.sum())
         mean, variance, low, high = _describe_columns(table, n_added)
+        _check_range(low, high)
         if self.n_samples == 0:
             self.counts_zeros = sparse.issparse(table.X)
         filled = _count_filled(table) / n_added if self.counts_zeros else 1.0
@@ -98,6 +106,16 @@ class Moments:
 
     def _calc_size(self) -> Array:
         return np.maximum(np.abs(self.low), np.abs(self.high))
+
+
+def _check_range(low: Array, high: Array) -> None:
+    sizes = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
+    if len(sizes) and sizes.max() > LARGEST_VALUE:
+        raise ValueError(
+            f"X must have no values beyond {LARGEST_VALUE:g} to train on, as their squares must be finite, got "
+            f"{sizes.max():g} in column {sizes.argmax()}. Divide the column by a number, take its logarithm, or make "
+            "these values NaN if they stand for missing ones."
+        )
 
 
 def _count_filled(table: Table) -> Array:

@@ -17,6 +17,7 @@ from .fitted import read_labels
 from .labels import Labels, check_known, find_labels
 from .tables import Array, Features, Table, to_tensor
 
+WEIGHT_RANGE = (1e-50, 1e50)  # of the largest weight: sums of weights times squares of X stay finite
 WEIGHT_REMEDY = "Use 0 for the rows or classes to leave out, and a positive number for the others."
 
 
@@ -39,6 +40,10 @@ def validate_part(
     check_partial_fit_first_call(estimator, to_numpy(classes))
     table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
     labels = read_labels(estimator) if resume else Labels(estimator.classes_, multilabel)
+    if len(labels.classes) < 2:
+        raise ValueError(
+            f"classes must have at least two class labels, got {labels.classes}. Pass all labels that will come."
+        )
     check_known(table.y, multilabel, labels, "y")
     return table, labels
 
@@ -107,6 +112,7 @@ def _validate_rows(
     return Table(X, y, weights), multilabel
 
 
+@np.errstate(invalid="ignore")  # in sums by which scikit-learn finds values to be finite
 def _read_features(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:
     """Return X as scikit-learn checks it, in floats that may be missing or infinite, or as a raw table; and y."""
     raw = find_raw_table(estimator, X, reset=reset)
@@ -161,7 +167,12 @@ def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
         return None
     if isinstance(weights, Real):
         weights = np.full(n_samples, weights)
-    checked: Array = check_array(weights, ensure_2d=False, dtype=np.float64, input_name=name)
+    try:
+        checked: Array = check_array(weights, ensure_2d=False, dtype=np.float64, input_name=name)
+    except (TypeError, ValueError) as error:
+        if name in str(error):
+            raise
+        raise ValueError(f"{name} must hold one real number a row, got other values: {error}") from error
     if checked.shape != (n_samples,):
         raise ValueError(
             f"{name} must have shape ({n_samples},), one weight a row, got {checked.shape}. Pass one each."
@@ -174,8 +185,15 @@ def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
 def leave_out_rows(table: Table, name: str, *, may_be_all: bool = False) -> Table:
     """Return the rows of positive weight.
 
-    Raise ValueError if there are none, except with ``may_be_all``. The message says that ``name`` left them all out.
+    Raise ValueError if there are none, except with ``may_be_all``, or if the weights are too large or too small to
+    compute with. The message says that ``name`` is the reason.
     """
+    largest = 0.0 if table.weights is None else table.weights.max(initial=0.0)
+    if largest and not WEIGHT_RANGE[0] <= largest <= WEIGHT_RANGE[1]:
+        raise ValueError(
+            f"{name} must have a largest value from {WEIGHT_RANGE[0]:g} to {WEIGHT_RANGE[1]:g}, got {largest:g}. "
+            "Multiply all weights by the same number."
+        )
     if table.weights is None or table.weights.all():
         return table
     if not (may_be_all or table.weights.any()):
