@@ -70,7 +70,8 @@ def _judge_epoch(run: TrainingRun, loss: float, validation_loss: float | None, f
         improved = validation_improved if settings.early_stopping else improved
     history.n_no_change = 0 if improved else history.n_no_change + 1
     if settings.learning_rate == "invscaling":
-        history.rate = settings.learning_rate_init / (history.n_samples_seen + 1) ** settings.power_t
+        # A power with a negative exponent becomes 0 where its inverse would overflow.
+        history.rate = settings.learning_rate_init * float(history.n_samples_seen + 1) ** -settings.power_t
     if run.on_epoch is not None and run.on_epoch(run.n_epochs, lambda: run.copy_buffer(flat)):
         return True
     return _is_out_of_patience(run) or _is_out_of_epochs(run)
