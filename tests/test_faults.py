@@ -198,7 +198,7 @@ def test_ctrl_c_anywhere_leaves_an_estimator_that_works_or_is_not_fitted(name):
         rows = OTHER_X
     expected = call(pickle.loads(pickle.dumps(begun)))
     n_raised = 0
-    for number in list_interrupts(lambda: call(pickle.loads(pickle.dumps(begun))), n_most=40):
+    for number in list_interrupts(lambda: call(pickle.loads(pickle.dumps(begun))), n_most=15 if name == "cv" else 25):
         new, old = (pickle.loads(pickle.dumps(model)) for model in (begun, fitted))
         was_fitted, before = hasattr(new, "coefs_"), old.predict_proba(rows)
         n_raised += interrupt(lambda model=new: call(model), number)
@@ -213,7 +213,7 @@ def test_ctrl_c_anywhere_leaves_an_estimator_that_works_or_is_not_fitted(name):
             np.testing.assert_array_equal(old.predict_proba(rows), before)
         else:
             assert_predicts(old, X)
-    assert n_raised > 10
+    assert n_raised > 5
 
 
 def search():
@@ -231,7 +231,7 @@ def test_ctrl_c_anywhere_in_a_fused_search_leaves_nothing_behind():
     expected = fit_fused(search())
     model = search()
     n_raised = 0
-    for number in list_interrupts(lambda: fit_fused(search()), n_most=30):
+    for number in list_interrupts(lambda: fit_fused(search()), n_most=20):
         model = search()
         n_raised += interrupt(lambda model=model: fit_fused(model), number)
         assert not hasattr(model.estimator, "coefs_")
@@ -243,7 +243,7 @@ def test_ctrl_c_anywhere_in_a_fused_search_leaves_nothing_behind():
                 assert not thread.is_alive()
         scores = fit_fused(model).cv_results_["mean_test_score"]
         np.testing.assert_array_equal(scores, expected.cv_results_["mean_test_score"])
-    assert n_raised > 10
+    assert n_raised > 5
 
 
 class OwnError(Exception):
