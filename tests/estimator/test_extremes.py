@@ -106,6 +106,24 @@ def test_missing_numbers_are_a_category_of_their_own():
     assert np.isfinite(model.predict_proba(table)).all()
 
 
+def test_sparse_rows_are_predicted_by_a_model_that_saw_missing_values():
+    """The encoder took the sparse table for a single object."""
+    model = network().fit(with_value(np.nan), y)
+    table = X.round()
+    np.testing.assert_array_equal(model.predict_proba(sparse.csr_array(table)), model.predict_proba(table))
+    twins = [
+        network().fit(with_value(np.nan), y).partial_fit(kind(table), y) for kind in (np.asarray, sparse.csr_array)
+    ]
+    assert_same_fit(*twins)
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e-162, 1e-155])
+def test_columns_whose_scale_has_no_square_are_learned_from(scale):
+    model = network().fit(np.column_stack([y * scale, X]), y)
+    assert 0 < model.alpha_ < 100
+    assert np.isfinite(model.predict_proba(np.column_stack([y * scale, X]))).all()
+
+
 @pytest.mark.parametrize("classes", [[0], [], np.array(["only"])])
 def test_partial_fit_refuses_fewer_than_two_classes(classes):
     model = network()

@@ -126,7 +126,7 @@ def encode(
         estimator.encoder_ = _make_encoder(estimator, table or RawTable(to_host(X)), weights) if needs_encoder else None
     encoder: TableEncoder | None = estimator.encoder_
     if encoder is not None:
-        encoded = encoder.transform(table or RawTable(to_host(X)))
+        encoded = encoder.transform(table or RawTable(X.toarray() if sparse.issparse(X) else to_host(X)))
     elif table is not None:
         encoded = table.read_numbers(range(table.shape[1]))
     else:

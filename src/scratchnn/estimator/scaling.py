@@ -101,8 +101,8 @@ class Moments:
 
         A column that varies by more than 1 counts as one that varies by 1.
         """
-        variance = self.variance if scale is None else self.variance / scale**2
-        return float(np.sqrt(np.minimum(variance, 1.0).sum()))
+        deviation = np.sqrt(self.variance) if scale is None else np.sqrt(self.variance) / scale
+        return float(np.sqrt((np.minimum(deviation, 1.0) ** 2).sum()))
 
     def _calc_size(self) -> Array:
         return np.maximum(np.abs(self.low), np.abs(self.high))
