@@ -123,10 +123,10 @@ def encode(
     is_incomplete = table is None and has_missing(estimator, X)
     if reset:
         needs_encoder = table is not None or is_incomplete
-        estimator.encoder_ = _make_encoder(estimator, table or RawTable(to_host(X)), weights) if needs_encoder else None
+        estimator.encoder_ = _make_encoder(estimator, _to_raw_table(X), weights) if needs_encoder else None
     encoder: TableEncoder | None = estimator.encoder_
     if encoder is not None:
-        encoded = encoder.transform(table or RawTable(X.toarray() if sparse.issparse(X) else to_host(X)))
+        encoded = encoder.transform(_to_raw_table(X))
     elif table is not None:
         encoded = table.read_numbers(range(table.shape[1]))
     else:
@@ -134,6 +134,12 @@ def encode(
     if has_missing(estimator, encoded):
         encoded = fill_missing(encoded, _find_fill(estimator, training))
     return torch.from_numpy(encoded).to(X.device) if isinstance(X, torch.Tensor) else encoded
+
+
+def _to_raw_table(X: Any) -> RawTable:
+    if isinstance(X, RawTable):
+        return X
+    return RawTable(X.toarray() if sparse.issparse(X) else to_host(X))
 
 
 def _find_fill(estimator: Any, training: Table | None) -> Any:
