@@ -106,6 +106,16 @@ def test_missing_numbers_are_a_category_of_their_own():
     assert np.isfinite(model.predict_proba(table)).all()
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_constant_column_is_constant_for_any_weights(seed):
+    """Weights below 1 gave it a variance from rounding, and then a scale of 0."""
+    generator = np.random.default_rng(seed)
+    table = np.column_stack([X, np.full(40, generator.normal())])
+    model = network().fit(table, y, generator.random(40) * 1e-3)
+    assert model.scale_[3] == 1
+    assert not model.coefs_[0][3].any()
+
+
 def test_sparse_rows_are_predicted_by_a_model_that_saw_missing_values():
     """The encoder took the sparse table for a single object."""
     model = network().fit(with_value(np.nan), y)

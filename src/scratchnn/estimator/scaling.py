@@ -94,7 +94,9 @@ class Moments:
             return size > 0
         eps = np.finfo(float).eps
         rounding = self.n_samples * eps * self.variance + (self.n_samples * self.mean * eps) ** 2
-        return np.where(self.is_centred, self.variance > rounding, size > 0)
+        # With weights the mean of a constant column may be off by more than that, but its range is exact.
+        varies = np.asarray(self.high > self.low) & (self.variance > rounding)
+        return np.where(self.is_centred, varies, size > 0)
 
     def calc_row_length(self, scale: Array | None) -> float:
         """Return the root mean square length of the rows, centred and divided by ``scale``.
