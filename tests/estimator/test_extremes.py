@@ -142,6 +142,36 @@ def test_partial_fit_refuses_fewer_than_two_classes(classes):
     model.partial_fit(X, y, classes=[0, 1])  # nothing is left of them
 
 
+@pytest.mark.parametrize("labels", [["a", None], ["a", {}]])
+def test_labels_that_cannot_be_sorted_are_refused_by_name(labels):
+    mixed = np.resize(np.array(labels, dtype=object), 40)
+    with pytest.raises(TypeError, match=r"^y must hold class labels of one type, which can be sorted, got other"):
+        network().fit(X, mixed)
+
+
+@pytest.mark.parametrize("labels", [["a", None], [0, np.nan], [0.5, 1.5], [1j, 2], 3])
+def test_classes_that_are_no_labels_are_refused_by_name(labels):
+    with pytest.raises((TypeError, ValueError), match=r"^classes must hold class labels of one type, which can be sor"):
+        network().partial_fit(X, y, classes=labels)
+
+
+def test_scores_that_do_not_suit_the_labels_are_refused_by_name():
+    texts = np.where(y > 0, "yes", "no")
+    with pytest.raises(ValueError, match=r"scoring must suit the labels .*, got 'r2', which raised ValueError: could"):
+        network(early_stopping=True, scoring="r2").fit(X, texts)
+
+
+def test_scores_that_are_no_numbers_are_refused():
+    """The search for the error of a run that diverged found none, and raised StopIteration."""
+
+    def score_nothing(estimator, X, y):
+        return np.nan
+
+    model = ScratchNNClassifierCV((3,), alphas=[0.1, 1.0], cv=2, max_iter=2, scoring=score_nothing)
+    with pytest.raises(ValueError, match=r"scoring must be a number for the rows that each fold leaves out, got <func"):
+        model.fit(X, y)
+
+
 def test_folds_that_cannot_be_made_are_refused_by_name():
     few = np.r_[np.zeros(39, int), 1]
     with pytest.raises(ValueError, match=r"cv must be able to split the rows, got 2, which cannot: n_splits=2"):

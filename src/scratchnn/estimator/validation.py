@@ -1,6 +1,9 @@
 """Checks of the rows, targets and weights that users pass, beyond those of scikit-learn."""
 
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Real
 from typing import Any
 
@@ -37,7 +40,8 @@ def validate_part(
     estimator: Any, X: Any, y: Any, sample_weight: Any, classes: Any, *, resume: bool
 ) -> tuple[Table, Labels]:
     """Return the rows of `partial_fit`, and the labels of all its calls. Set ``classes_`` at the first call."""
-    check_partial_fit_first_call(estimator, to_numpy(classes))
+    with _explain_labels("classes"):
+        check_partial_fit_first_call(estimator, to_numpy(classes))
     table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
     labels = read_labels(estimator) if resume else Labels(estimator.classes_, multilabel)
     if len(labels.classes) < 2:
@@ -137,7 +141,8 @@ def check_targets(y: Any) -> tuple[Array, bool]:
     """Return targets as an array, (n_samples,) or (n_samples, n_outputs), and whether they are multilabel."""
     if _are_plain_codes(y):
         return y, False
-    kind = type_of_target(y, input_name="y")
+    with _explain_labels("y"):
+        kind = type_of_target(y, input_name="y")
     if kind == "multilabel-indicator":
         return (y.toarray() if sparse.issparse(y) else np.asarray(y)), True
     if kind == "multiclass-multioutput":
@@ -148,6 +153,21 @@ def check_targets(y: Any) -> tuple[Array, bool]:
     if kind not in ("binary", "multiclass"):
         check_classification_targets(y)  # raises
     return column_or_1d(y, warn=True), False
+
+
+@contextmanager
+def _explain_labels(name: str) -> Iterator[None]:
+    """Name the argument in errors of scikit-learn's checks of labels that do not."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if re.search(rf"\b{name}\b", str(error)):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"{name} must hold class labels of one type, which can be sorted, got other values: {error}. Make them all "
+            "whole numbers, or all text."
+        ) from error
 
 
 def _are_plain_codes(y: Any) -> bool:
