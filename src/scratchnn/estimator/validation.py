@@ -159,7 +159,8 @@ def check_targets(y: Any) -> tuple[Array, bool]:
 def _explain_labels(name: str) -> Iterator[None]:
     """Name the argument in errors of scikit-learn's checks of labels that do not."""
     try:
-        yield
+        with np.errstate(invalid="ignore"):  # scikit-learn casts NaN to whole numbers
+            yield
     except (TypeError, ValueError) as error:
         if re.search(rf"\b{name}\b", str(error)):
             raise
