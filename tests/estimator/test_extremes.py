@@ -116,6 +116,19 @@ def test_a_constant_column_is_constant_for_any_weights(seed):
     assert not model.coefs_[0][3].any()
 
 
+@pytest.mark.parametrize("n_rows", [1, 2, 40])
+def test_reversed_rows_are_read_however_few_they_are(n_rows):
+    """NumPy calls a reversed array of one row contiguous, but PyTorch takes no negative strides."""
+    model = network().fit(X, y)
+    rows = X[:n_rows]
+    np.testing.assert_array_equal(model.predict_proba(rows[::-1]), model.predict_proba(rows)[::-1])
+    np.testing.assert_array_equal(model.predict(rows[::-1, :]), model.predict(rows)[::-1])
+    weights, labels = np.ones(n_rows)[::-1], y[:n_rows][::-1]
+    twins = [network().partial_fit(*table, classes=[0, 1]) for table in [(rows[::-1], labels, weights)]]
+    twins += [network().partial_fit(rows[::-1].copy(), labels.copy(), weights.copy(), classes=[0, 1])]
+    assert_same_fit(*twins)
+
+
 def test_sparse_rows_are_predicted_by_a_model_that_saw_missing_values():
     """The encoder took the sparse table for a single object."""
     model = network().fit(with_value(np.nan), y)
