@@ -168,6 +168,14 @@ def test_classes_that_are_no_labels_are_refused_by_name(labels):
         network().partial_fit(X, y, classes=labels)
 
 
+@pytest.mark.parametrize("weight", ["x", 1j, [1]])
+def test_class_weights_that_are_no_numbers_are_refused_by_name(weight):
+    with pytest.raises(ValueError, match=r"class_weight must give each class a number, got {0: .*}: .* Pass a dict"):
+        network(class_weight={0: weight}).fit(X, y)
+    with pytest.raises(ValueError, match=r"class_weight must give each class a number, got 1: "):
+        network(class_weight=[1, 2]).fit(X, np.column_stack([y, 1 - y]))
+
+
 def test_scores_that_do_not_suit_the_labels_are_refused_by_name():
     texts = np.where(y > 0, "yes", "no")
     with pytest.raises(ValueError, match=r"scoring must suit the labels .*, got 'r2', which raised ValueError: could"):
