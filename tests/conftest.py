@@ -9,6 +9,7 @@ os.environ["SCIPY_ARRAY_API"] = (
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_multilabel_classification
 from threadpoolctl import threadpool_limits
 
@@ -20,6 +21,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     threadpool_limits(1, user_api="blas")
 
 pytest.register_assert_rewrite("helpers")
+
+# HYPOTHESIS_PROFILE=long, or pytest --hypothesis-profile long, looks for faults for about half an hour.
+COMMON = {"deadline": None, "database": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("ci", max_examples=100, derandomize=True, **COMMON)
+settings.register_profile("long", max_examples=10_000, print_blob=True, **COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ MODULES = {str(path.relative_to(ROOT).with_suffix("")): path for path in sorted(
 # What each may import of the package, besides its own room. Rooms are folders; the others are modules.
 ALLOWED = {
     "_kernels": set(),
+    "_version": set(),
+    "exceptions": set(),
     "batch": set(),
     "activations": {"_kernels"},
     "losses": {"_kernels", "activations", "batch"},
@@ -20,13 +22,13 @@ ALLOWED = {
     "training": {"_kernels", "activations", "batch", "losses", "network"},
     "checkpoint": set(),
     "fusion": {"training"},
-    "estimator": {"activations", "checkpoint", "losses", "network", "training"},
+    "estimator": {"_version", "activations", "checkpoint", "exceptions", "losses", "network", "training"},
     "classifier": {"estimator", "training"},
     "classifier_cv": {"classifier", "estimator"},
     "parallel": {"training"},
     "display": {"classifier"},
     "onnx": {"classifier", "classifier_cv", "estimator"},
-    "__init__": {"checkpoint", "classifier", "classifier_cv", "display", "fusion", "parallel"},
+    "__init__": {"_version", "checkpoint", "classifier", "classifier_cv", "display", "fusion", "parallel"},
 }
 # What may be imported from elsewhere, besides the standard library.
 LIBRARIES = {

@@ -1,5 +1,6 @@
 """A neural network written by hand on PyTorch tensors, as a scikit-learn classifier."""
 
+from ._version import __version__ as __version__
 from .checkpoint import Checkpoint
 from .classifier import ScratchNNClassifier
 from .classifier_cv import ScratchNNClassifierCV
@@ -15,4 +16,3 @@ __all__ = [
     "data_parallel",
     "fused_fits",
 ]
-__version__ = "0.1.0"

@@ -12,6 +12,8 @@ from .estimator import parameters
 from .estimator.arrays import find_array_library, to_library_of
 from .estimator.callbacks import CallbackSupportMixin, with_callbacks
 from .estimator.compat import HAS_ARRAY_API, NotebookMixin, available_unless, fit_context
+from .estimator.faults import keep_on_error
+from .estimator.files import VersionMixin
 from .estimator.fitted import get_linear_weights, name_encoded_columns, read_labels
 from .estimator.fitting import Call, Tables, fit_network
 from .estimator.predicting import predict_log_probabilities, predict_logits, predict_probabilities
@@ -22,10 +24,7 @@ from .training.threads import VALUE_WORK, count_work, use_threads
 
 def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
     if classifier.early_stopping:
-        return (
-            "partial_fit does not support early_stopping=True, as it sees one part of the data at a time. Use fit, or "
-            "set early_stopping=False."
-        )
+        return "partial_fit does not support early_stopping=True, as it sees data in parts. Use fit, or set it False."
     if classifier.solver == "lbfgs":
         return (
             "partial_fit does not support solver='lbfgs', which needs all the data at each step. Use fit, or set "
@@ -34,7 +33,7 @@ def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
     return None
 
 
-class ScratchNNClassifier(CallbackSupportMixin, NotebookMixin, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, ClassifierMixin, BaseEstimator):
     """A neural network written by hand on PyTorch tensors, as a scikit-learn classifier.
 
     A drop-in replacement for LogisticRegression and MLPClassifier: MLPClassifier's parameters keep their names and
@@ -375,7 +374,7 @@ class ScratchNNClassifier(CallbackSupportMixin, NotebookMixin, ClassifierMixin, 
         UserWarning
             If Ctrl-C ended it; the model so far is kept.
         """
-        with self._use_threads(X):
+        with self._use_threads(X), keep_on_error(self):
             resume = self.warm_start and hasattr(self, "coefs_")
             table, labels = validate_table(self, X, y, sample_weight, resume=resume)
             validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels, table)
@@ -425,7 +424,7 @@ class ScratchNNClassifier(CallbackSupportMixin, NotebookMixin, ClassifierMixin, 
                 f"{self.class_weight!r}. Pass compute_class_weight('balanced', classes=..., y=...) of all targets as a "
                 "dict."
             )
-        with self._use_threads(X):
+        with self._use_threads(X), keep_on_error(self):
             resume = getattr(self, "t_", 0) > 0  # calls whose rows had no weight were none
             table, labels = validate_part(self, X, y, sample_weight, classes, resume=resume)
             call = Call(self, labels, resume, incremental=True, array_library=find_array_library(X))

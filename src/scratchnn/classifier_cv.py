@@ -14,6 +14,7 @@ from .estimator.arrays import find_array_library
 from .estimator.callbacks import with_callbacks
 from .estimator.choosing import check_alphas, choose_alpha, list_alphas, score_alphas
 from .estimator.compat import StrOptions, fit_context, make_router, make_splits
+from .estimator.faults import keep_on_error
 from .estimator.fitting import Call, Tables, finish_fit, prepare_fit
 from .estimator.resuming import open_session
 from .estimator.tables import Array, Table
@@ -184,7 +185,7 @@ class ScratchNNClassifierCV(ScratchNNClassifier):
         ValueError
             If a parameter or the data are not as described, or if training diverges.
         """
-        with self._use_threads(X):
+        with self._use_threads(X), keep_on_error(self):
             check_alone("ScratchNNClassifierCV")
             alphas = check_alphas(self.alphas)
             table, labels = validate_table(self, X, y, sample_weight, resume=False)

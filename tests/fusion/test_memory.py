@@ -9,6 +9,7 @@ from fusion_helpers import allocate_too_much
 from helpers import run_python
 
 from scratchnn.fusion import memory
+from scratchnn.training import is_out_of_memory
 
 
 def write(root, files):
@@ -159,11 +160,11 @@ def test_errors_that_say_that_memory_ran_out_are_known():
         allocate_too_much()
     with pytest.raises(MemoryError) as numpy_error:
         np.empty(2**60, np.uint8)
-    assert memory.is_out_of_memory(error.value)
-    assert memory.is_out_of_memory(numpy_error.value)
-    assert memory.is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory"))
-    assert not memory.is_out_of_memory(RuntimeError("sizes do not match"))
-    assert not memory.is_out_of_memory(ValueError("DefaultCPUAllocator"))
+    assert is_out_of_memory(error.value)
+    assert is_out_of_memory(numpy_error.value)
+    assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("sizes do not match"))
+    assert not is_out_of_memory(ValueError("DefaultCPUAllocator"))
 
 
 UNDER_A_LIMIT = """

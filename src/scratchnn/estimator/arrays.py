@@ -10,6 +10,10 @@ from .compat import get_namespace_and_device
 from .tables import Features, to_host
 
 
+class MissingDeviceError(ValueError):
+    """The device that a parameter names is not there."""
+
+
 class ArrayLibrary(NamedTuple):
     """An array library other than NumPy, by its namespace, and one of its devices."""
 
@@ -60,7 +64,9 @@ def resolve_device(device: str | torch.device, X: Features = None) -> torch.devi
     Raises
     ------
     ValueError
-        If ``device`` is neither the CPU nor a CUDA device that PyTorch finds.
+        If ``device`` is neither the CPU nor a CUDA device.
+    MissingDeviceError
+        If it is a CUDA device that PyTorch does not find.
     """
     if isinstance(device, str) and device == "auto":
         if isinstance(X, torch.Tensor):
@@ -69,13 +75,13 @@ def resolve_device(device: str | torch.device, X: Features = None) -> torch.devi
     rule = "device must be 'auto', 'cpu', 'cuda', 'cuda:N' or a torch.device of these types"
     try:
         resolved = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"{rule}, got {device!r}. Choose one, or leave it 'auto'.") from error
     if resolved.type not in ("cpu", "cuda"):
         raise ValueError(f"{rule}, got {device!r}. Choose one, or leave it 'auto'.")
     n_devices = torch.cuda.device_count() if resolved.type == "cuda" else 1
     if resolved.type == "cuda" and (not torch.cuda.is_available() or (resolved.index or 0) >= n_devices):
-        raise ValueError(
+        raise MissingDeviceError(
             f"device must be one that is there, got {device!r} where PyTorch sees {torch.cuda.device_count()} CUDA "
             "devices. Use device='cpu' or 'auto', or install a CUDA build of PyTorch and its driver."
         )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..losses import get_loss
-from ..training import History, TrainingRun, make_stacks, train
+from ..training import History, TrainingRun, make_stacks, train_in_memory
 from ..training.batches import stack_whole
 from ..training.buffers import Buffer
 from ..training.objective import calc_validation_losses
@@ -68,6 +68,8 @@ def score_alphas(call: Call, table: Table, folds: Sequence[tuple[Array, Array]],
     ------
     DivergenceError
         If training diverged with each candidate in some fold.
+    ValueError
+        If the score of each candidate is NaN in some fold.
     """
     prepared = [
         _prepare_fold(call, _take(table, train_rows), _take(table, test_rows)) for train_rows, test_rows in folds
@@ -91,13 +93,20 @@ def _score_folds(folds: Sequence[tuple[Fit, Table]], alphas: Array | None, chose
     ]
     flat_runs = [run for of_fold in runs for run in of_fold]
     for stack in make_stacks(flat_runs):
-        train(stack)
+        train_in_memory(stack)
         if any(run.interrupted for run in stack):
             raise KeyboardInterrupt
     scores = np.array([_score(fit, held_out, of_fold) for (fit, held_out), of_fold in zip(folds, runs, strict=True)])
     if np.isnan(scores).any(0).all():
-        raise next(run.error for run in flat_runs if run.error is not None)
+        raise next((run.error for run in flat_runs if run.error is not None), _make_score_error(folds[0][0]))
     return scores
+
+
+def _make_score_error(fit: Fit) -> ValueError:
+    return ValueError(
+        "scoring must be a number for the rows that each fold leaves out, got "
+        f"{fit.call.estimator.scoring!r}, which is NaN. Choose another scoring, or fewer folds with cv."
+    )
 
 
 def _take(table: Table, rows: Array) -> Table:

@@ -140,12 +140,15 @@ def make_splits(estimator: Any, X: Any, y: Any, params: dict[str, Any]) -> list[
     Raises
     ------
     ValueError
-        If there is metadata, and scikit-learn does not route it.
+        If there is metadata, and scikit-learn does not route it, or if ``cv`` cannot split the rows.
     """
     _raise_for_params(params, estimator, "fit")
     routed = process_routing(estimator, "fit", **params).splitter.split if _routing_enabled() and params else {}
     cv = check_cv(N_FOLDS if estimator.cv is None else estimator.cv, y, classifier=True)
-    return list(cv.split(X, y, **routed))
+    try:
+        return list(cv.split(X, y, **routed))
+    except ValueError as error:
+        raise ValueError(f"cv must be able to split the rows, got {estimator.cv!r}, which cannot: {error}") from error
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:

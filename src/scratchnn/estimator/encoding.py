@@ -21,7 +21,7 @@ MIN_ROWS = 2  # categories of fewer rows have one column together
 MAX_CATEGORIES = 100  # columns for one column of categories, at most: the most frequent, and one for all others
 
 
-class TableEncoder(BaseEstimator):  # type: ignore[misc]
+class TableEncoder(BaseEstimator):
     """Makes floats of a raw table: its numbers, marks of those missing, and a column for each category.
 
     Missing numbers are filled. A missing category is a category, and one that training had not is none.
@@ -127,11 +127,11 @@ def encode(
     is_incomplete = table is None and has_missing(estimator, X)
     if reset:
         needs_encoder = get_ranks().any(table is not None or is_incomplete)
-        estimator.encoder_ = _make_encoder(estimator, table or RawTable(to_host(X)), weights) if needs_encoder else None
+        estimator.encoder_ = _make_encoder(estimator, _to_raw_table(X), weights) if needs_encoder else None
     encoder: TableEncoder | None = estimator.encoder_
     encoded: Features = X
     if encoder is not None:
-        encoded = encoder.transform(table or RawTable(to_host(X)))
+        encoded = encoder.transform(_to_raw_table(X))
         is_incomplete = has_missing(estimator, encoded)
     elif table is not None:
         encoded = table.read_numbers(range(table.shape[1]))
@@ -143,6 +143,12 @@ def encode(
     if isinstance(X, torch.Tensor) and isinstance(encoded, np.ndarray):
         return torch.from_numpy(encoded).to(X.device)
     return encoded
+
+
+def _to_raw_table(X: Any) -> RawTable:
+    if isinstance(X, RawTable):
+        return X
+    return RawTable(X.toarray() if sparse.issparse(X) else to_host(X))
 
 
 def find_fill(estimator: Any, training: Table | None = None) -> Any:

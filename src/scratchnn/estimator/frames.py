@@ -12,6 +12,7 @@ from .tables import Array
 
 NUMBER_KINDS = "fiub"  # of NumPy's dtypes, and of those of pandas
 VALUE_KINDS = "OUT"  # of dtypes that do not say what the values are, or that they are text
+REFUSED_KINDS = "mMSV"  # of dates, durations, bytes and records, which scikit-learn would try to make numbers of
 NUMBER_TYPES = (Real, Decimal, np.bool_)
 
 
@@ -73,9 +74,9 @@ class RawTable:
         numbers = list(numbers)
         result = np.empty((self.shape[0], len(numbers)), object)
         for place, number in enumerate(numbers):
-            texts = {value: to_text(value) for value in self._find_values(number)}
-            # NaN is not found, as each time that pandas lists a column, it makes others. It is missing.
-            result[:, place] = [texts.get(value) for value in self._list_values(number)]
+            values = self._list_values(number)  # once: only the very same NaN are found as keys
+            texts = {value: to_text(value) for value in self._find_different(number, values)}
+            result[:, place] = [texts[value] for value in values]
         return np.asarray(result[rows])
 
     def _read_number_column(self, number: int) -> Array:
@@ -108,7 +109,10 @@ class RawTable:
 
     def _find_values(self, number: int) -> set[Any]:
         """Return the different values of a column."""
-        values = self._list_values(number)
+        return self._find_different(number, self._list_values(number))
+
+    def _find_different(self, number: int, values: list[Any]) -> set[Any]:
+        """Return the different ones of a column's values, which must have hashes."""
         try:
             return set(values)
         except TypeError as error:
@@ -145,7 +149,7 @@ def to_raw_table(X: Any, always: bool) -> RawTable | None:
         return RawTable(X) if always or not all(map(_is_plain, X.dtypes)) else None
     if not isinstance(X, np.ndarray) or X.ndim != 2:
         return None
-    return RawTable(X) if always or X.dtype.kind in VALUE_KINDS + "mM" else None
+    return RawTable(X) if always or X.dtype.kind in VALUE_KINDS + REFUSED_KINDS else None
 
 
 def is_missing(value: Any) -> bool:
@@ -159,12 +163,12 @@ def is_missing(value: Any) -> bool:
 
 
 def _to_array(rows: Any) -> Any:
-    """Return nested lists that hold text as an array of objects, and others as they are."""
+    """Return nested lists of anything but real numbers as an array of objects, and others as they are."""
     try:
         kind = np.asarray(rows).dtype.kind
     except ValueError:  # rows of different lengths: scikit-learn says so
         return rows
-    return np.array(rows, dtype=object) if kind in VALUE_KINDS else rows
+    return np.array(rows, dtype=object) if kind in VALUE_KINDS + REFUSED_KINDS + "c" else rows
 
 
 def _is_plain(dtype: Any) -> bool:

@@ -141,7 +141,14 @@ def _find_class_weights(spec: Any, labels: Labels, y: Array, sample_weight: Arra
     classes = np.unique(y) if labels.multilabel or spec == "balanced" else labels.classes
     if isinstance(spec, dict):
         _check_keys(spec, classes)
-    class_weights = compute_class_weight(spec, classes=classes, y=y, sample_weight=sample_weight)
+    try:
+        class_weights = compute_class_weight(spec, classes=classes, y=y, sample_weight=sample_weight)
+    except (TypeError, ValueError) as error:
+        if "class_weight" in str(error):
+            raise
+        raise ValueError(
+            f"class_weight must give each class a number, got {spec!r}: {error}. Pass a dict such as {{0: 1, 1: 5}}."
+        ) from error
     if not (np.isfinite(class_weights).all() and (class_weights >= 0).all()):
         raise ValueError(
             f"class_weight must have finite weights that are not negative, got {spec!r}. Use 0 to leave a class out."

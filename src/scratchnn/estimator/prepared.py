@@ -7,8 +7,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..activations import ACTIVATIONS
 from ..network import Coeffs
-from .arrays import resolve_device
+from .arrays import MissingDeviceError, resolve_device
+from .compat import warn_user
 from .fitted import Memo, read_coeffs, read_edges, read_scales
 from .tables import Features, Scaling, get_device
 
@@ -21,6 +23,7 @@ class Prepared:
     """
 
     def __init__(self, estimator: Any, device: torch.device, device_of_X: torch.device) -> None:
+        _check_activation(estimator.activation)
         weights, biases = read_coeffs(estimator, device)
         coeffs = Coeffs(weights, list(biases), estimator.activation, estimator.out_activation_)
         self.coeffs = _add_first_class(coeffs) if estimator.n_outputs_ == 1 else coeffs
@@ -48,12 +51,36 @@ class Prepared:
 
 def prepare(estimator: Any, features: Features) -> Prepared:
     """Return the network for rows, as it was prepared for the last call if nothing has changed since."""
-    devices = resolve_device(estimator.device, features), get_device(features)
+    devices = _find_device(estimator.device, features), get_device(features)
     memo: Memo = getattr(estimator, "_memo", None) or Memo()
     prepared: Prepared | None = memo.prepared
     if prepared is None or not prepared.is_current(estimator, *devices):
         prepared = memo.prepared = Prepared(estimator, *devices)
     return prepared
+
+
+def _check_activation(activation: Any) -> None:
+    """Raise ValueError if the user has since set an activation that does not exist."""
+    if activation not in list(ACTIVATIONS):
+        raise ValueError(
+            f"activation must be one of {sorted(ACTIVATIONS)}, got {activation!r}. Set the one that the network was "
+            "trained with."
+        )
+
+
+def _find_device(device: Any, features: Features) -> torch.device:
+    """Return the device to compute on. It is the CPU, with a warning, if a model trained on CUDA is used where none is.
+
+    The CPU computes the same model, so its file can be used on any machine.
+    """
+    try:
+        return resolve_device(device, features)
+    except MissingDeviceError:
+        warn_user(
+            f"device={str(device)!r} is not there, so the predictions are computed on the CPU. Call "
+            "set_params(device='auto') to say so."
+        )
+        return torch.device("cpu")
 
 
 def _list_arrays(estimator: Any) -> list[Any]:

@@ -12,6 +12,7 @@ from ..training import ALONE, Ranks
 from .bins import N_BINS, calc_edges, find_entered
 from .tables import Array, ScaledRows, Scaling, Table, get_device, to_host, to_tensor
 
+LARGEST_VALUE = 1e100  # of a column to train on: sums of weights times squares stay finite
 MAX_EDGE_ROWS = 100_000  # rows, evenly spaced, of which the edges of bins are found
 
 
@@ -28,10 +29,17 @@ class Moments:
     counts_zeros: bool = False  # whether the first table was sparse
 
     def add(self, table: Table) -> None:
-        """Add the samples of a table, in place."""
+        """Add the samples of a table, in place (Chan, Golub & LeVeque, 1983).
+
+        Raises
+        ------
+        ValueError
+            If a value is larger than ``LARGEST_VALUE``.
+        """
         n_added = len(table) if table.weights is None else float(table.weights.sum())
         counts_zeros = self.counts_zeros if self.n_samples else sparse.issparse(table.X)
         mean, variance, low, high = _describe_columns(table, n_added)
+        _check_range(low, high)
         filled = _count_filled(table) / n_added if counts_zeros else 1.0
         self.merge(Moments(n_added, mean, variance, low, high, filled, counts_zeros))
 
@@ -91,15 +99,17 @@ class Moments:
             return size > 0
         eps = np.finfo(float).eps
         rounding = self.n_samples * eps * self.variance + (self.n_samples * self.mean * eps) ** 2
-        return np.where(self.is_centred, self.variance > rounding, size > 0)
+        # With weights the mean of a constant column may be off by more than that, but its range is exact.
+        varies = np.asarray(self.high > self.low) & (self.variance > rounding)
+        return np.where(self.is_centred, varies, size > 0)
 
     def calc_row_length(self, scale: Array | None) -> float:
         """Return the root mean square length of the rows, centred and divided by ``scale``.
 
         A column that varies by more than 1 counts as one that varies by 1.
         """
-        variance = self.variance if scale is None else self.variance / scale**2
-        return float(np.sqrt(np.minimum(variance, 1.0).sum()))
+        deviation = np.sqrt(self.variance) if scale is None else np.sqrt(self.variance) / scale
+        return float(np.sqrt((np.minimum(deviation, 1.0) ** 2).sum()))
 
     def _calc_size(self) -> Array:
         return np.maximum(np.abs(self.low), np.abs(self.high))
@@ -114,6 +124,16 @@ def merge_moments(moments: Moments, ranks: Ranks) -> Moments:
         if each.n_samples:
             merged.merge(each)
     return merged
+
+
+def _check_range(low: Array, high: Array) -> None:
+    sizes = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
+    if len(sizes) and sizes.max() > LARGEST_VALUE:
+        raise ValueError(
+            f"X must have no values beyond {LARGEST_VALUE:g} to train on, as their squares must be finite, got "
+            f"{sizes.max():g} in column {sizes.argmax()}. Divide the column by a number, take its logarithm, or make "
+            "these values NaN if they stand for missing ones."
+        )
 
 
 def _count_filled(table: Table) -> Array:

@@ -51,6 +51,13 @@ def make_calc_score(
                 f"have weights) and returns a number, got {estimator.scoring!r}, which raised TypeError: {error}. Wrap "
                 "a metric of labels in sklearn.metrics.make_scorer."
             ) from error
+        except ValueError as error:
+            if not isinstance(estimator.scoring, str) or "scoring" in str(error):
+                raise
+            raise ValueError(
+                f"scoring must suit the labels and the validation rows, got {estimator.scoring!r}, which raised "
+                f"ValueError: {error}. Choose another, such as 'loss' or 'accuracy'."
+            ) from error
 
     return calc_score
 

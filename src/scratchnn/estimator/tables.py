@@ -79,6 +79,8 @@ def to_tensor(array: Any) -> Tensor:
     if not isinstance(array, np.ndarray):
         return array.detach() if isinstance(array, Tensor) else torch.utils.dlpack.from_dlpack(array)
     array = np.ascontiguousarray(array)
+    if min(array.strides, default=0) < 0:  # as of a single row that is reversed, which NumPy calls contiguous
+        array = array.copy()
     if not array.flags.writeable and array.size:
         array = np.asarray(_Memory(array))  # PyTorch knows no read-only tensors and would warn
     return torch.from_numpy(array)

@@ -1,6 +1,9 @@
 """Checks of the rows, targets and weights that users pass, beyond those of scikit-learn."""
 
 import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from numbers import Real
 from typing import Any
 
@@ -19,6 +22,7 @@ from .fitted import read_labels
 from .labels import Labels, check_known, find_labels
 from .tables import Array, Features, Table, to_tensor
 
+WEIGHT_RANGE = (1e-50, 1e50)  # of the largest weight: sums of weights times squares of X stay finite
 WEIGHT_REMEDY = "Use 0 for the rows or classes to leave out, and a positive number for the others."
 
 
@@ -42,9 +46,14 @@ def validate_part(
 ) -> tuple[Table, Labels]:
     """Return the rows of `partial_fit`, and the labels of all its calls. Set ``classes_`` at the first call."""
     check_alone("partial_fit")
-    check_partial_fit_first_call(estimator, to_numpy(classes))
+    with _explain_labels("classes"):
+        check_partial_fit_first_call(estimator, to_numpy(classes))
     table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
     labels = read_labels(estimator) if resume else Labels(estimator.classes_, multilabel)
+    if len(labels.classes) < 2:
+        raise ValueError(
+            f"classes must have at least two class labels, got {labels.classes}. Pass all labels that will come."
+        )
     check_known(table.y, multilabel, labels, "y")
     return table, labels
 
@@ -122,6 +131,7 @@ def _validate_rows(
     return Table(X, y, weights), multilabel
 
 
+@np.errstate(invalid="ignore")  # in sums by which scikit-learn finds values to be finite
 def _read_features(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:
     """Return X as scikit-learn checks it, in floats that may be missing or infinite, or as a raw table; and y."""
     raw = find_raw_table(estimator, X, reset=reset)
@@ -146,7 +156,8 @@ def check_targets(y: Any) -> tuple[Array, bool]:
     """Return targets as an array, (n_samples,) or (n_samples, n_outputs), and whether they are multilabel."""
     if _are_plain_codes(y):
         return y, False
-    kind = type_of_target(y, input_name="y")
+    with _explain_labels("y"):
+        kind = type_of_target(y, input_name="y")
     if kind == "multilabel-indicator":
         return (y.toarray() if sparse.issparse(y) else np.asarray(y)), True
     if kind == "multiclass-multioutput":
@@ -157,6 +168,22 @@ def check_targets(y: Any) -> tuple[Array, bool]:
     if kind not in ("binary", "multiclass"):
         check_classification_targets(y)  # raises
     return column_or_1d(y, warn=True), False
+
+
+@contextmanager
+def _explain_labels(name: str) -> Iterator[None]:
+    """Name the argument in errors of scikit-learn's checks of labels that do not."""
+    try:
+        with np.errstate(invalid="ignore"):  # scikit-learn casts NaN to whole numbers
+            yield
+    except (TypeError, ValueError) as error:
+        if re.search(rf"\b{name}\b", str(error)):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"{name} must hold class labels of one type, which can be sorted, got other values: {error}. Make them all "
+            "whole numbers, or all text."
+        ) from error
 
 
 def _are_plain_codes(y: Any) -> bool:
@@ -176,7 +203,12 @@ def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
         return None
     if isinstance(weights, Real):
         weights = np.full(n_samples, weights)
-    checked: Array = check_array(weights, ensure_2d=False, dtype=np.float64, input_name=name)
+    try:
+        checked: Array = check_array(weights, ensure_2d=False, dtype=np.float64, input_name=name)
+    except (TypeError, ValueError) as error:
+        if name in str(error):
+            raise
+        raise ValueError(f"{name} must hold one real number a row, got other values: {error}") from error
     if checked.shape != (n_samples,):
         raise ValueError(
             f"{name} must have shape ({n_samples},), one weight a row, got {checked.shape}. Pass one each."
@@ -189,8 +221,15 @@ def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
 def leave_out_rows(table: Table, name: str, *, may_be_all: bool = False) -> Table:
     """Return the rows of positive weight.
 
-    Raise ValueError if there are none, except with ``may_be_all``. The message says that ``name`` left them all out.
+    Raise ValueError if there are none, except with ``may_be_all``, or if the weights are too large or too small to
+    compute with. The message says that ``name`` is the reason.
     """
+    largest = 0.0 if table.weights is None else table.weights.max(initial=0.0)
+    if largest and not WEIGHT_RANGE[0] <= largest <= WEIGHT_RANGE[1]:
+        raise ValueError(
+            f"{name} must have a largest value from {WEIGHT_RANGE[0]:g} to {WEIGHT_RANGE[1]:g}, got {largest:g}. "
+            "Multiply all weights by the same number."
+        )
     if table.weights is None or table.weights.all():
         return table
     if not (may_be_all or table.weights.any()):

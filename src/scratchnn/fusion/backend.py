@@ -10,7 +10,7 @@ from .scheduler import Scheduler
 from .task import ParallelCall, Task, current
 
 
-class FusedBackend(ParallelBackendBase):  # type: ignore[misc]
+class FusedBackend(ParallelBackendBase):
     """The joblib backend of `fused_fits`. Its tasks are threads, whatever ``n_jobs`` is."""
 
     supports_sharedmem = True

@@ -3,8 +3,6 @@
 import os
 from collections.abc import Iterator
 
-import torch
-
 try:
     import resource
 except ImportError:  # Windows
@@ -26,14 +24,6 @@ def count_memory(root: str = "/") -> int:
 def has_space_for_thread(root: str = "/") -> bool:
     """Return whether another thread leaves most of the address space to the data."""
     return min(_count_resources(root), default=4 * THREAD_BYTES) >= 4 * THREAD_BYTES
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error says that memory ran out. PyTorch raises a RuntimeError for memory of the CPU."""
-    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
-        return True
-    signs = ("DefaultCPUAllocator", "std::bad_alloc", "can't allocate memory", "Cannot allocate memory")
-    return isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in signs)
 
 
 def _count_machine(root: str) -> int:

@@ -5,15 +5,14 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import cast
 
 import torch
 
-from ..training import Data, TrainingRun, explain_alone, make_stacks, train
+from ..training import Data, Snapshot, TrainingRun, explain_alone, is_out_of_memory, make_stacks, train
 from ..training.threads import use_threads
-from .memory import count_memory, is_out_of_memory
+from .memory import count_memory
 from .report import FusionReport, TrainedStack
 
 MEMORY_LIFE = 0.01  # seconds for which a figure of the free memory holds, as reading it takes longer than many a task
@@ -176,24 +175,6 @@ class RunPool:
                 return other
         known.append(data)
         return data
-
-
-class Snapshot:
-    """A run as it was before training, except its data, which training does not change."""
-
-    def __init__(self, run: TrainingRun) -> None:
-        self.run, self.flat, self.drawn = run, run.buffer.flat.clone(), run.generator.get_state()
-        self.fields = {
-            name: deepcopy(getattr(run, name))
-            for name in ("solver_state", "history", "best_flat", "n_epochs", "warning", "error")
-        }
-
-    def restore(self) -> None:
-        """Undo, in place, what training did."""
-        self.run.buffer.flat.copy_(self.flat)
-        self.run.generator.set_state(self.drawn)
-        for name, value in self.fields.items():
-            setattr(self.run, name, value)
 
 
 def count_bytes(run: TrainingRun) -> int:

@@ -119,7 +119,7 @@ class DealtCalls:
         return self.n_calls * n_ended / self.n_portions, self.n_calls
 
 
-class WorkerBackend(ParallelBackendBase):  # type: ignore[misc]
+class WorkerBackend(ParallelBackendBase):
     """The joblib backend of one call that is dealt out: workers of another backend get portions of its tasks."""
 
     supports_timeout = True

@@ -7,6 +7,7 @@ shape and trains them together, as a stack along the leading models axis of `net
 from .grouping import count_models, explain_alone, make_stacks
 from .joint import JointSteps, make_mean_score
 from .loop import train, train_run, trainer
+from .memory import Snapshot, is_out_of_memory, train_in_memory
 from .ranks import ALONE, Ranks, failing_together, get_ranks
 from .run import Data, DivergenceError, Epoch, History, RowSource, Settings, TrainingRun
 
@@ -20,14 +21,17 @@ __all__ = [
     "Ranks",
     "RowSource",
     "Settings",
+    "Snapshot",
     "TrainingRun",
     "count_models",
     "explain_alone",
     "failing_together",
     "get_ranks",
+    "is_out_of_memory",
     "make_mean_score",
     "make_stacks",
     "train",
+    "train_in_memory",
     "train_run",
     "trainer",
 ]

@@ -81,7 +81,8 @@ def _judge_epoch(
     _print(run, line)
     history.n_no_change = 0 if improved else history.n_no_change + 1
     if settings.learning_rate == "invscaling":
-        history.rate = settings.learning_rate_init / (history.n_samples_seen + 1) ** settings.power_t
+        # A power with a negative exponent becomes 0 where its inverse would overflow.
+        history.rate = settings.learning_rate_init * float(history.n_samples_seen + 1) ** -settings.power_t
     is_last = _is_out_of_patience(run) or _is_out_of_epochs(run)
     if run.on_epoch is None:
         return is_last
