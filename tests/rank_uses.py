@@ -221,6 +221,7 @@ def main():
         results["ranks"] = ranks.rank, ranks.size
         results["fits"] = {name: fit(rank) for name, fit in FITS.items()}
     results["left"] = not dist.is_initialized()
+    os.environ["MASTER_PORT"] = os.environ["SECOND_PORT"]
     dist.init_process_group("gloo")
     with data_parallel(timeout=30):
         results["errors"] = {name: catch(call) for name, call in list_mistakes(rank).items()}

@@ -18,6 +18,7 @@ OWN_TESTS = {
     "guide/beyond_one_machine.rst": "test_out_of_memory.py and test_parallel.py",
     "guide/onnx.rst": "test_onnx.py",
     "guide/recipes.rst": "test_recipes.py",
+    "more/security.rst": "test_files.py",
 }
 # What is only compiled.
 NOT_RUN = {

@@ -5,12 +5,12 @@ import pickle
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import rank_uses
 import torch
+from filelock import FileLock
 from helpers import assert_same_fit
 from rank_uses import BOUNDS, FULL, N_EVEN, PLAIN, STEP, make_frame, make_rows
 from scipy import sparse
@@ -24,31 +24,50 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """What the two processes wrote."""
-    folder = tmp_path_factory.mktemp("ranks")
+def find_free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        return str(free.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """What the two processes wrote. All workers of pytest share them."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder = folder / "ranks"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            run_ranks(folder)
+    return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(2)]
+
+
+def run_ranks(folder):
+    # The second port is for the second group: the first may still be open when the other process asks for the next.
+    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    env |= {"MASTER_PORT": find_free_port(), "SECOND_PORT": find_free_port()}
+    files = [open(folder / f"{rank}.txt", "w") for rank in range(2)]  # noqa: SIM115
     processes = [
         subprocess.Popen(
             [sys.executable, rank_uses.__file__, str(folder)],
             env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"},
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=stderr,
         )
-        for rank in range(2)
+        for rank, stderr in enumerate(files)
     ]
     try:
-        errors = [process.communicate(timeout=300)[1] for process in processes]
+        for process in processes:
+            process.wait(timeout=100)
     finally:
         for process in processes:
             process.kill()
+        for file in files:
+            file.close()
+    errors = [(folder / f"{rank}.txt").read_text() for rank in range(2)]
     assert processes[0].returncode == 0, errors[0]
     assert processes[1].returncode == -9, errors[1]  # it kills itself at the end
-    return [pickle.loads((Path(folder) / f"{rank}.pickle").read_bytes()) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
