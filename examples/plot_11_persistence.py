@@ -3,7 +3,8 @@ Saving and loading models
 =========================
 
 A fitted model consists of NumPy arrays. This example saves one with joblib,
-loads it, goes on with its training, and compares the sizes of files.
+loads it, goes on with its training, converts it to ONNX, and compares the
+sizes of files.
 """
 
 import tempfile
@@ -64,6 +65,29 @@ resumed, _ = save_and_load(ten.fit(X_train, y_train))
 resumed.fit(X_train, y_train)
 for one, other in zip(twenty.coefs_, resumed.coefs_, strict=True):
     np.testing.assert_array_equal(one, other)
+
+# %%
+# A file for programs without Python
+# ----------------------------------
+# ``import scratchnn.onnx`` lets skl2onnx convert the pipeline. onnxruntime
+# reads the result in many languages. Both packages are optional.
+
+try:
+    import onnxruntime
+    import skl2onnx
+
+    import scratchnn.onnx  # noqa: F401
+except ImportError:
+    print("no ONNX: pip install skl2onnx onnxruntime")
+else:
+    rows = X_test.astype(np.float32)
+    converted = skl2onnx.to_onnx(pipeline, rows[:1], options={"zipmap": False})
+    session = onnxruntime.InferenceSession(converted.SerializeToString())
+    _, probabilities = session.run(None, {"X": rows})
+    np.testing.assert_allclose(
+        probabilities, pipeline.predict_proba(rows), atol=1e-5
+    )
+    print("ONNX: the same probabilities within 1e-5")
 
 # %%
 # The sizes of files
