@@ -45,12 +45,25 @@ class Noting(Doing):
 
     def fit(self, X, y=None):
         self.process_ = os.getpid()
+        time.sleep(0.1)  # so that no worker is ready for the portion of another
         return self
 
 
 def find_processes(n_jobs=None, n_calls=4, **settings):
     """Return the processes that the calls of joblib run in."""
     return set(Parallel(n_jobs=n_jobs, **settings)(delayed(os.getpid)() for _ in range(n_calls)))
+
+
+def start_workers():
+    """Wait until two workers are there: while the second starts, the first would take all portions."""
+    deadline = time.monotonic() + 60
+    while len(set(Parallel(2)(delayed(nap)() for _ in range(4)))) < 2:
+        assert time.monotonic() < deadline
+
+
+def nap():
+    time.sleep(0.2)
+    return os.getpid()
 
 
 def fail_deep(error):
@@ -98,6 +111,7 @@ def test_two_jobs_are_two_workers_which_fuse_their_portions():
     _, report = check_dealt(lambda n_jobs: search(n_jobs=n_jobs).fit(X, y))
     assert [stack.n_models for stack in report.stacks] == [6, 6]
     with fused_fits():
+        start_workers()
         fits = cross_validate(make_noting(), X, y, cv=4, n_jobs=2, return_estimator=True)["estimator"]
     processes = {fit[0].process_ for fit in fits}
     assert len(processes) == 2
