@@ -19,7 +19,8 @@ COLOURS = {  # text, bar, line
     "light": ("#1f2937", "#60a5fa", "#1e3a8a"),
     "dark": ("#e5e7eb", "#2563eb", "#e5e7eb"),
 }
-WIDTH, TOP, HEADING, ROW, UNIT = 420, 48, 28, 38, 68  # pixels; UNIT is the length of a ratio of 1
+WIDTH, TOP, HEADING, ROW = 420, 48, 28, 38  # pixels
+NUMBER = 50  # pixels for the number after a bar
 
 
 def read_groups():
@@ -38,13 +39,13 @@ def describe(workload):
     return f"{shape}, hidden layers ({layers}"
 
 
-def draw_bar(label, ratio, y, bar, line):
-    """Return a label with its bar below, and a mark at 1, where both take the same time."""
-    length = float(ratio) * UNIT
+def draw_bar(label, ratio, y, unit, bar, line):
+    """Return a label with its bar below, ``unit`` pixels for a ratio of 1, and a mark at 1: both take the same time."""
+    length = float(ratio) * unit
     return (
         f'<text x="0" y="{y + 12}">{escape(label)}</text>'
         f'<rect x="0" y="{y + 17}" width="{length:.0f}" height="13" fill="{bar}"/>'
-        f'<line x1="{UNIT}" x2="{UNIT}" y1="{y + 15}" y2="{y + 32}" stroke="{line}" stroke-width="2"/>'
+        f'<line x1="{unit}" x2="{unit}" y1="{y + 15}" y2="{y + 32}" stroke="{line}" stroke-width="2"/>'
         f'<text x="{length + 6:.0f}" y="{y + 28}" font-weight="bold">{escape(ratio)}</text>'
     )
 
@@ -52,11 +53,12 @@ def draw_bar(label, ratio, y, bar, line):
 def draw(groups, text, bar, line):
     """Return the bars as an SVG."""
     body, y = [], TOP
+    unit = int((WIDTH - NUMBER) / max(float(ratio) for _, bars in groups for _, ratio in bars))
     for heading, bars in groups:
         body.append(f'<text x="0" y="{y + 18}" font-size="15" font-weight="bold">{escape(heading)}</text>')
         y += HEADING
         for label, ratio in bars:
-            body.append(draw_bar(label, ratio, y, bar, line))
+            body.append(draw_bar(label, ratio, y, unit, bar, line))
             y += ROW
     title = f"Time of {PEER} divided by that of scratchnn"
     return "\n".join(
@@ -66,7 +68,7 @@ def draw(groups, text, bar, line):
             f'<text x="0" y="16" font-size="16" font-weight="bold">{title}</text>',
             '<text x="0" y="36">rows x columns; longer bars are better for scratchnn</text>',
             *body,
-            f'<text x="{UNIT}" y="{y + 14}" text-anchor="middle">1: equal</text>',
+            f'<text x="{unit}" y="{y + 14}" text-anchor="middle">1: equal</text>',
             "</svg>\n",
         ]
     )
