@@ -8,7 +8,7 @@ import joblib
 import numpy as np
 import pytest
 from fusion_helpers import allocate_too_much, alphas, check_same_after, network, raise_memory_error
-from helpers import within
+from helpers import spoil, within
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from small_searches import SEARCHES, X, score, y
@@ -83,10 +83,7 @@ def train_if(monkeypatch):
     def patch(fits, raise_error=raise_memory_error):
         def train_within_limit(runs):
             if not fits(runs):
-                for run in runs:  # as if it had happened in the middle
-                    run.buffer.flat.zero_()
-                    run.generator.manual_seed(1)
-                    run.history.losses.append(0.0)
+                spoil(runs)
                 raise_error()
             train(runs)
 

@@ -71,8 +71,8 @@ class Start:
 def get_state(estimator: Any, resume: bool, seed: int | None = None) -> State:
     """Return a copy of the state that the last call stored. If there is none, make one from the fitted attributes.
 
-    Without ``resume``, the state is new. ``seed`` is that of a new state; None is what ``random_state`` means. Arrays
-    are not copied, and must not be written to.
+    Without ``resume``, the state is new: it gets ``seed``, or if that is None, a seed from ``random_state``. Arrays are
+    not copied, and must not be written to.
     """
     if not resume:
         return State(resolve_seed(estimator.random_state) if seed is None else seed, estimator.solver, History())

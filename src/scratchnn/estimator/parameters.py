@@ -247,7 +247,7 @@ def resolve_alpha(estimator: Any) -> float | str:
 def resolve_numeric_encoding(estimator: Any, table: Table, totals: Totals) -> str | None:
     """Return how a new network is to encode the columns of numbers of a table: "piecewise" or None.
 
-    ``totals`` are those of the table, or of all processes that train on parts of it.
+    ``totals`` count the rows of the table, and of its other parts if several processes train on parts.
 
     Raises
     ------

@@ -222,7 +222,7 @@ def find_scales(moments: Moments, n_features: int, known: tuple[Array | None, Ar
 def find_bin_edges(table: Table, moments: Moments, ranks: Ranks = ALONE) -> Array | None:
     """Return the edges of the bins, (n_columns, N_BINS + 1) with NaN for columns without bins; None if none has any.
 
-    Constant columns and those of two values have none. ``moments`` are those of all ``ranks``, as are the edges.
+    Constant columns and those of two values have none. ``moments`` and edges describe the rows of all ``ranks``.
     """
     columns = np.flatnonzero(moments.find_varying() & ~moments.find_two_valued()) if len(table) else np.empty(0, int)
     edges = np.full((table.X.shape[1], N_BINS + 1), np.nan)

@@ -98,7 +98,7 @@ def _list_texts(name: str, codes: dict[str | None, int]) -> dict[str, int]:
 
 
 def _is_number(text: str) -> bool:
-    """Return whether the text is that of a number in a column of categories."""
+    """Return whether `to_text` makes this text of a number."""
     try:
         return np.isfinite(float(text)) and to_text(float(text)) == text
     except ValueError:

@@ -17,8 +17,8 @@ class JointSteps:
     """How the rows of all ranks are divided among the steps of an epoch.
 
     In each step a rank takes an equal part of its own rows. A rank that has none left repeats its last ones with
-    weight 0. A batch's losses and gradients are divided by the number of rows of all ranks in the step, so that their
-    sums over ranks are those of one process with all rows.
+    weight 0. A batch's losses and gradients are divided by the number of rows of all ranks in the step. Summed over the
+    ranks, they equal what one process with all rows would compute.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class JointSteps:
 
     def add_losses(self, penalized: Tensor, losses: Tensor) -> Tensor:
         """Return the losses of an epoch with the penalty, and without it, (2, models), of all ranks."""
-        # The penalty is that of the coefficients, which all ranks have, so it counts once.
+        # All ranks have the same coefficients, so their penalty counts once.
         return self.ranks.add_up(torch.stack([penalized if self.ranks.rank == 0 else losses, losses]))
 
     def add_validation_losses(self, losses: Tensor) -> Tensor:
