@@ -19,6 +19,11 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
     """Return ``left @ right``."""
     if left.is_sparse:
         return left @ right if right.ndim == 2 else torch.stack([matmul(left, each) for each in right])
+    product = _multiply(left, right)
+    return product if product.dtype == right.dtype else product.to(right.dtype)  # autocast returns bfloat16
+
+
+def _multiply(left: Tensor, right: Tensor) -> Tensor:
     if right.ndim != 3:
         return left @ right
     n_models = right.shape[0]
@@ -29,11 +34,13 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """Add ``left.T @ right`` to ``total``, in place. Of a sparse ``left``, only the entries cost time."""
-    if total.ndim == 2:
-        total.addmm_(left.t(), right)
-    elif left.is_sparse:
+    if left.is_sparse and total.ndim > 2:
         for total_of_model, right_of_model in zip(total, right, strict=True):
             add_product(total_of_model, left, right_of_model)
+    elif torch.is_autocast_enabled(total.device.type) and not left.is_sparse:  # it ignores products in place
+        total.add_(matmul(left.mT, right))
+    elif total.ndim == 2:
+        total.addmm_(left.t(), right)
     elif total.ndim == 3 and total.shape[0] < LARGE_STACK:
         total.baddbmm_(_repeat(left, total.shape[0]).mT, right)
     else:

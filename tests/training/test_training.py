@@ -274,11 +274,11 @@ def test_interrupt_ends_all_runs_with_what_they_have(monkeypatch):
 
 def test_shuffling_draws_a_new_order_each_epoch_and_full_batches_draw_none():
     run = make_run()
-    first, second = draw_order(run), draw_order(run)
+    first, second = draw_order(run, run.generator), draw_order(run, run.generator)
     assert sorted(first.tolist()) == list(range(100))
     assert not torch.equal(first, second)
-    assert draw_order(make_run(batch_size=100)) is None
-    assert draw_order(make_run(shuffle=False)) is None
+    assert draw_order(make_run(batch_size=100), torch.Generator()) is None
+    assert draw_order(make_run(shuffle=False), torch.Generator()) is None
 
 
 @pytest.mark.parametrize("n_samples", [(620, 620), (621, 630), (630, 621), (641, 641)])  # 641: a last batch of one row

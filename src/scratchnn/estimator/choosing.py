@@ -12,6 +12,7 @@ from ..training import History, TrainingRun, make_stacks, train_in_memory
 from ..training.batches import stack_whole
 from ..training.buffers import Buffer
 from ..training.objective import calc_validation_losses
+from ..training.precision import use_precision
 from .fitting import Call, Fit, Tables, get_best, make_data, prepare_fit, prepare_rows
 from .scoring import make_calc_score
 from .tables import Array, Table
@@ -149,7 +150,7 @@ def _make_calc_loss_score(fit: Fit, held_out: Table) -> Callable[[Buffer], float
     batch, loss = stack_whole([data]), get_loss(fit.run.settings.loss)
 
     def calc_score(buffer: Buffer) -> float:
-        with torch.inference_mode():
+        with torch.inference_mode(), use_precision("float32", buffer.flat.device):
             return -float(calc_validation_losses(buffer, data, batch, loss))
 
     return calc_score

@@ -21,6 +21,7 @@ from .tables import Table
 N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
 MIN_ENCODED_ROWS = 10 * N_BINS  # numeric_encoding="auto" encodes tables of so many rows or more,
 MAX_ENCODED_COLUMNS = 100  # and of up to so many columns
+FAST_PRODUCTS = {"tf32", "bfloat16"}  # choices of dtype: everything is float32, and products are rounded further
 CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [StrOptions(set(ACTIVATIONS))],
@@ -55,7 +56,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "init": [StrOptions(set(INITS))],
     "hidden_bias": ["boolean"],
     "device": [str, torch.device],
-    "dtype": [StrOptions({"auto", "float32", "float64"})],
+    "dtype": [StrOptions({"auto", "float32", "float64", *FAST_PRODUCTS})],
     "scoring": [StrOptions({"loss", *get_scorer_names()}), callable],
 }
 # Hints for values that other libraries or parameters take: by parameter, the types of such values, and the remedy.
@@ -137,6 +138,8 @@ def resolve_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
 
 def resolve_dtype(dtype: str, totals: Totals, solver: str) -> np.dtype[Any]:
     """Return the dtype to train in. "auto" is that of X if X has few rows or the solver is lbfgs, else float32."""
+    if dtype in FAST_PRODUCTS:
+        return np.dtype(np.float32)
     if dtype != "auto":
         return np.dtype(dtype)
     return totals.dtype if totals.n_samples <= N_SMALL_ROWS or solver == "lbfgs" else np.dtype(np.float32)
@@ -158,7 +161,8 @@ def make_settings(estimator: Any, n_samples: int, alpha_per_row: float, *, incre
     one epoch.
     """
     solver = estimator.solver
-    check_dropout(estimator.dropout, solver)
+    if solver == "lbfgs":
+        _check_for_lbfgs(estimator)
     early_stopping = estimator.early_stopping and not incremental
     # L-BFGS stops by its gradient, not by patience, unless it watches a validation set.
     patience = np.inf if solver == "lbfgs" and not early_stopping else estimator.n_iter_no_change
@@ -189,16 +193,22 @@ def make_settings(estimator: Any, n_samples: int, alpha_per_row: float, *, incre
         n_iter_no_change=patience,
         max_fun=estimator.max_fun,
         verbose=bool(estimator.verbose),
+        precision=estimator.dtype if estimator.dtype in FAST_PRODUCTS else "float32",
         standardize=estimator.standardize,
     )
 
 
-def check_dropout(dropout: float, solver: str) -> None:
-    """Raise ValueError if the solver cannot train with dropout."""
-    if solver == "lbfgs" and dropout:
+def _check_for_lbfgs(estimator: Any) -> None:
+    """Raise ValueError if the parameters ask for what the solver lbfgs cannot train with."""
+    if estimator.dropout:
         raise ValueError(
-            f"dropout must be 0 with solver='lbfgs', which needs the same loss at every step, got {dropout}. "
-            "Use solver='adam', or alpha against overfitting."
+            "dropout must be 0 with solver='lbfgs', which needs the same loss at every step, got "
+            f"{estimator.dropout}. Use solver='adam', or alpha against overfitting."
+        )
+    if estimator.dtype in FAST_PRODUCTS:
+        raise ValueError(
+            "dtype must be 'auto', 'float32' or 'float64' with solver='lbfgs', whose line search needs exact losses, "
+            f"got {estimator.dtype!r}. Leave it 'auto', or use solver='adam'."
         )
 
 

@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from ..network import Coeffs, calc_preds, run_forward
+from ..training.precision import use_precision
 from .prepared import prepare
 from .tables import ScaledRows, Table, count_block_rows, get_device
 from .validation import validate_features
@@ -82,7 +83,7 @@ def _predict(
     # The first weight has a row for each column, of which only dense rows use all.
     widths = [each.shape[-2] for each in coeffs.weights[1 if rows.is_sparse else 0 :]]
     size = count_block_rows(features, max([rows.n_centred, *widths]))
-    with torch.inference_mode(), torch.autocast(weight.device.type, enabled=False):
+    with torch.inference_mode(), use_precision("float32", weight.device):
         for start in range(0, len(outputs), size):
             samples = slice(start, start + size)
             values = calc(coeffs, rows.take(samples))

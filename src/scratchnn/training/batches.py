@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import repeat
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +12,23 @@ from ..batch import Batch
 from .buffers import count_sizes, make_column
 from .run import Data, RowSource, TrainingRun
 
-N_GATHERED_BYTES = 2**20  # minibatches of about this size are gathered together: they stay in the cache
+# Minibatches of about this size, and so many of them at most, are gathered together. A CPU's stay in its cache.
+N_GATHERED_BYTES = 2**20
+N_GATHERED_BYTES_ON_DEVICE = 2**26
+MOST_GATHERED = 32
+
+
+class Group(NamedTuple):
+    """The rows of successive minibatches of ``size`` rows. The last may have fewer rows."""
+
+    rows: Batch
+    size: int
+    n_own: list[int] | None = None  # rows of each source in the only batch, if others pad it; None: all
+    is_whole: bool = False  # whether the rows are all of an epoch, in the same memory in each epoch
+
+    def split(self) -> list[Batch]:
+        """Return the minibatches, without masks."""
+        return [self.rows] if self.rows.deps.shape[-2] <= self.size else list(_split_batch(self.rows, self.size))
 
 
 class BatchSource:
@@ -27,13 +44,13 @@ class BatchSource:
         self.models_per_source = len(runs) // len(self.sources)
         # That each run draws from: its source's.
         self.generators = [self.sources[model // self.models_per_source].generator for model in range(len(runs))]
+        self.on_device = [_make_generator(run) for run in self.sources]  # that orders and masks are drawn from
         self.keep_rates = 1 - make_column([run.settings.dropout for run in runs], runs[0].buffer.flat).unsqueeze(-1)
 
     def draw_batches(self) -> Iterator[Batch]:
         """Yield the minibatches of an epoch."""
-        has_dropout = self.runs[0].settings.dropout > 0
-        for batch in self._gather_batches():
-            yield batch._replace(masks=self._draw_masks(batch)) if has_dropout else batch
+        for group in self.draw_groups():
+            yield from self.split(group)
 
     def copy_generator_states(self) -> None:
         """Set the generator of each run, in place, to the state of its source's generator."""
@@ -41,52 +58,73 @@ class BatchSource:
             if run.generator is not generator:
                 run.generator.set_state(generator.get_state())
 
-    def _gather_batches(self) -> Iterator[Batch]:
-        """Yield batches without masks. Several are gathered at a time, which costs little more than one."""
+    def draw_groups(self) -> Iterator[Group]:
+        """Yield the minibatches of an epoch in groups. To gather a group takes little longer than to gather a batch."""
+        self._seed_devices()
         datas = [run.data for run in self.sources]
-        orders = [draw_order(run) for run in self.sources]
+        orders = [draw_order(run, generator) for run, generator in zip(self.sources, self.on_device, strict=True)]
         numbers = [len(data.deps) for data in datas]
         n_samples, size = max(numbers), max(run.settings.batch_size for run in self.sources)
+        is_padded = min(numbers) < n_samples
         if size >= n_samples:
-            yield self._whole_batch
+            yield Group(self._whole_batch, size, numbers if is_padded else None, is_whole=True)
             return
         n_rows = _count_gathered_rows(datas, size)
         # A last batch that has to be padded is gathered alone.
-        end = n_samples if min(numbers) == n_samples else (n_samples - 1) // size * size
+        end = (n_samples - 1) // size * size if is_padded else n_samples
         for start in range(0, end, n_rows):
             rows = slice(start, min(start + n_rows, end))
             rows_of_sources = [rows if order is None else order[rows] for order in orders]
-            gathered = _stack_rows(datas, rows_of_sources, models_per_source=self.models_per_source)
-            yield from [gathered] if n_rows == size else _split_batch(gathered, size)
-        if end < n_samples:
-            yield _stack_padded(datas, orders, end, models_per_source=self.models_per_source)
+            yield Group(_stack_rows(datas, rows_of_sources, models_per_source=self.models_per_source), size)
+        if is_padded:
+            last = _stack_padded(datas, orders, end, models_per_source=self.models_per_source)
+            yield Group(last, size, [number - end for number in numbers])
+
+    def split(self, group: Group) -> Iterator[Batch]:
+        """Yield the minibatches of a group, with dropout masks if there is dropout."""
+        has_dropout = self.runs[0].settings.dropout > 0
+        for batch in group.split():
+            yield batch._replace(masks=self._draw_masks(batch, group.n_own)) if has_dropout else batch
+
+    def _seed_devices(self) -> None:
+        """Seed the generators of another device for an epoch, in place, from the runs' own.
+
+        So the draws of a run depend neither on the runs beside it nor on those that have left the stack.
+        """
+        for run, generator in zip(self.sources, self.on_device, strict=True):
+            if generator is not run.generator:
+                generator.manual_seed(int(torch.randint(2**63 - 1, (), generator=run.generator, device="cpu")))
 
     @cached_property
     def _whole_batch(self) -> Batch:
         return stack_whole([run.data for run in self.runs])
 
-    def _draw_masks(self, batch: Batch) -> list[Tensor]:
+    def _draw_masks(self, batch: Batch, n_own: list[int] | None) -> list[Tensor]:
         """Draw dropout's factors for each hidden layer, (models, n_rows, width): 0, or 1 / (1 - rate)."""
-        n_rows = batch.deps.shape[-2]
-        n_own = [n_rows] * len(self.sources)
-        if isinstance(batch.n_samples, Tensor):
-            n_own = [int(number) for number in batch.n_samples[:: self.models_per_source, 0].tolist()]
+        n_rows, device = batch.deps.shape[-2], self.keep_rates.device
+        n_own = n_own or [n_rows] * len(self.sources)
         masks = []
         for width in self.runs[0].buffer.sizes[1:-1]:
-            draws = torch.ones(len(self.sources), n_rows, width, dtype=torch.float32, device="cpu")
-            for draw, run, n in zip(draws, self.sources, n_own, strict=True):
-                draw[:n].uniform_(generator=run.generator)
-            draws = draws.to(self.keep_rates.device).repeat_interleave(self.models_per_source, 0)
+            draws = torch.ones(len(self.sources), n_rows, width, dtype=torch.float32, device=device)
+            for draw, generator, n in zip(draws, self.on_device, n_own, strict=True):
+                draw[:n].uniform_(generator=generator)
+            draws = draws.repeat_interleave(self.models_per_source, 0)
             masks.append((draws < self.keep_rates).to(self.keep_rates.dtype).div_(self.keep_rates))
         return masks
 
 
-def draw_order(run: TrainingRun) -> Tensor | None:
+def draw_order(run: TrainingRun, generator: torch.Generator) -> Tensor | None:
     """Draw the order in which an epoch takes the samples, (n_samples,). None is the order of the data."""
     n_samples = len(run.data.deps)
     if not run.settings.shuffle or run.settings.batch_size >= n_samples:
         return None
-    return torch.randperm(n_samples, generator=run.generator, device="cpu").to(run.data.deps.device)
+    return torch.randperm(n_samples, generator=generator, device=generator.device)
+
+
+def _make_generator(run: TrainingRun) -> torch.Generator:
+    """Return the generator of the device that a run trains on: on the CPU the run's own."""
+    device = run.buffer.flat.device
+    return run.generator if device.type == "cpu" else torch.Generator(device)
 
 
 def _find_sources(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
@@ -110,7 +148,8 @@ def _count_gathered_rows(datas: Sequence[Data], size: int) -> int:
     if not isinstance(indeps, Tensor):
         return size
     row_bytes = len(datas) * indeps.shape[-1] * indeps.itemsize
-    return size * max(1, N_GATHERED_BYTES // (size * row_bytes))
+    n_bytes = N_GATHERED_BYTES if indeps.device.type == "cpu" else N_GATHERED_BYTES_ON_DEVICE
+    return size * min(MOST_GATHERED, max(1, n_bytes // (size * row_bytes)))
 
 
 def stack_whole(datas: Sequence[Data]) -> Batch:

@@ -64,7 +64,12 @@ def stack_buffers(buffers: list[Tensor]) -> Tensor:
 
 def make_column(values: Sequence[float], like: Tensor) -> Tensor:
     """Return one value per model as a column, (models, 1), with the dtype and device of ``like``."""
-    return like.new_tensor(values).unsqueeze(-1)
+    return send(torch.tensor(values, dtype=like.dtype, device="cpu"), like.device).unsqueeze(-1)
+
+
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Return values of the CPU on a device. Copies of pinned memory do not wait for the device's work to end."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
 
 
 def count_sizes(total: int, size: int) -> list[int]:

@@ -81,7 +81,14 @@ def _get_kind(run: TrainingRun) -> object:
         return id(run)
     settings, buffer, validation = run.settings, run.buffer, run.validation
     return (
-        (settings.loss, settings.solver, settings.nesterovs_momentum, settings.shuffle, settings.dropout > 0),
+        (
+            settings.loss,
+            settings.precision,
+            settings.solver,
+            settings.nesterovs_momentum,
+            settings.shuffle,
+            settings.dropout > 0,
+        ),
         (settings.beta_1, settings.beta_2, settings.epsilon) if settings.solver == "adam" else None,
         (run.n_steps, settings.batch_size if run.n_steps > 1 else None),
         (buffer.sizes, buffer.activation, buffer.output, buffer.n_biases, buffer.flat.dtype, buffer.flat.device),

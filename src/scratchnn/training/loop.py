@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .grouping import make_stacks
 from .lbfgs import train_lbfgs
+from .precision import use_precision
 from .run import TrainingRun
 from .stack import Stack
 from .threads import use_threads
@@ -35,8 +36,8 @@ def train(runs: Sequence[TrainingRun]) -> None:
     """
     with (
         use_threads(runs[0].count_work()),
+        use_precision(runs[0].settings.precision, runs[0].buffer.flat.device),
         torch.inference_mode(),
-        torch.autocast(runs[0].buffer.flat.device.type, enabled=False),
     ):
         if runs[0].settings.solver == "lbfgs":
             for run in runs:

@@ -43,6 +43,7 @@ class Settings:
     n_iter_no_change: float
     max_fun: int
     verbose: bool
+    precision: str = "float32"  # of products of float32 numbers, see `use_precision`
     standardize: bool = False  # only for the remedies that messages name
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..network import Coeffs, update_coeffs
-from .buffers import make_column, stack_buffers
+from .buffers import make_column, send, stack_buffers
 from .run import TrainingRun
 
 
@@ -152,7 +152,7 @@ def make_solver(runs: Sequence[TrainingRun]) -> Solver:
 
 def _to_columns(rates: np.ndarray, like: Tensor) -> Sequence[Tensor]:
     """Return a column for each step, (models, 1), of rates of shape (n_steps, models)."""
-    return like.new_tensor(rates).unsqueeze(-1).unbind()
+    return send(torch.tensor(rates, dtype=like.dtype, device="cpu"), like.device).unsqueeze(-1).unbind()
 
 
 def _stack_solver_states(runs: Sequence[TrainingRun], names: list[str]) -> dict[str, Tensor]:

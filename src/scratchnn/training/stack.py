@@ -1,9 +1,10 @@
 """Runs that train together, as a stack along the leading models axis of `network`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import count, islice
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from ..batch import Batch
 from ..losses import get_loss
 from ..network import Coeffs, execute_epoch
 from . import stopping
-from .batches import BatchSource, stack_whole
+from .batches import BatchSource, Group, stack_whole
 from .buffers import make_column, stack_buffers
+from .graphs import CapturedSteps, can_capture
 from .objective import Penalty, calc_validation_losses
 from .run import TrainingRun
 from .solvers import calc_rate_factors, count_steps_left, make_solver
@@ -39,13 +41,15 @@ class Stack:
         self.penalty = Penalty(self.buffer)
         self.strengths = make_column([run.settings.alpha / run.data.weight_mean for run in runs], self.buffer.flat)
         n_samples = make_column([run.n_samples for run in runs], self.buffer.flat)
-        self.epoch_decays, self.decays = self.strengths / n_samples, self.strengths
+        self.epoch_decays, self.epoch_samples = self.strengths / n_samples, n_samples.squeeze(-1)
+        self.decays = self.strengths.clone()
         self.n_samples: int | None = 1  # of the batches that ``decays`` are for; None: each model has its own number
         self.rates: list[float] = []
         self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
         self.solver = make_solver(runs)
         for model, run in enumerate(runs):
             run.solver_state = {name: buffer[model] for name, buffer in self.solver.solver_state.items()}
+        self.captured_steps = CapturedSteps(self._train_on_group, self.batches.on_device) if can_capture(runs) else None
 
     def train_until_one_stops(self) -> list[TrainingRun]:
         """Train until a run stops, and store the results in all runs, in place. Return the unfinished runs.
@@ -68,38 +72,103 @@ class Stack:
         """Train all runs for an epoch. Return the unfinished runs."""
         histories = [run.history for run in self.runs]
         self.n_steps = 0
-        self.penalty.squares.zero_()
-        rates = [run.history.rate or 0.0 for run in self.runs]
-        if rates != self.rates:
-            self.rates, self.step_rates = rates, []
         try:
-            losses = execute_epoch(self.coeffs, self._prepare_batches(), self._update, self.loss)
-            self._clear_tiny_values()
+            losses = self._train_and_validate()
         finally:
             for history in histories:
                 history.n_updates += self.n_steps
         for run in self.runs:
             run.history.n_samples_seen += run.n_samples
-        penalized = self.penalty.add_to_losses(losses, self.epoch_decays)
-        both = torch.stack([penalized, losses]) if self.joint is None else self.joint.add_losses(penalized, losses)
-        penalized_losses, training_losses = both.tolist()  # one copy from a device
-        validation_losses, generators = self._calc_validation_losses(), self.batches.generators
-        results = zip(penalized_losses, validation_losses, self.flats, training_losses, generators, strict=True)
+        penalized, training, *others = losses.tolist()  # waits for the device
+        validation = others[0] if others else [None] * len(self.runs)
+        results = zip(penalized, validation, self.flats, training, self.batches.generators, strict=True)
         ended = [stopping.end_epoch(run, *result) for run, result in zip(self.runs, results, strict=True)]
         if self.joint is not None:
             ended[0], self.runs[0].error = self.joint.agree_on_end(ended[0], self.runs[0].error)
         return [run for run, is_last in zip(self.runs, ended, strict=True) if not is_last]
 
-    def _prepare_batches(self) -> Iterator[Batch]:
-        """Yield the minibatches of an epoch. Before each, set ``decays`` to the penalty's strength for its samples."""
+    def _train_and_validate(self) -> Tensor:
+        """Train for an epoch, without waiting for the device.
+
+        Return the losses with the penalty, those without it, and those of the validation data if there are any:
+        (2 or 3, models).
+        """
+        self.penalty.squares.zero_()
+        rates = [run.history.rate or 0.0 for run in self.runs]
+        if rates != self.rates:
+            self.rates, self.step_rates = rates, []
+        losses = self._train() if self.captured_steps is None else self._train_in_groups(self.captured_steps)
+        self._clear_tiny_values()
+        penalized = self.penalty.add_to_losses(losses, self.epoch_decays)
+        both = torch.stack([penalized, losses]) if self.joint is None else self.joint.add_losses(penalized, losses)
+        validation = self.runs[0].validation
+        if validation is None:
+            return both
+        losses = calc_validation_losses(self.buffer, validation, self.validation_batch, self.loss)
+        losses = losses if self.joint is None else self.joint.add_validation_losses(losses)
+        return torch.cat([both, losses.unsqueeze(0)])
+
+    def _train(self) -> Tensor:
+        """Train on the minibatches of an epoch. Return the mean losses, (models,)."""
         batches = self.batches.draw_batches()
-        for batch in batches if self.joint is None else self.joint.align(batches):
+        batches = batches if self.joint is None else self.joint.align(batches)
+        return self._execute(self._count_steps(batches), self._take_rates())
+
+    def _train_in_groups(self, train: CapturedSteps) -> Tensor:
+        """Train on the minibatches of an epoch, group by group. Return the mean losses, (models,)."""
+        totals = torch.zeros_like(self.penalty.squares)
+        rates = self._take_rates()
+        for group in self.batches.draw_groups():
+            n_steps = len(group.split())
+            totals += train(group, torch.stack(list(islice(rates, n_steps))))
+            self.n_steps += n_steps
+        return totals / self.epoch_samples
+
+    def _train_on_group(self, group: Group, rates: Tensor) -> Tensor:
+        """Train on the minibatches of a group, with rates of shape (n_steps, models, 1). Return the sums of losses."""
+        self.n_samples = None  # the operations that set ``decays`` belong to the group
+        losses = self._execute(self.batches.split(group), iter(rates))
+        n_samples = group.rows.count_samples()
+        return losses * (n_samples.squeeze(-1) if isinstance(n_samples, Tensor) else n_samples)
+
+    def _execute(self, batches: Iterable[Batch], rates: Iterator[Tensor]) -> Tensor:
+        """Train on minibatches with these learning rates, (models, 1) each. Return the mean losses, (models,)."""
+        return execute_epoch(self.coeffs, self._prepare(batches), partial(self._update, rates=rates), self.loss)
+
+    def _prepare(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield the minibatches. Before each, set ``decays``, in place, to the penalty's strength for its samples."""
+        for batch in batches:
             n_samples = batch.count_samples()
-            if isinstance(n_samples, Tensor):
-                self.n_samples, self.decays = None, self.strengths / n_samples
-            elif n_samples != self.n_samples:
-                self.n_samples, self.decays = n_samples, self.strengths / n_samples
+            if isinstance(n_samples, Tensor) or n_samples != self.n_samples:
+                torch.div(self.strengths, n_samples, out=self.decays)
+                self.n_samples = None if isinstance(n_samples, Tensor) else n_samples
             yield batch
+
+    def _count_steps(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Yield the minibatches. After each step, count it, and clear tiny values from time to time."""
+        for batch in batches:
+            yield batch
+            self.n_steps += 1
+            if self.n_steps % N_STEPS_BETWEEN == 0:
+                self._clear_tiny_values()
+
+    def _take_rates(self) -> Iterator[Tensor]:
+        """Yield the learning rates of an epoch's steps, (models, 1) each."""
+        for n_taken in count():
+            if not self.step_rates:
+                n_updates = [run.history.n_updates + n_taken for run in self.runs]
+                n_steps = min(N_STEPS_AHEAD, max(count_steps_left(run) for run in self.runs))
+                factors = [calc_rate_factors(run, n, n_steps) for run, n in zip(self.runs, n_updates, strict=True)]
+                self.step_rates = list(self.solver.calc_rates(np.stack(factors, -1) * self.rates, n_updates))[::-1]
+            yield self.step_rates.pop()
+
+    def _update(self, coeffs: Coeffs, rates: Iterator[Tensor]) -> None:
+        """Add the gradients of other processes and of the penalty, and let the solver change the coefficients."""
+        if self.joint is not None:
+            self.joint.ranks.add_up(self.grads)
+        if self.is_penalized:
+            self.penalty.add_grads(self.decays)
+        self.solver.update(self.buffer.flat, self.grads, next(rates))
 
     @cached_property
     def validation_batch(self) -> Batch:
@@ -108,22 +177,6 @@ class Stack:
         if batch.weights is None or batch.n_samples is None:
             return batch
         return Batch(batch.indeps, batch.deps, batch.weights * (batch.deps.shape[-2] / batch.n_samples))
-
-    def _update(self, coeffs: Coeffs) -> None:
-        """Add the gradients of other processes and of the penalty, and let the solver change the coefficients."""
-        if self.joint is not None:
-            self.joint.ranks.add_up(self.grads)
-        if self.is_penalized:
-            self.penalty.add_grads(self.decays)
-        if not self.step_rates:
-            n_updates = [run.history.n_updates + self.n_steps for run in self.runs]
-            n_steps = min(N_STEPS_AHEAD, max(count_steps_left(run) for run in self.runs))
-            factors = [calc_rate_factors(run, n, n_steps) for run, n in zip(self.runs, n_updates, strict=True)]
-            self.step_rates = list(self.solver.calc_rates(np.stack(factors, -1) * self.rates, n_updates))[::-1]
-        self.solver.update(self.buffer.flat, self.grads, self.step_rates.pop())
-        self.n_steps += 1
-        if self.n_steps % N_STEPS_BETWEEN == 0:
-            self._clear_tiny_values()
 
     def _clear_tiny_values(self) -> None:
         """Set coefficients and moments to zero, in place, that are too small to change any sum.
@@ -135,15 +188,6 @@ class Stack:
         torch.hardshrink(self.buffer.flat, limits.tiny**0.5, out=self.buffer.flat)
         for moments in self.solver.solver_state.values():
             torch.hardshrink(moments, limits.tiny / limits.eps, out=moments)
-
-    def _calc_validation_losses(self) -> list[float] | list[None]:
-        validation = self.runs[0].validation
-        if validation is None:
-            return [None] * len(self.runs)
-        losses = calc_validation_losses(self.buffer, validation, self.validation_batch, self.loss)
-        losses = losses if self.joint is None else self.joint.add_validation_losses(losses)
-        values: list[float] = losses.tolist()
-        return values
 
     def _store(self) -> None:
         """Store generators, solver states and coefficients in the runs, in place."""

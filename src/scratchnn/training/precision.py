@@ -1,0 +1,62 @@
+"""How exact products of float32 numbers are, whatever the process is set to."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+
+from .threads import SharedContext
+
+
+def use_precision(precision: str, device: torch.device) -> AbstractContextManager[Any, Any]:
+    """Return a context in which products are computed in one precision: "float32", "tf32" (CUDA only), or "bfloat16".
+
+    Numbers of float64 are not concerned. PyTorch has one setting of TF32 for the whole process. While several threads
+    are inside, the last to enter decides for all of them. The last to leave restores what the first has found.
+    """
+    wanted = "high" if precision == "tf32" and device.type != "cpu" else "highest"
+    is_cast = precision == "bfloat16"
+    casting: AbstractContextManager[Any, Any] = nullcontext()  # entering autocast takes microseconds
+    if is_cast or torch.is_autocast_enabled(device.type):
+        casting = torch.autocast(device.type, torch.bfloat16, enabled=is_cast)
+    return casting if _read() == wanted else _change(wanted, casting)
+
+
+@contextmanager
+def _change(wanted: str, casting: AbstractContextManager[Any, Any]) -> Iterator[None]:
+    with _kept, casting:
+        found = _read()
+        torch.set_float32_matmul_precision(wanted)
+        try:
+            yield
+        finally:
+            if found is not None:
+                torch.set_float32_matmul_precision(found)
+
+
+@contextmanager
+def _keep() -> Iterator[None]:
+    """Restore the process's setting at the end."""
+    found = _read()
+    # PyTorch 2.9 and later have a setting for each backend, too. If these do not agree, there is no other word for them.
+    backends = [] if found is not None else [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    precisions = [backend.fp32_precision for backend in backends]
+    try:
+        yield
+    finally:
+        if found is not None:
+            torch.set_float32_matmul_precision(found)
+        for backend, precision in zip(backends, precisions, strict=True):
+            backend.fp32_precision = precision
+
+
+_kept = SharedContext(_keep)
+
+
+def _read() -> str | None:
+    """Return the process's setting, in PyTorch's words. None: it differs between backends."""
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
