@@ -3,6 +3,7 @@
 import math
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
@@ -10,7 +11,16 @@ from typing import cast
 
 import torch
 
-from ..training import Data, Snapshot, TrainingRun, explain_alone, is_out_of_memory, make_stacks, train
+from ..training import (
+    Data,
+    Snapshot,
+    TrainingRun,
+    count_device_memory,
+    explain_alone,
+    is_out_of_memory,
+    make_stacks,
+    train,
+)
 from ..training.threads import use_threads
 from .memory import count_memory
 from .report import FusionReport, TrainedStack
@@ -53,7 +63,8 @@ class RunPool:
         """Forget all runs."""
         self.waiting: list[WaitingRun] = []
         self.datas: dict[object, list[Data]] = {}  # of the waiting runs, by shape
-        self.n_bytes = 0  # that the waiting runs and their training take, about
+        self.n_bytes = 0  # of the CPU's memory that the waiting runs and their training take, about
+        self.on_devices: Counter[torch.device] = Counter()  # bytes that the waiting runs hold on other devices
         self.is_short = False  # of memory: those that wait are tried again when other tasks have ended
 
     def add(self, run: TrainingRun) -> WaitingRun:
@@ -62,6 +73,8 @@ class RunPool:
         run.data = self._deduplicate(run.data)
         if run.validation is not None:
             run.validation = self._deduplicate(run.validation)
+        if not run.buffer.flat.is_cpu:
+            self.on_devices[run.buffer.flat.device] += run.buffer.flat.nbytes
         self.waiting.append(WaitingRun(run))
         return self.waiting[-1]
 
@@ -79,7 +92,10 @@ class RunPool:
         if not self.waiting:
             self.budget = self.n_free
         n_seen = self.budget - self.n_free  # what tasks really hold, where it can be seen
-        return not self.is_short and max(self.n_bytes, n_seen) < self.budget / 4
+        if self.is_short or max(self.n_bytes, n_seen) >= self.budget / 4:
+            return False
+        # What waits there is missing from the free memory already.
+        return all(n_bytes < count_device_memory(device) / 3 for device, n_bytes in self.on_devices.items())
 
     def train(self, runs: Sequence[TrainingRun], alone: str | None = None) -> None:
         """Train runs as one stack, in place, and report it. ``alone`` says why, if it is a single run."""
@@ -174,14 +190,20 @@ class RunPool:
             ):
                 return other
         known.append(data)
+        for tensor in _list_tensors(data):
+            if not tensor.is_cpu:
+                self.on_devices[tensor.device] += tensor.nbytes
         return data
 
 
 def count_bytes(run: TrainingRun) -> int:
     """Return about how many bytes of the CPU's memory a run takes while it waits, and then its training."""
     datas = [data for data in (run.data, run.validation) if data is not None]
-    tensors = [tensor for data in datas for tensor in (data.indeps, data.deps, data.weights)]
-    n_bytes = sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor) and tensor.is_cpu)
+    n_bytes = sum(tensor.nbytes for data in datas for tensor in _list_tensors(data) if tensor.is_cpu)
     # The task has its rows in double precision too, perhaps once more scaled, and a stack may copy what it trains on.
     # Of the coefficients there are those of run, snapshot and stack, their gradients, and moments with copies.
     return 5 * n_bytes + (8 * run.buffer.flat.nbytes if run.buffer.flat.is_cpu else 0)
+
+
+def _list_tensors(data: Data) -> list[torch.Tensor]:
+    return [each for each in (data.indeps, data.deps, data.weights) if isinstance(each, torch.Tensor)]

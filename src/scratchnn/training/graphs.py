@@ -7,6 +7,7 @@ device computes faster than that.
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class CapturedSteps:
         self.train, self.generators = train, generators
         self.n_eager: Counter[object] = Counter()  # by shape
         self.graphs: dict[object, _Graph] = {}
-        self.pool: object = None  # memory that the graphs, of which one runs at a time, share
+        self.pool: Any = None  # memory that the graphs, of which one runs at a time, share
 
     def __call__(self, group: Group, rates: Tensor) -> Tensor:
         """Train on a group. The result is valid until the next call."""
@@ -67,9 +68,7 @@ class CapturedSteps:
             raise
         except RuntimeError as error:
             CapturedSteps.works = False
-            message = (
-                f"CUDA graphs cannot be used in this process, so that small steps take longer. The error was: {error}"
-            )
+            message = f"CUDA graphs do not work in this process, so small steps take longer. The error was: {error}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
@@ -77,21 +76,22 @@ class _Graph:
     """The operations that train on a group, with memory of their own for its rows and rates."""
 
     def __init__(
-        self, train: Train, group: Group, rates: Tensor, generators: Sequence[torch.Generator], pool: object
+        self, train: Train, group: Group, rates: Tensor, generators: Sequence[torch.Generator], pool: Any
     ) -> None:
-        self.tensors = _get_tensors(group)
         if not group.is_whole:
-            self.tensors = {name: tensor.clone() for name, tensor in self.tensors.items()}
-        own = group._replace(rows=group.rows._replace(**self.tensors))
-        self.rates = rates.clone()
+            copies: dict[str, Any] = {name: tensor.clone() for name, tensor in _get_tensors(group).items()}
+            group = group._replace(rows=group.rows._replace(**copies))
+        self.tensors, self.rates = _get_tensors(group), rates.clone()
         self.graph = torch.cuda.CUDAGraph()
         for generator in generators:
             self.graph.register_generator_state(generator)
-        stream = torch.cuda.Stream(rates.device)
-        with torch.cuda.graph(self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            self.result = train(own, self.rates)  # which only records
+        with torch.cuda.device(rates.device):
+            stream = torch.cuda.Stream()
+            with torch.cuda.graph(self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+                self.result = train(group, self.rates)  # records, and computes nothing
 
     def replay(self, group: Group, rates: Tensor) -> Tensor:
+        """Train on a group of the same shape, with other rates."""
         if not group.is_whole:
             for name, tensor in _get_tensors(group).items():
                 self.tensors[name].copy_(tensor)

@@ -5,11 +5,14 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from .run import TrainingRun
 
-N_STACK_BYTES = {"cpu": 2**20, "cuda": 2**30}  # limit for the values that all models of a stack compute for one batch
+# Limits for the values that all models of a stack compute for one batch: a CPU's stay in its cache.
+N_STACK_BYTES = 2**20
+N_STACK_BYTES_ON_DEVICE = 2**30
 # A run may have this many times as many samples as the shortest run of its stack, plus this many. Folds differ by less,
 # and padding with rows of weight 0 costs time.
 PADDING_TOLERANCE = (1.02, 2)
@@ -69,10 +72,21 @@ def explain_alone(run: TrainingRun) -> str | None:
 
 
 def count_models(run: TrainingRun) -> int:
-    """Return how many models like that of ``run`` fit in a stack, so that their values of a batch stay in the cache."""
-    n_values = min(run.settings.batch_size, len(run.data.deps)) * sum(run.buffer.sizes[1:])
+    """Return how many models like that of ``run`` fit in a stack: in a CPU's cache, or in a device's free memory."""
     flat = run.buffer.flat
-    return max(1, N_STACK_BYTES[flat.device.type] // (n_values * flat.itemsize))
+    n_bytes = min(run.settings.batch_size, len(run.data.deps)) * sum(run.buffer.sizes[1:]) * flat.itemsize
+    if flat.device.type == "cpu":
+        return max(1, N_STACK_BYTES // n_bytes)
+    # Of the values there are those of each layer, their slopes, and the results of products; of the coefficients those
+    # of run, snapshot and stack, their gradients, and moments with copies.
+    n_needed = 6 * n_bytes + 8 * flat.nbytes
+    return max(1, min(N_STACK_BYTES_ON_DEVICE // n_bytes, count_device_memory(flat.device) // 2 // n_needed))
+
+
+def count_device_memory(device: torch.device) -> int:
+    """Return the bytes that PyTorch may still take of a CUDA device's memory, or has taken and does not use."""
+    n_free, _ = torch.cuda.mem_get_info(device)
+    return n_free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
 def _get_kind(run: TrainingRun) -> object:
@@ -81,17 +95,11 @@ def _get_kind(run: TrainingRun) -> object:
         return id(run)
     settings, buffer, validation = run.settings, run.buffer, run.validation
     return (
-        (
-            settings.loss,
-            settings.precision,
-            settings.solver,
-            settings.nesterovs_momentum,
-            settings.shuffle,
-            settings.dropout > 0,
-        ),
+        (settings.loss, settings.solver, settings.nesterovs_momentum, settings.shuffle, settings.dropout > 0),
         (settings.beta_1, settings.beta_2, settings.epsilon) if settings.solver == "adam" else None,
         (run.n_steps, settings.batch_size if run.n_steps > 1 else None),
-        (buffer.sizes, buffer.activation, buffer.output, buffer.n_biases, buffer.flat.dtype, buffer.flat.device),
+        (buffer.sizes, buffer.activation, buffer.output, buffer.n_biases),
+        (buffer.flat.dtype, buffer.flat.device, settings.precision),
         tuple(data and (data.indeps.shape[1], data.deps.shape[1]) for data in (run.data, validation)),
     )
 

@@ -39,8 +39,9 @@ def _change(wanted: str, casting: AbstractContextManager[Any, Any]) -> Iterator[
 def _keep() -> Iterator[None]:
     """Restore the process's setting at the end."""
     found = _read()
-    # PyTorch 2.9 and later have a setting for each backend, too. If these do not agree, there is no other word for them.
-    backends = [] if found is not None else [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    backends: list[Any] = []
+    if found is None:  # PyTorch 2.9 and later have settings for each backend, too, which may differ
+        backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
     precisions = [backend.fp32_precision for backend in backends]
     try:
         yield

@@ -44,6 +44,7 @@ class Stack:
         self.epoch_decays, self.epoch_samples = self.strengths / n_samples, n_samples.squeeze(-1)
         self.decays = self.strengths.clone()
         self.n_samples: int | None = 1  # of the batches that ``decays`` are for; None: each model has its own number
+        self.n_steps = 0  # of the current epoch
         self.rates: list[float] = []
         self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
         self.solver = make_solver(runs)
@@ -192,6 +193,7 @@ class Stack:
     def _store(self) -> None:
         """Store generators, solver states and coefficients in the runs, in place."""
         self.batches.copy_generator_states()
+        self.captured_steps = None  # which refers to this stack
         for model, run in enumerate(self.runs):
             if len(self.runs) > 1:  # a single run's buffer was trained in place, see `stack_buffers`
                 run.buffer.flat.copy_(self.flats[model])
