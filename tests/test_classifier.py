@@ -10,7 +10,7 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
-from helpers import TARGETS, assert_same_fit, get_coeffs, needs_cuda
+from helpers import TARGETS, assert_same_fit, get_coeffs
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.ensemble import VotingClassifier
@@ -355,6 +355,7 @@ def ambient():
     torch.set_default_dtype(torch.float32)
     torch.set_default_device(None)
     torch.use_deterministic_algorithms(False)
+    torch.set_float32_matmul_precision("highest")
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
@@ -373,8 +374,9 @@ def test_number_of_threads_changes_no_bit(cancer, ambient, n_threads, params):
         lambda: torch.set_default_device("meta"),
         lambda: torch.use_deterministic_algorithms(True),
         lambda: torch.manual_seed(1) and np.random.seed(1),  # noqa: NPY002
+        lambda: torch.set_float32_matmul_precision("medium"),
     ],
-    ids=["default dtype", "default device", "deterministic", "seeds"],
+    ids=["default dtype", "default device", "deterministic", "seeds", "precision"],
 )
 @pytest.mark.parametrize("form", [np.asarray, sparse.csr_array], ids=["dense", "sparse"])
 @pytest.mark.parametrize("params", SETTINGS)
@@ -666,16 +668,3 @@ def test_interrupt_keeps_the_model_so_far(iris, monkeypatch):
             classifier = ScratchNNClassifier(solver=solver, random_state=0).fit(*iris)
         assert classifier.n_iter_ == 3
         assert classifier.predict_proba(iris[0]).shape == (150, 3)
-
-
-@pytest.mark.cuda
-@needs_cuda
-def test_cuda_trains_as_the_cpu_does(cancer, tmp_path):
-    X, y = cancer
-    for params in [{}, {"solver": "sgd"}, {"solver": "lbfgs"}, {"early_stopping": True, "scoring": "roc_auc"}]:
-        fits = [
-            ScratchNNClassifier(device=device, dtype="float64", max_iter=10, random_state=0, **params).fit(X, y)
-            for device in ("cpu", "cuda")
-        ]
-        assert all(isinstance(array, np.ndarray) for array in get_coeffs(fits[1]))
-        np.testing.assert_allclose(fits[0].predict_proba(X), fits[1].predict_proba(X), rtol=1e-6)

@@ -3,10 +3,12 @@
 import threading
 import warnings
 import weakref
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
 import pytest
+import torch
 from fusion_helpers import allocate_too_much, alphas, check_same_after, network, raise_memory_error
 from helpers import spoil, within
 from sklearn.exceptions import FitFailedWarning
@@ -15,8 +17,10 @@ from small_searches import SEARCHES, X, score, y
 
 from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn.fusion import pool
+from scratchnn.fusion.report import FusionReport
 from scratchnn.fusion.scheduler import Scheduler
 from scratchnn.training import Data, TrainingRun, train
+from scratchnn.training.buffers import Buffer
 
 MEGABYTE = 2**20
 
@@ -39,6 +43,21 @@ def test_what_a_run_takes_counts_its_rows_and_its_coefficients():
     meta = Data(run.data.indeps.to("meta"), run.data.deps.to("meta"))
     elsewhere = TrainingRun(meta, run.settings, run.buffer, run.generator)
     assert pool.count_bytes(elsewhere) == 8 * (5 * 5 + 6) * 8
+
+
+@pytest.mark.parametrize(("n_free", "has_room"), [(3 * 8800 + 1, True), (3 * 8800, False)])
+def test_what_waits_on_a_device_leaves_most_of_its_memory_free(n_free, has_room, monkeypatch):
+    monkeypatch.setattr(pool, "count_device_memory", lambda device: n_free)
+    monkeypatch.setattr(pool, "count_memory", lambda: 1000 * MEGABYTE)
+    waiting = pool.RunPool(FusionReport(), None, 1)
+    assert waiting.has_room()
+    data = Data(*(torch.zeros(100, width, device="meta", dtype=torch.float64) for width in (9, 1)))
+    buffer = Buffer(torch.zeros(100, device="meta", dtype=torch.float64), (9, 10, 1), "relu", "logistic", 0)
+    waiting.add(TrainingRun(data, SimpleNamespace(), buffer, torch.Generator()))
+    assert waiting.on_devices == {torch.device("meta"): 8800}
+    assert waiting.has_room() == has_room
+    waiting.clear()
+    assert waiting.has_room()
 
 
 @within(60)

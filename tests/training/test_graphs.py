@@ -127,11 +127,15 @@ def test_captured_steps_are_those_that_are_not(changes, shared, recordings, monk
         torch.testing.assert_close(run.history.training_losses, other.history.training_losses, rtol=1e-12, atol=0)
 
 
-def test_groups_have_a_limited_number_of_steps(recordings):
-    run = make_run(make_data(10 * batches.MOST_GATHERED + 5), batch_size=2, max_iter=3)
+def test_groups_have_a_limited_number_of_steps(recordings, monkeypatch):
+    data = make_data(10 * batches.MOST_GATHERED + 5)
+    run, expected = (make_run(data, batch_size=2, max_iter=3, alpha=1.0) for _ in range(2))
     assert run.n_steps == 5 * batches.MOST_GATHERED + 3
     train([run])
+    monkeypatch.setattr(stack, "can_capture", lambda runs: False)
+    train([expected])
     assert [each.n_replays for each in recordings] == [3 * 5 - graphs.N_EAGER, 3 - graphs.N_EAGER]
+    assert torch.equal(run.buffer.flat, expected.buffer.flat)
     assert run.history.n_updates == 3 * run.n_steps
 
 

@@ -12,6 +12,7 @@ from scratchnn.losses import LOSSES
 from scratchnn.network import calc_loss
 from scratchnn.training import make_stacks, stopping, train
 from scratchnn.training.batches import draw_order
+from scratchnn.training.grouping import count_models
 
 
 @pytest.mark.parametrize("solver", ["adam", "sgd"])
@@ -279,6 +280,22 @@ def test_stacks_hold_what_is_alike_and_no_more_than_pays():
     assert sorted(len(stack) for stack in make_stacks([*runs, *others])) == [1, 1, 1, 3]
     wide = [make_run(make_data(n_samples=500), seed=seed, sizes=(1000,), batch_size=500) for seed in range(3)]
     assert [len(stack) for stack in make_stacks(wide)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("n_free", "expected"),
+    [(2**40, 2**30 // (50 * 9 * 4)), (2 * 1000 * (6 * 50 * 9 * 4 + 8 * 57 * 4), 1000), (1000, 1)],
+    ids=["enough memory", "little", "less than for one"],
+)
+def test_stacks_on_a_device_fit_in_its_free_memory(n_free, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (n_free - 300, 2**40))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 500)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 200)
+    run = make_run(make_data(dtype=torch.float32), batch_size=50)
+    assert run.buffer.sizes == (5, 8, 1)
+    assert count_models(run) == 2**20 // (50 * 9 * 4)
+    run.buffer.flat = run.buffer.flat.to("meta")
+    assert count_models(run) == expected
 
 
 @pytest.mark.parametrize(("batch_size", "max_iter"), [(100, 600), (5, 30)])

@@ -39,15 +39,13 @@ def _change(wanted: str, casting: AbstractContextManager[Any, Any]) -> Iterator[
 def _keep() -> Iterator[None]:
     """Restore the process's setting at the end."""
     found = _read()
-    backends: list[Any] = []
-    if found is None:  # PyTorch 2.9 and later have settings for each backend, too, which may differ
-        backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
-    precisions = [backend.fp32_precision for backend in backends]
+    backends: list[Any] = [torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)]
+    backends = [each for each in backends if hasattr(each, "fp32_precision")]  # since PyTorch 2.9
+    precisions = [each.fp32_precision for each in backends]
     try:
         yield
     finally:
-        if found is not None:
-            torch.set_float32_matmul_precision(found)
+        torch.set_float32_matmul_precision(found or "highest")  # the default, where only those of backends were set
         for backend, precision in zip(backends, precisions, strict=True):
             backend.fp32_precision = precision
 
