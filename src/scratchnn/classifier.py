@@ -141,9 +141,9 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     device : str or torch.device, default='auto'
         Device of the computation: 'cpu', 'cuda', 'cuda:1', ... 'auto' is CUDA if there is a CUDA device, and the CPU
         otherwise. The fitted model consists of NumPy arrays and can be used on any machine.
-    dtype : {'auto', 'float32', 'float64'}, default='auto'
-        Precision of training. 'auto' is the precision of X up to 100 rows, where it costs little, and with 'lbfgs',
-        which needs it. Otherwise 'auto' is float32.
+    dtype : {'auto', 'float32', 'float64', 'tf32', 'bfloat16'}, default='auto'
+        Precision of training. 'auto' is the precision of X up to 100 rows, and with 'lbfgs'. Otherwise it is float32.
+        'tf32' and 'bfloat16' are float32 with products of rounded factors. On the CPU, 'tf32' is float32.
     scoring : str or callable, default='loss'
         Score that early stopping watches: 'loss' (minus the validation loss), or any scorer of scikit-learn. The
         validation rows may lack a class if the score is defined without it.
