@@ -195,6 +195,12 @@ def test_dropout_is_not_for_lbfgs():
         network(dropout=0.5, solver="lbfgs").fit(X, y)
 
 
+@pytest.mark.parametrize("dtype", ["tf32", "bfloat16"])
+def test_rounded_products_are_not_for_lbfgs(dtype):
+    with pytest.raises(ValueError, match=rf"dtype must be .* with solver='lbfgs'.*got '{dtype}'.*use solver='adam'"):
+        network(dtype=dtype, solver="lbfgs").fit(X, y)
+
+
 # Schedules
 
 
