@@ -93,7 +93,7 @@ def recordings(monkeypatch):
         CUDAGraph=make,
         Stream=lambda: None,
         device=lambda device: contextlib.nullcontext(),
-        graph=lambda graph, **kwargs: graph.capture(),
+        graph=lambda graph, pool, stream, **kwargs: graph.capture(),
         graph_pool_handle=lambda: None,
         OutOfMemoryError=torch.cuda.OutOfMemoryError,
     )
@@ -140,7 +140,7 @@ def test_groups_have_a_limited_number_of_steps(recordings, monkeypatch):
 
 
 def test_a_capture_that_fails_is_the_last(recordings, monkeypatch):
-    def fail(graph, **kwargs):
+    def fail(*args, **kwargs):
         raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
 
     monkeypatch.setattr(graphs.torch.cuda, "graph", fail)

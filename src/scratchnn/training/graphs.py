@@ -4,10 +4,11 @@ To launch an operation takes the CPU some microseconds. A step of a small networ
 device computes faster than that.
 """
 
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from .run import TrainingRun
 
 MOST_WORK = 2**32  # multiply-adds of a step that keep a device busy for longer than its launches take
 N_EAGER = 2  # times that a group is computed before it is captured, which takes about as long
+
+_one_capture = threading.Lock()  # PyTorch allows no more in a process
 
 Train = Callable[[Group, Tensor], Tensor]
 
@@ -47,7 +50,7 @@ class CapturedSteps:
         self.train, self.generators = train, generators
         self.n_eager: Counter[object] = Counter()  # by shape
         self.graphs: dict[object, _Graph] = {}
-        self.pool: Any = None  # memory that the graphs, of which one runs at a time, share
+        self.place: _Place | None = None  # that the graphs share, of which one runs at a time
 
     def __call__(self, group: Group, rates: Tensor) -> Tensor:
         """Train on a group. The result is valid until the next call."""
@@ -60,10 +63,11 @@ class CapturedSteps:
         return self.train(group, rates)
 
     def _try_to_capture(self, shape: object, group: Group, rates: Tensor) -> None:
-        if self.pool is None:
-            self.pool = torch.cuda.graph_pool_handle()
+        if self.place is None:
+            with torch.cuda.device(rates.device):
+                self.place = _Place(torch.cuda.graph_pool_handle(), torch.cuda.Stream())
         try:
-            self.graphs[shape] = _Graph(self.train, group, rates, self.generators, self.pool)
+            self.graphs[shape] = _Graph(self.train, group, rates, self.generators, self.place)
         except torch.cuda.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -72,11 +76,18 @@ class CapturedSteps:
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
+class _Place(NamedTuple):
+    """Where graphs are captured. Those with the same memory need the same stream."""
+
+    pool: Any
+    stream: Any
+
+
 class _Graph:
     """The operations that train on a group, with memory of their own for its rows and rates."""
 
     def __init__(
-        self, train: Train, group: Group, rates: Tensor, generators: Sequence[torch.Generator], pool: Any
+        self, train: Train, group: Group, rates: Tensor, generators: Sequence[torch.Generator], place: _Place
     ) -> None:
         if not group.is_whole:
             copies: dict[str, Any] = {name: tensor.clone() for name, tensor in _get_tensors(group).items()}
@@ -85,10 +96,9 @@ class _Graph:
         self.graph = torch.cuda.CUDAGraph()
         for generator in generators:
             self.graph.register_generator_state(generator)
-        with torch.cuda.device(rates.device):
-            stream = torch.cuda.Stream()
-            with torch.cuda.graph(self.graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-                self.result = train(group, self.rates)  # records, and computes nothing
+        capture = torch.cuda.graph(self.graph, *place, capture_error_mode="thread_local")
+        with _one_capture, torch.cuda.device(rates.device), capture:
+            self.result = train(group, self.rates)  # records, and computes nothing
 
     def replay(self, group: Group, rates: Tensor) -> Tensor:
         """Train on a group of the same shape, with other rates."""
