@@ -13,6 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -25,6 +26,7 @@ PEER = "MLPClassifier"
 
 IS_SMOKE = "--smoke" in sys.argv
 _tables: dict[str, list[dict[str, str]]] = {}  # that were printed, by title
+_failures: list[str] = []  # of `attempt`
 
 
 def time_call(call: Callable[[], object]) -> float:
@@ -78,6 +80,16 @@ def run_fresh(code: str) -> str:
     return result.stdout.strip()
 
 
+def attempt(name: str, call: Callable[[], Any]) -> Any:
+    """Return what a call returns. If it fails, print that, and return None; `run_tables` then ends with an error."""
+    try:
+        return call()
+    except Exception:
+        print(f"{name} failed:\n{traceback.format_exc()}", flush=True)
+        _failures.append(name)
+        return None
+
+
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table as reStructuredText, and keep it for the file."""
     _tables[title] = [dict(zip(header, row, strict=True)) for row in rows]
@@ -115,18 +127,16 @@ def describe_machine() -> dict[str, str]:
     return machine
 
 
-def make_skorch_net(n_columns: int, hidden: Sequence[int], batch_size: int, epochs: int) -> Any:
+def make_skorch_net(n_columns: int, hidden: Sequence[int], batch_size: int, epochs: int, device: str = "cpu") -> Any:
     """Return skorch's version of a network for two classes, or None if skorch is not installed."""
     try:
         from skorch import NeuralNetBinaryClassifier
     except ImportError:
         return None
-    from torch import nn, optim
+    from torch import optim
 
-    sizes = [n_columns, *hidden]
-    layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
     return NeuralNetBinaryClassifier(
-        nn.Sequential(*layers, nn.Linear(sizes[-1], 1)),
+        make_module(n_columns, hidden),
         optimizer=optim.Adam,
         lr=0.001,
         batch_size=batch_size,
@@ -134,7 +144,17 @@ def make_skorch_net(n_columns: int, hidden: Sequence[int], batch_size: int, epoc
         iterator_train__shuffle=True,
         train_split=None,
         verbose=0,
+        device=device,
     )
+
+
+def make_module(n_columns: int, hidden: Sequence[int]) -> Any:
+    """Return the same network for two classes as a module of PyTorch."""
+    from torch import nn
+
+    sizes = [n_columns, *hidden]
+    layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
 
 
 def make_parser(tables: Iterable[str]) -> argparse.ArgumentParser:
@@ -160,6 +180,8 @@ def run_tables(tables: dict[str, Callable[[], object]], arguments: argparse.Name
     for name in arguments.tables or tables:
         print(f"... {name}, {time_call(tables[name]):.0f} s", flush=True)
         write_results(path, machine)
+    if _failures:
+        sys.exit(f"failed: {', '.join(_failures)}")
 
 
 def name_results(benchmark: str, folder: Path) -> Path:

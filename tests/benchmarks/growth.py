@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from common import IS_SMOKE, print_table, run_fresh, run_tables, time_call
+from common import IS_SMOKE, attempt, print_table, run_fresh, run_tables, time_call
 from sklearn.model_selection import GridSearchCV
 from watch import measure_copy, measure_product, read_peak, restart_peak, watch_training
 
@@ -121,7 +121,10 @@ def make_classifier(workload: Workload, **settings: Any) -> ScratchNNClassifier:
         tuple(workload.hidden),
         batch_size=workload.batch_size,
         numeric_encoding=workload.numeric_encoding,
-        **{"max_iter": workload.n_epochs, "tol": 0, "n_iter_no_change": np.inf, "random_state": 0} | settings,
+        tol=0,
+        n_iter_no_change=np.inf,
+        random_state=0,
+        **{"max_iter": workload.n_epochs, "device": "cpu"} | settings,
     )
 
 
@@ -279,16 +282,19 @@ def print_regimes(axis: str, points: dict[int, dict[str, float]]) -> None:
     print(f"memory-bound at: {', '.join(f'{n:,}' for n in bound) or 'none'}", flush=True)
 
 
+def measure_point(workload: Workload) -> dict[str, float]:
+    """Return what a workload costs in a process of its own. With ``--smoke``, in this process."""
+    return measure(workload) if IS_SMOKE else run_alone(f"measure({workload!r})")
+
+
 def bench_axis(axis: str) -> None:
     """Measure the points of an axis, and print its tables."""
     get_peaks()
     _, numbers, make = AXES[axis]
     points = {}
     for n in numbers[:2] if IS_SMOKE else numbers:
-        try:
-            point = measure(make(n)) if IS_SMOKE else run_alone(f"measure({make(n)!r})")
-        except RuntimeError as error:
-            print(f"{axis} {n:,}: {error}", flush=True)
+        point = attempt(f"{axis} {n:,}", partial(measure_point, make(n)))
+        if point is None:
             continue
         points[n] = point | {"fit_model": point["fit"] / n}
         print(f"{axis} {n:,}: fit {point['fit']:.3g} s, a step {point['step'] * 1e6:.3g} us", flush=True)
