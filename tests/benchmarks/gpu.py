@@ -57,14 +57,15 @@ class Net(NamedTuple):
     n_columns: int
     hidden: tuple[int, ...]
     batch_size: int
-    n_epochs: int
+    n_epochs: int  # of the shorter of two fits, in which everything is done that is done once
 
     def __str__(self) -> str:
         return f"{self.n_rows:,} x {self.n_columns:,}, {self.hidden}, batch {self.batch_size:,}"
 
     @property
     def n_steps(self) -> int:
-        return math.ceil(self.n_rows / self.batch_size) * self.n_epochs
+        """Steps of an epoch."""
+        return math.ceil(self.n_rows / self.batch_size)
 
     @property
     def n_flops(self) -> int:
@@ -80,15 +81,15 @@ class Net(NamedTuple):
 
 TINY = Net(1_000, 20, (10,), 200, 2)  # of --smoke
 SMALL = [
-    Net(10_000, 20, (100,), 200, 10),
-    Net(50_000, 50, (100,), 200, 2),
-    Net(100_000, 100, (256, 128), 1024, 3),
-    Net(200_000, 200, (1024, 1024), 4096, 3),
+    Net(10_000, 20, (100,), 200, 5),
+    Net(20_000, 50, (100,), 200, 4),
+    Net(50_000, 100, (256, 128), 1024, 4),
+    Net(100_000, 200, (1024, 1024), 4096, 4),
 ]
 LARGE = [
-    Net(32_768, 1024, (2048, 2048), 4096, 8),
-    Net(32_768, 2048, (4096, 4096), 8192, 8),
-    Net(32_768, 4096, (8192, 8192), 8192, 8),
+    Net(32_768, 1024, (2048, 2048), 4096, 2),
+    Net(32_768, 2048, (4096, 4096), 8192, 2),
+    Net(32_768, 4096, (8192, 8192), 8192, 2),
 ]
 FUSED = [Workload(n_rows=1_000, hidden=(20,)), Workload(n_rows=10_000, hidden=(100,))]
 N_MODELS = [1, 10, 100, 1_000, 10_000]
@@ -100,25 +101,25 @@ TINY_SEARCH = ("569 x 30, (20,), 2 epochs", *SEARCHES[0][1:3], 2)
 HAS_SKORCH = find_spec("skorch") is not None
 
 
-def fit_ours(net: Net, X: np.ndarray, y: np.ndarray, device: str, dtype: str = "float32") -> float:
-    """Return the seconds of a step of our network."""
+def fit_ours(net: Net, X: np.ndarray, y: np.ndarray, device: str, n_epochs: int, dtype: str = "float32") -> float:
+    """Return the seconds in which our network trains."""
     settings = {"alpha": 0.0, "learning_rate": "constant", "learning_rate_init": 0.001, "numeric_encoding": None}
-    settings |= {"max_iter": net.n_epochs, "tol": 0, "n_iter_no_change": np.inf, "random_state": 0}
+    settings |= {"max_iter": n_epochs, "tol": 0, "n_iter_no_change": np.inf, "random_state": 0}
     classifier = ScratchNNClassifier(net.hidden, batch_size=net.batch_size, device=device, dtype=dtype, **settings)
     with watch_training() as training:
         classifier.fit(X, y)
-    return training.seconds / training.n_steps
+    return training.seconds
 
 
-def fit_plain(net: Net, X: np.ndarray, y: np.ndarray, device: str, dtype: str = "float32") -> float:
-    """Return the seconds of a step of a plain loop, whose rows are on the device, as ours are."""
+def fit_plain(net: Net, X: np.ndarray, y: np.ndarray, device: str, n_epochs: int, dtype: str = "float32") -> float:
+    """Return the seconds of a plain loop, whose rows are on the device, as ours are."""
     module = make_module(net.n_columns, net.hidden).to(device)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.001, fused=True)
     rows = torch.from_numpy(X).to(device)
     targets = torch.from_numpy(y).to(device, torch.float32).unsqueeze(1)
     finish_gpu_work()
     start = time.perf_counter()
-    for _ in range(net.n_epochs):
+    for _ in range(n_epochs):
         for batch in torch.randperm(len(rows), device=device).split(net.batch_size):
             with torch.autocast(rows.device.type, torch.bfloat16) if dtype == "bfloat16" else nullcontext():
                 logits = module(rows[batch])
@@ -126,25 +127,31 @@ def fit_plain(net: Net, X: np.ndarray, y: np.ndarray, device: str, dtype: str = 
             F.binary_cross_entropy_with_logits(logits.float(), targets[batch]).backward()
             optimizer.step()
     finish_gpu_work()
-    return (time.perf_counter() - start) / net.n_steps
+    return time.perf_counter() - start
 
 
-def fit_skorch(net: Net, X: np.ndarray, y: np.ndarray, device: str) -> float:
-    """Return the seconds of a step by skorch's own measurement, which reads the loss of each step from the GPU."""
-    peer = make_skorch_net(net.n_columns, net.hidden, net.batch_size, net.n_epochs, device)
+def fit_skorch(net: Net, X: np.ndarray, y: np.ndarray, device: str, n_epochs: int) -> float:
+    """Return the seconds of skorch's epochs, as it measures them. It reads the loss of each step from the GPU."""
+    peer = make_skorch_net(net.n_columns, net.hidden, net.batch_size, n_epochs, device)
     peer.fit(X, y.astype(np.float32))
-    return sum(peer.history[:, "dur"]) / net.n_steps
+    return float(sum(peer.history[:, "dur"]))
 
 
-def time_steps(fits: dict[str, Callable[[], float]]) -> dict[str, list[float]]:
+def time_steps(net: Net, fits: dict[str, Callable[[int], float]]) -> dict[str, list[float]]:
     """Return the seconds of a step by each of the fits, which take turns. The first round does not count.
 
-    A fit that fails is left out from then on.
+    They are those by which a fit of three times the epochs takes longer, without what a fit does once. A fit that fails
+    is left out from then on.
     """
+
+    def time_step(fit: Callable[[int], float]) -> float:
+        few, many = fit(net.n_epochs), fit(3 * net.n_epochs)
+        return (many - few) / (2 * net.n_epochs * net.n_steps)
+
     seconds: dict[str, list[float]] = {name: [] for name in fits}
     for _ in range(1 + (1 if IS_SMOKE else N_ROUNDS)):
         for name in list(seconds):
-            step = attempt(name, fits[name])
+            step = attempt(f"{name}, {net}", partial(time_step, fits[name]))
             if step is None:
                 del seconds[name]
             else:
@@ -168,7 +175,7 @@ def bench_steps(device: str) -> None:
     for net in [TINY] if IS_SMOKE else SMALL:
         table = net.make_table()
         fits = {OURS: fit_ours, PLAIN: fit_plain} | ({SKORCH: fit_skorch} if HAS_SKORCH else {})
-        seconds = time_steps({name: partial(fit, net, *table, device) for name, fit in fits.items()})
+        seconds = time_steps(net, {name: partial(fit, net, *table, device) for name, fit in fits.items()})
         cells = [show_step(seconds, name) for name in (OURS, PLAIN, SKORCH)]
         rows.append([str(net), *cells, *(show_ratio(seconds, peer, OURS) for peer in (PLAIN, SKORCH))])
         print(", ".join(rows[-1]), flush=True)
@@ -190,30 +197,30 @@ def measure_peak(dtype: str, device: str) -> float:
     """Return the floating-point operations per second of the fastest of some large products in a precision."""
     with using_tf32(dtype):
         kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        return max(
-            measure_product(size, device, kind, n_rounds=3) for size in ([256] if IS_SMOKE else [4096, 8192, 16384])
-        )
+        sizes = [256] if IS_SMOKE else [4096, 8192, 16384]
+        return max(measure_product(size, device, kind, n_rounds=3) for size in sizes)
 
 
-def fit_plain_in(dtype: str, net: Net, X: np.ndarray, y: np.ndarray, device: str) -> float:
-    """Return the seconds of a step of a plain loop in a precision."""
+def fit_plain_in(dtype: str, net: Net, X: np.ndarray, y: np.ndarray, device: str, n_epochs: int) -> float:
+    """Return the seconds of a plain loop in a precision."""
     with using_tf32(dtype):
-        return fit_plain(net, X, y, device, dtype)
+        return fit_plain(net, X, y, device, n_epochs, dtype)
 
 
 def bench_large(device: str) -> None:
     """Print what share of the matrix peak of each precision large networks reach."""
     known = ScratchNNClassifier._parameter_constraints["dtype"][0].options
     dtypes = [dtype for dtype in DTYPES if dtype in known and (dtype != "tf32" or device != "cpu")]
-    print(f"not measured, as this version or device lacks them: {sorted(set(DTYPES) - set(dtypes))}", flush=True)
+    if missing := set(DTYPES) - set(dtypes):
+        print(f"not measured, as this version or device lacks it: {', '.join(missing)}", flush=True)
     peaks = {dtype: measure_peak(dtype, device) for dtype in dtypes}
     rows = [["a square product", dtype, "", f"{peak / 1e12:.3g}", "", "", ""] for dtype, peak in peaks.items()]
     for net in [TINY] if IS_SMOKE else LARGE:
         table = net.make_table()
         for dtype, peak in peaks.items():
-            fits = {OURS: partial(fit_ours, net, *table, device, dtype)}
+            fits = {OURS: partial(fit_ours, net, *table, device, dtype=dtype)}
             fits[PLAIN] = partial(fit_plain_in, dtype, net, *table, device)
-            seconds = time_steps(fits)
+            seconds = time_steps(net, fits)
             shares = {name: net.n_flops / statistics.median(steps) / peak for name, steps in seconds.items()}
             if OURS not in seconds:
                 continue

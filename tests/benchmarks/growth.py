@@ -303,4 +303,6 @@ def bench_axis(axis: str) -> None:
 
 
 if __name__ == "__main__":
+    if IS_SMOKE:
+        torch.set_num_threads(1)  # quick beside other work, too
     run_tables({axis: partial(bench_axis, axis) for axis in AXES})
