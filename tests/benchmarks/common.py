@@ -176,6 +176,8 @@ def run_tables(tables: dict[str, Callable[[], object]], arguments: argparse.Name
     os.environ["PYTHONWARNINGS"] = "ignore"  # of workers
     machine = describe_machine()
     print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
+    if IS_SMOKE:
+        sys.modules["torch"].set_num_threads(1)  # several threads wait for one another where others have the cores
     path = name_results(Path(sys.argv[0]).stem, arguments.folder)
     for name in arguments.tables or tables:
         print(f"... {name}, {time_call(tables[name]):.0f} s", flush=True)

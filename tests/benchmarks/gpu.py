@@ -323,9 +323,8 @@ def main() -> None:
         sys.exit("gpu.py needs a CUDA device, and PyTorch finds none. To see only that it runs: --device cpu --smoke.")
     if not HAS_SKORCH:
         print("skorch is not installed, and is left out: pip install -c .ci/constraints.txt skorch", flush=True)
-    run_tables(
-        {name: partial(attempt, name, partial(bench, arguments.device)) for name, bench in TABLES.items()}, arguments
-    )
+    tables = {name: partial(attempt, name, partial(bench, arguments.device)) for name, bench in TABLES.items()}
+    run_tables(tables, arguments)
 
 
 if __name__ == "__main__":

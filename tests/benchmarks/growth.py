@@ -237,15 +237,15 @@ def print_costs(axis: str, points: dict[int, dict[str, float]]) -> None:
     columns = {
         "data": ("data", 1, "MB"),
         "fit": ("fit", 1, "s"),
-        "outside of training": ("outside", 1, "s"),
-        "an epoch": ("epoch", 1e3, "ms"),
-        "a step": ("step", 1e6, "us"),
-        "predict_proba, a row": ("row", 1e9, "ns"),
-        "peak memory beyond the data": ("peak", 1, "MB"),
+        "outside training": ("outside", 1, "s"),
+        "per epoch": ("epoch", 1e3, "ms"),
+        "per step": ("step", 1e6, "us"),
+        "predict, per row": ("row", 1e9, "ns"),
+        "peak memory": ("peak", 1, "MB"),
     }
     if axis == "models":
-        del columns["data"], columns["an epoch"], columns["predict_proba, a row"]
-        columns["fit, a model"] = ("fit_model", 1e3, "ms")
+        del columns["data"], columns["per epoch"], columns["predict, per row"]
+        columns["per model"] = ("fit_model", 1e3, "ms")
     rows = [
         [f"{n:,}", *(show(point[name] * factor, unit) for name, factor, unit in columns.values())]
         for n, point in points.items()
@@ -303,6 +303,4 @@ def bench_axis(axis: str) -> None:
 
 
 if __name__ == "__main__":
-    if IS_SMOKE:
-        torch.set_num_threads(1)  # quick beside other work, too
     run_tables({axis: partial(bench_axis, axis) for axis in AXES})
