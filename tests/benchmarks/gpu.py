@@ -1,6 +1,6 @@
 """On a GPU: steps against skorch and a plain loop, large networks, fused models from 1 to 10,000, and a fused search.
 
-``python tests/benchmarks/gpu.py`` prints all tables, in about seven minutes on a large GPU, and writes them to a dated
+``python tests/benchmarks/gpu.py`` prints all tables, in about ten minutes on a large GPU, and writes them to a dated
 file after each. Pass table names as arguments to print only those. All run on the same GPU, MLPClassifier on all CPU
 cores, with the same data, architecture, solver, batch size and number of epochs. Timings alternate, and a ratio is the
 median over rounds. Run nothing else on the machine. ``--device cpu --smoke`` shows without a GPU that the code runs.
@@ -10,13 +10,14 @@ import math
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -45,8 +46,9 @@ from scratchnn import ScratchNNClassifier
 
 OURS, PLAIN, SKORCH = "ours", "plain loop", "skorch"
 N_ROUNDS = 3
+N_JOBS = 1 if IS_SMOKE else cpu_count()  # of peers: starting processes takes seconds
 N_CANDIDATES, N_FOLDS = 1_000, 5
-SAMPLE_SECONDS = 15.0  # that a sample of a peer's search takes, if one candidate takes no longer
+SAMPLE_SECONDS = 10.0  # of a peer's search of a sample of the candidates, about, or what a fit for each process takes
 DTYPES = ("float32", "tf32", "bfloat16")
 
 
@@ -91,11 +93,14 @@ LARGE = [
     Net(32_768, 2048, (4096, 4096), 8192, 2),
     Net(32_768, 4096, (8192, 8192), 8192, 2),
 ]
-FUSED = [Workload(n_rows=1_000, hidden=(20,)), Workload(n_rows=10_000, hidden=(100,))]
-N_MODELS = [1, 10, 100, 1_000, 10_000]
+FUSED = [  # what is fitted, and how often
+    (Workload(n_rows=1_000, hidden=(20,)), [1, 10, 100, 1_000, 10_000]),
+    (Workload(n_rows=10_000, hidden=(100,)), [1, 10, 100, 1_000]),
+]
+TINY_FUSED = (Workload(n_rows=200, hidden=(20,)), [1, 10])
 SEARCHES = [  # name, data, hidden layers, epochs
     ("569 x 30, (20,), 100 epochs", partial(load_breast_cancer, return_X_y=True), (20,), 100),
-    ("20,000 x 50, (256,), 50 epochs", partial(make_table, Workload(n_columns=50)), (256,), 50),
+    ("5,000 x 50, (256,), 200 epochs", partial(make_table, Workload(n_rows=5_000, n_columns=50)), (256,), 200),
 ]
 TINY_SEARCH = ("569 x 30, (20,), 2 epochs", *SEARCHES[0][1:3], 2)
 HAS_SKORCH = find_spec("skorch") is not None
@@ -235,26 +240,25 @@ def bench_large(device: str) -> None:
 
 def bench_models(device: str) -> None:
     """Print the time per model for growing numbers of fused models."""
-    for workload in [replace(FUSED[0], n_rows=200)] if IS_SMOKE else FUSED:
+    for workload, numbers in [TINY_FUSED] if IS_SMOKE else FUSED:
         X, y = make_table(workload)
-        rows = []
         fit_models(replace(workload, n_models=2), X, y, device=device)  # libraries load what they need
-        for n_models in N_MODELS[:2] if IS_SMOKE else N_MODELS:
-            fused = replace(workload, n_models=n_models)
+        rows = []
+        for n_models in numbers:
+            search = partial(fit_models, replace(workload, n_models=n_models), X, y, device=device)
             with watch_training() as training:
-                taken = time_call(partial(fit_models, fused, X, y, device=device))
-            each = [show(seconds / n_models * 1e3, "ms") for seconds in (taken, training.seconds)]
-            rows.append([f"{n_models:,}", f"{taken:.3g} s", *each])
-            print(", ".join(rows[-1]), flush=True)
-        title = (
-            f"A model of many: {workload.n_rows:,} x {workload.n_columns}, {workload.hidden}, {fused.n_epochs} epochs"
-        )
+                taken = attempt(f"{n_models} models", partial(time_call, search))
+            if taken is not None:
+                each = [show(seconds / n_models * 1e3, "ms") for seconds in (taken, training.seconds)]
+                rows.append([f"{n_models:,}", show(taken, "s"), *each])
+                print(", ".join(rows[-1]), flush=True)
+        title = f"A model of many: {workload.n_rows:,} x {workload.n_columns}, {workload.hidden}, batch 200, 20 epochs"
         print_table(title, ["models", "fused search", "a model", "of it training"], rows)
 
 
 def search_mlp(X: np.ndarray, y: np.ndarray, hidden: tuple[int, ...], n_candidates: int, epochs: int) -> None:
     """Search with MLPClassifier on all CPU cores."""
-    make_search(make_net(MLPClassifier, hidden, epochs), n_candidates, n_jobs=-1).fit(X, y)
+    make_search(make_net(MLPClassifier, hidden, epochs), n_candidates, n_jobs=N_JOBS).fit(X, y)
 
 
 def search_skorch(
@@ -267,18 +271,17 @@ def search_skorch(
 
 def list_peers(device: str) -> dict[str, tuple[Callable[..., None], int]]:
     """Return the searches of the peers, and how many fits each makes at a time."""
-    n_cores = cpu_count()
-    peers: dict[str, tuple[Callable[..., None], int]] = {f"{PEER}, all {n_cores} cores": (search_mlp, n_cores)}
+    peers: dict[str, tuple[Callable[..., None], int]] = {f"{PEER}, all {N_JOBS} cores": (search_mlp, N_JOBS)}
     if HAS_SKORCH:
         peers[f"skorch on {device}, one process"] = partial(search_skorch, device, 1), 1
-        peers[f"skorch on {device}, {n_cores} processes"] = partial(search_skorch, device, -1), n_cores
+        peers[f"skorch on {device}, {N_JOBS} processes"] = partial(search_skorch, device, N_JOBS), N_JOBS
     return peers
 
 
 def time_sample(search: Callable[[int, int], None], epochs: int, n_jobs: int, n_candidates: int) -> tuple[int, float]:
-    """Return how many candidates were measured, and the seconds of all of them at the same time for each.
+    """Return how many candidates were measured, and the seconds that all would take at the same time for each.
 
-    They are so many that no process is ever without a fit, and more if these take less than ``SAMPLE_SECONDS``.
+    They are so many that no process is ever without a fit, and more if these take much less than ``SAMPLE_SECONDS``.
     """
     n_even = n_jobs // math.gcd(n_jobs, N_FOLDS)
     search(n_even, 1)  # the processes start
@@ -289,29 +292,43 @@ def time_sample(search: Callable[[int, int], None], epochs: int, n_jobs: int, n_
     return n_sampled, seconds * n_candidates / n_sampled
 
 
+def compare_searches(
+    name: str, load: Callable[[], Any], hidden: tuple[int, ...], epochs: int, n_candidates: int, device: str
+) -> list[list[str]]:
+    """Return the rows of a search: ours, then the peers'."""
+    X, y = load()
+    X = X.astype(np.float32)
+    ours = make_net(ScratchNNClassifier, hidden, epochs).set_params(device=device)
+    fit_fused(make_search(ours, 2), X, y)  # libraries load what they need
+    with watch_training() as training:
+        fused = time_call(partial(fit_fused, make_search(ours, n_candidates), X, y))
+    rows = [[name, OURS, f"{n_candidates:,}", show(fused, "s"), "1"]]
+    print(f"{', '.join(rows[-1])}; training {training.seconds:.3g} s", flush=True)
+    for peer, (search, n_jobs) in list_peers(device).items():
+        call = partial(time_sample, partial(search, X, y, hidden), epochs, n_jobs, n_candidates)
+        if (sampled := attempt(f"{peer}: {name}", call)) is not None:
+            rows.append([name, peer, f"{sampled[0]:,}", show(sampled[1], "s"), f"{sampled[1] / fused:.3g}"])
+            print(", ".join(rows[-1]), flush=True)
+    return rows
+
+
 def bench_search(device: str) -> None:
     """Print the time of a search by fused fits, and that of the peers' searches, of which samples are measured."""
     rows = []
     n_candidates = 8 if IS_SMOKE else N_CANDIDATES
-    for name, load, hidden, epochs in [TINY_SEARCH] if IS_SMOKE else SEARCHES:
-        X, y = load()
-        X = X.astype(np.float32)
-        ours = make_net(ScratchNNClassifier, hidden, epochs).set_params(device=device)
-        fit_fused(make_search(ours, 2), X, y)  # libraries load what they need
-        with watch_training() as training:
-            fused = time_call(partial(fit_fused, make_search(ours, n_candidates), X, y))
-        rows.append([name, OURS, f"{n_candidates:,}", show(fused, "s"), "1"])
-        print(f"{', '.join(rows[-1])}; training {training.seconds:.3g} s", flush=True)
-        for peer, (search, n_jobs) in list_peers(device).items():
-            call = partial(time_sample, partial(search, X, y, hidden), epochs, n_jobs, n_candidates)
-            if (sampled := attempt(peer, call)) is not None:
-                rows.append([name, peer, f"{sampled[0]:,}", show(sampled[1], "s"), f"{sampled[1] / fused:.3g}"])
-                print(", ".join(rows[-1]), flush=True)
+    for search in [TINY_SEARCH] if IS_SMOKE else SEARCHES:
+        rows += attempt(search[0], partial(compare_searches, *search, n_candidates, device)) or []
     title = f"A search of {n_candidates:,} candidates x {N_FOLDS} folds; that of a peer from a sample of the candidates"
     print_table(title, ["search", "by", "candidates measured", "all candidates", "/ ours"], rows)
 
 
 TABLES = {"steps": bench_steps, "large": bench_large, "models": bench_models, "search": bench_search}
+
+
+def run_section(name: str, bench: Callable[[str], None], device: str) -> None:
+    """Print a table, or why it failed."""
+    warnings.filterwarnings("always", "CUDA graphs")  # whose failure makes steps slow
+    attempt(name, partial(bench, device))
 
 
 def main() -> None:
@@ -323,7 +340,7 @@ def main() -> None:
         sys.exit("gpu.py needs a CUDA device, and PyTorch finds none. To see only that it runs: --device cpu --smoke.")
     if not HAS_SKORCH:
         print("skorch is not installed, and is left out: pip install -c .ci/constraints.txt skorch", flush=True)
-    tables = {name: partial(attempt, name, partial(bench, arguments.device)) for name, bench in TABLES.items()}
+    tables = {name: partial(run_section, name, bench, arguments.device) for name, bench in TABLES.items()}
     run_tables(tables, arguments)
 
 

@@ -17,6 +17,7 @@ the products of a step are smaller than the large one, and what the caches keep 
 import json
 import math
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -193,8 +194,8 @@ def measure_machine(n_values: int = 2**26, size: int = 2048) -> dict[str, dict[s
 
 def run_alone(expression: str) -> Any:
     """Return the value of an expression of this module, from a new process."""
-    folder = str(Path(__file__).parent)
-    code = f"import json, sys; sys.path.insert(0, {folder!r}); from growth import *; print(json.dumps({expression}))"
+    start = f"import json, sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); sys.argv += {sys.argv[1:]!r}"
+    code = f"{start}; from growth import *; print(json.dumps({expression}))"
     return json.loads(run_fresh(code).splitlines()[-1])
 
 
