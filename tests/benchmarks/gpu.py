@@ -219,7 +219,7 @@ def bench_large(device: str) -> None:
     if missing := set(DTYPES) - set(dtypes):
         print(f"not measured, as this version or device lacks it: {', '.join(missing)}", flush=True)
     peaks = {dtype: measure_peak(dtype, device) for dtype in dtypes}
-    rows = [["a square product", dtype, "", f"{peak / 1e12:.3g}", "", "", ""] for dtype, peak in peaks.items()]
+    rows = [[f"a square product, {dtype}", "", f"{peak / 1e12:.3g}", "", "", ""] for dtype, peak in peaks.items()]
     for net in [TINY] if IS_SMOKE else LARGE:
         table = net.make_table()
         for dtype, peak in peaks.items():
@@ -232,9 +232,9 @@ def bench_large(device: str) -> None:
             step = statistics.median(seconds[OURS])
             cells = [f"{net.n_flops / step / 1e12:.3g}", f"{shares[OURS]:.0%}"]
             cells += [f"{shares[PLAIN]:.0%}" if PLAIN in shares else "failed", show_ratio(seconds, PLAIN, OURS)]
-            rows.append([str(net), dtype, show(step * 1e3, "ms"), *cells])
+            rows.append([f"{net}, {dtype}", show(step * 1e3, "ms"), *cells])
             print(", ".join(rows[-1]), flush=True)
-    header = ["network", "dtype", "a step", "TFLOP/s", "share of the peak", f"share of the {PLAIN}", f"{PLAIN} / ours"]
+    header = ["what", "a step", "TFLOP/s", "share of the peak", f"share of the {PLAIN}", f"{PLAIN} / ours"]
     print_table("Large networks", header, rows)
 
 
@@ -302,12 +302,12 @@ def compare_searches(
     fit_fused(make_search(ours, 2), X, y)  # libraries load what they need
     with watch_training() as training:
         fused = time_call(partial(fit_fused, make_search(ours, n_candidates), X, y))
-    rows = [[name, OURS, f"{n_candidates:,}", show(fused, "s"), "1"]]
+    rows = [[f"{name}: {OURS}", f"{n_candidates:,}", show(fused, "s"), "1"]]
     print(f"{', '.join(rows[-1])}; training {training.seconds:.3g} s", flush=True)
     for peer, (search, n_jobs) in list_peers(device).items():
         call = partial(time_sample, partial(search, X, y, hidden), epochs, n_jobs, n_candidates)
         if (sampled := attempt(f"{peer}: {name}", call)) is not None:
-            rows.append([name, peer, f"{sampled[0]:,}", show(sampled[1], "s"), f"{sampled[1] / fused:.3g}"])
+            rows.append([f"{name}: {peer}", f"{sampled[0]:,}", show(sampled[1], "s"), f"{sampled[1] / fused:.3g}"])
             print(", ".join(rows[-1]), flush=True)
     return rows
 
@@ -319,7 +319,7 @@ def bench_search(device: str) -> None:
     for search in [TINY_SEARCH] if IS_SMOKE else SEARCHES:
         rows += attempt(search[0], partial(compare_searches, *search, n_candidates, device)) or []
     title = f"A search of {n_candidates:,} candidates x {N_FOLDS} folds; that of a peer from a sample of the candidates"
-    print_table(title, ["search", "by", "candidates measured", "all candidates", "/ ours"], rows)
+    print_table(title, ["search", "candidates measured", "all candidates", "/ ours"], rows)
 
 
 TABLES = {"steps": bench_steps, "large": bench_large, "models": bench_models, "search": bench_search}
