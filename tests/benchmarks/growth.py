@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from common import IS_SMOKE, attempt, print_table, run_fresh, run_tables, time_call
+from joblib import cpu_count
 from sklearn.model_selection import GridSearchCV
 from watch import measure_copy, measure_product, read_peak, restart_peak, watch_training
 
@@ -145,15 +146,15 @@ def measure(workload: Workload) -> dict[str, float]:
     """Return what the workload costs: seconds, MB, and what a step of a model does. The process should be a new one."""
     X, y = make_table(workload)
     make_classifier(workload, max_iter=1).fit(X[:300], np.arange(300) % 2)  # libraries load what they need
-    before, timings = restart_peak(), []
-    while not timings or (sum(seconds for seconds, _ in timings) < REPEATED_SECONDS and len(timings) < MOST_REPEATS):
+    before, peaks, fits = restart_peak(), [], []
+    while not fits or (sum(seconds for seconds, _ in fits) < REPEATED_SECONDS and len(fits) < MOST_REPEATS):
         start = time.perf_counter()
         with watch_training() as training:
             fitted = fit_models(workload, X, y)
-        timings.append((time.perf_counter() - start, training))
-    peak = float(np.maximum(read_peak() - before, 0))  # NaN stays
-    fit = statistics.median(seconds for seconds, _ in timings)
-    trained = statistics.median(training.seconds for _, training in timings)
+        fits.append((time.perf_counter() - start, training))
+        peaks.append(read_peak())
+    fit = statistics.median(seconds for seconds, _ in fits)
+    trained = statistics.median(training.seconds for _, training in fits)
     return {
         "data": X.nbytes / 2**20,
         "fit": fit,
@@ -161,7 +162,7 @@ def measure(workload: Workload) -> dict[str, float]:
         "outside": fit - trained,
         "step": trained / training.n_steps,
         "row": math.nan if fitted is None else time_predictions(fitted, X),
-        "peak": peak,
+        "peak": float(np.maximum(peaks[0] - before, 0)),  # NaN stays
         "threads": training.n_threads,
         **count_operations(workload, X, y),
     }
@@ -184,7 +185,7 @@ def count_operations(workload: Workload, X: np.ndarray, y: np.ndarray) -> dict[s
 def measure_machine(n_values: int = 2**26, size: int = 2048) -> dict[str, dict[str, float]]:
     """Return the peaks, by the number of threads: seconds of a call, floating-point operations and bytes per second."""
     peaks = {}
-    for n_threads in sorted({1, torch.get_num_threads()}):
+    for n_threads in sorted({1, min(torch.get_num_threads(), cpu_count())}):
         torch.set_num_threads(n_threads)
         peaks[str(n_threads)] = {"n_flops": measure_product(size), "n_bytes": measure_copy(n_values)}
     smallest = measure(Workload(n_rows=1_000, n_columns=2, hidden=(1,), batch_size=4))
@@ -253,7 +254,7 @@ def print_costs(axis: str, points: dict[int, dict[str, float]]) -> None:
     ]
     least = {"peak": LEAST_MB}
     exponents = [
-        calc_exponents({n: point[name] for n, point in points.items() if point[name] >= least.get(name, 0)})
+        calc_exponents({n: point[name] for n, point in points.items() if point[name] > least.get(name, 0)})
         for name, *_ in columns.values()
     ]
     rows += [list(row) for row in zip(("exponent", "of the last two"), *exponents, strict=True)]
