@@ -5,7 +5,6 @@ Peaks of the machine are beside it: of a large matrix product, of a copy, and of
 
 import gc
 import math
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -123,14 +122,8 @@ def measure_copy(n_values: int, n_rounds: int = 7) -> float:
 
 
 def _time_often(call: Callable[[], object], n_rounds: int) -> float:
-    """Return the median seconds of a call, of which two go before."""
-
-    def call_to_the_end() -> None:
-        call()
-        finish_gpu_work()
-
-    seconds = [time_call(call_to_the_end) for _ in range(n_rounds + 2)]
-    return statistics.median(seconds[2:])
+    """Return the seconds of the fastest of some calls."""
+    return min(time_call(call) for _ in range(n_rounds + 2))
 
 
 def restart_peak() -> float:
