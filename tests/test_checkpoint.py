@@ -497,7 +497,7 @@ def test_a_stack_writes_what_each_run_would_write_alone(tmp_path):
         assert values["n_epochs"] == other_values["n_epochs"] == 4
         for name, array in arrays.items():
             np.testing.assert_allclose(others[name], array, rtol=1e-3, atol=1e-6)
-        np.testing.assert_array_equal(others["generator"], arrays["generator"])
+        np.testing.assert_array_equal(others["generators"], arrays["generators"])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
