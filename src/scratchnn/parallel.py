@@ -30,8 +30,8 @@ def data_parallel(*, timeout: float = 60) -> Iterator[Ranks]:
     Parameters
     ----------
     timeout : float, default=60
-        Seconds that a process waits for the others, for example until they have read their rows and come to the same
-        call of ``fit``. Then it raises an error.
+        Seconds that a process waits for the others: until they come to the context, or have read their rows and come to
+        the same call of ``fit``. Then it raises an error.
 
     Yields
     ------
@@ -45,14 +45,18 @@ def data_parallel(*, timeout: float = 60) -> Iterator[Ranks]:
         another `data_parallel`, or in `ScratchNNClassifier.fit` if parameters or columns of the processes differ, or
         for what is not supported: solver 'lbfgs', ``partial_fit``, ScratchNNClassifierCV, `fused_fits`.
     RuntimeError
-        In `ScratchNNClassifier.fit`, if another process fails, ends, or lets this one wait for longer than ``timeout``,
-        or if another thread calls ``fit``.
+        If another process fails, ends, or lets this one wait for longer than ``timeout``; in `ScratchNNClassifier.fit`
+        also if another thread calls it.
+
+    See Also
+    --------
+    Checkpoint : Lets the processes continue after one of them has died.
 
     Notes
     -----
     The context joins the process group of ``torch.distributed`` if there is one. Otherwise it makes one from torchrun's
     environment, and ends it at the end: with gloo on the CPU, and NCCL where each process has a CUDA device of its own,
-    which becomes its current device.
+    which becomes its current device. It can be entered several times, also after an error, by all processes as often.
     """
     if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0 < timeout < math.inf:
         raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}. Use for example 60.")
@@ -129,8 +133,9 @@ def _open_store(limit: timedelta) -> Any:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return store
     address, name = os.environ["MASTER_ADDR"], "port of data_parallel"
+    options = {"world_size": size, "timeout": limit, "wait_for_workers": False}
     if rank == 0:
-        own = dist.TCPStore(address, 0, size, is_master=True, timeout=limit, wait_for_workers=False)  # type: ignore[attr-defined]
+        own = dist.TCPStore(address, 0, is_master=True, **options)  # type: ignore[attr-defined]
         store.set(name, str(own.port))
         return own
     end = time.monotonic() + limit.total_seconds()
@@ -138,7 +143,7 @@ def _open_store(limit: timedelta) -> Any:
         if time.monotonic() > end:
             raise RuntimeError(f"No process listens at port {port} of {address}.")
         time.sleep(0.1)
-    return dist.TCPStore(address, port, size, is_master=False, timeout=limit, wait_for_workers=False)  # type: ignore[attr-defined]
+    return dist.TCPStore(address, port, is_master=False, **options)  # type: ignore[attr-defined]
 
 
 def _listens(address: str, port: int) -> bool:

@@ -45,7 +45,7 @@ def describe_arrays(shape: tuple[int, ...], arrays: Iterable[Array]) -> str:
 
 
 def calc_digest(pieces: Iterable[bytes]) -> str:
-    """Return 16 letters and digits that differ, as good as certainly, for other bytes."""
+    """Return a digest of bytes: 16 hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=8)
     for piece in pieces:
         digest.update(piece)
