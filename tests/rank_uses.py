@@ -1,6 +1,7 @@
 """What two processes of `data_parallel` do in tests/test_parallel.py. Each writes its results to a file.
 
-Usage: rank_uses.py folder, with torchrun's environment variables. Rank 1 kills itself at the end.
+Usage, with torchrun's environment variables: rank_uses.py folder. Rank 1 kills itself at the end, in a fit with a
+checkpoint. rank_uses.py folder resume, under torchrun, continues this fit. Rank 1 kills itself once more in it.
 """
 
 import os
@@ -9,15 +10,19 @@ import signal
 import sys
 import threading
 import time
+import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.distributed as dist
+from crashes import count_epochs, crash_after
 from scipy import sparse
 
 from scratchnn import Checkpoint, ScratchNNClassifier, ScratchNNClassifierCV, data_parallel, fused_fits
+from scratchnn.estimator.archive import open_archive, read_file
 
 FULL = {"hidden_layer_sizes": (5,), "batch_size": "full", "max_iter": 4, "dtype": "float64", "random_state": 0}
 PLAIN = {**FULL, "numeric_encoding": None, "alpha": 0.1}
@@ -124,6 +129,104 @@ FITS = {
 }
 
 
+class Planned:
+    """A loss that in rank 1 calls a function, ``act``, when it is called for the time of this number, ``at``."""
+
+    n_calls, at, act = 0, None, None
+
+
+def planned_loss(logits, deps):
+    Planned.n_calls += 1
+    if Planned.n_calls == Planned.at:
+        Planned.act()
+    return mean_squares(logits, deps)
+
+
+def fit_planned(rank, at=None, act=None):
+    """Fit for 10 epochs, each of 8 steps and 9 calls of the loss."""
+    Planned.n_calls, Planned.at, Planned.act = 0, at if rank == 1 else None, act
+    X, y, _ = (take(rank, each) for each in make_rows())
+    changes = {"loss": planned_loss, "batch_size": 16, "max_iter": 10, "dropout": 0.2, "learning_rate": "constant"}
+    classifier = ScratchNNClassifier(**{**PLAIN, **changes, "n_iter_no_change": np.inf})
+    return classifier.fit(X, y).set_params(loss="log_loss")  # which can be loaded outside this script
+
+
+def fail():
+    raise ValueError("the loss has failed")
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Callback:
+    """A callback of scikit-learn that calls a function at the begin of the fit, or at the end of the second epoch."""
+
+    def __init__(self, at, act):
+        self.at, self.act = at, act
+
+    def setup(self, estimator, context):
+        pass
+
+    teardown = setup
+
+    def on_fit_task_begin(self, estimator, context):
+        return self.act() if self.at == "begin" else None
+
+    def on_fit_task_end(self, estimator, context):
+        return self.act() if (context.task_name, context.task_id) == (self.at, 1) else None
+
+
+HAS_CALLBACKS = hasattr(ScratchNNClassifier, "set_callbacks")  # with scikit-learn from 1.9 on
+
+
+def with_callback(rank, *args):
+    """Return a network that has a callback in rank 1."""
+    classifier = ScratchNNClassifier(**PLAIN)
+    return classifier.set_callbacks(Callback(*args)) if rank == 1 else classifier
+
+
+RESUMED = {  # settings of fits that crash and are resumed
+    "dropout": {"dropout": 0.2},
+    "early stopping": {"early_stopping": True, "learning_rate_init": 0.1, "n_iter_no_change": 2, "scoring": "accuracy"},
+    "full batch": {"batch_size": "full", "solver": "sgd", "learning_rate": "adaptive"},
+    "warm start": {"warm_start": True},
+    "seed of the system": {"random_state": None},
+}
+
+
+def resume(rank, folder, settings):
+    """Return a fit without a crash, one that continued after a crash in rank 1, and a third one, with their epochs."""
+    X, y, _ = (take(rank, each) for each in make_rows())
+    settings = {**PLAIN, "batch_size": 16, "max_iter": 6, "n_iter_no_change": np.inf, **settings}
+    start = pickle.dumps(ScratchNNClassifier(**settings))
+    if "warm_start" in settings:
+        start = pickle.dumps(pickle.loads(start).fit(X, y))
+
+    def fit():
+        with count_epochs() as epochs:
+            model = pickle.loads(start).fit(X, y)
+        return model, len(epochs)
+
+    fits = [fit()]
+    with Checkpoint(f"{folder}/", every=2):
+        with crash_after(1, RuntimeError("crash")) if rank == 1 else nullcontext():
+            message = catch(fit)
+        return {"error": message, "fits": [*fits, fit(), fit()]}
+
+
+def stop_early(rank, folder):
+    """Return the epochs of fits that a callback in rank 1 stops."""
+    X, y, _ = (take(rank, each) for each in make_rows())
+    plain = with_callback(rank, "epoch", lambda: True).fit(X, y)
+    with Checkpoint(folder / "stopped.npz"):
+        return [plain.n_iter_, *(with_callback(rank, "epoch", lambda: True).fit(X, y).n_iter_ for _ in range(2))]
+
+
 def fit_in_thread(classifier, X, y):
     errors = []
 
@@ -151,7 +254,7 @@ def enter_twice():
         pass
 
 
-def list_mistakes(rank):
+def list_mistakes(rank, folder):
     """Return calls that must fail, by name."""
     X, y, _ = (take(rank, each) for each in make_rows())
     y = (y > 0).astype(int)
@@ -171,14 +274,44 @@ def list_mistakes(rank):
         "cv": lambda: ScratchNNClassifierCV().fit(X, y),
         "fused": lambda: fit_fused(plain, X, y),
         "thread": lambda: fit_in_thread(plain, X, y),
-        "checkpoint": lambda: fit_with_checkpoint(plain, X, y),
         "twice": enter_twice,
+        "no rows": lambda: plain.fit(X[: 0 if rank else None], y[: 0 if rank else None]),
+        "weights": lambda: plain.fit(X, y, np.full(len(X), 1.0 - rank)),
+        **list_mistakes_with_checkpoints(rank, folder, X, y),
+        **(list_failing_callbacks(rank, folder, X, y) if HAS_CALLBACKS else {}),
     }
 
 
-def fit_with_checkpoint(network, X, y):
-    with Checkpoint("never_written.npz"):
-        network.fit(X, y)
+def list_mistakes_with_checkpoints(rank, folder, X, y):
+    plain = ScratchNNClassifier(**PLAIN)
+
+    def fit(checkpoint, n_rows=None):
+        with checkpoint:
+            plain.fit(X[:n_rows], y[:n_rows])
+
+    def fit_with_file_in_use():
+        with open_archive(f"{folder}/in_use.npz", "") if rank == 0 else nullcontext():
+            fit(Checkpoint(folder / "in_use.npz"))
+
+    fit(Checkpoint(folder / "net.npz"))
+    return {
+        "rows": lambda: fit(Checkpoint(folder / "net.npz"), n_rows=40 if rank else None),
+        "every": lambda: fit(Checkpoint(folder / "net.npz", every=1 + rank)),
+        "checkpoint": lambda: fit(nullcontext() if rank else Checkpoint(folder / "net.npz")),
+        "file": fit_with_file_in_use,
+    }
+
+
+def list_failing_callbacks(rank, folder, X, y):
+    def fit_with_checkpoint():
+        with Checkpoint(folder / "failed.npz"):
+            with_callback(rank, "epoch", fail).fit(X, y)
+
+    return {
+        "callback": lambda: with_callback(rank, "epoch", fail).fit(X, y),
+        "callback at the beginning": lambda: with_callback(rank, "begin", fail).fit(X, y),
+        "callback with checkpoint": fit_with_checkpoint,
+    }
 
 
 def catch(call):
@@ -200,41 +333,53 @@ def fit_late(rank, folder):
             (folder / "gave_up").touch()
 
 
-def fit_until_killed(rank):
-    X, y, _ = (take(rank, each) for each in make_rows())
-    calls = []
+def enter_and_fit(rank, *args):
+    with data_parallel():
+        return fit_planned(rank, *args)
 
-    def loss(logits, deps):
-        calls.append(0)
-        if rank == 1 and len(calls) == 5:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return mean_squares(logits, deps)
 
-    ScratchNNClassifier(**{**PLAIN, "max_iter": 100}, loss=loss).fit(X, y)
+def use_all(rank, folder):
+    """Return the results of all uses by name. The context is entered several times, also after errors."""
+    results = {}
+    with data_parallel() as ranks:
+        results["ranks"] = ranks.rank, ranks.size
+        results["fits"] = {name: fit(rank) for name, fit in FITS.items()}
+        results["resumed"] = {name: resume(rank, folder, settings) for name, settings in RESUMED.items()}
+        results["stopped"] = stop_early(rank, folder) if HAS_CALLBACKS else None
+    results["left"] = not dist.is_initialized()
+    results["ends"] = {act.__name__: catch(lambda act=act: enter_and_fit(rank, 22, act)) for act in (fail, interrupt)}
+    results["planned"] = enter_and_fit(rank)
+    dist.init_process_group("gloo")
+    with data_parallel(timeout=30):
+        results["errors"] = {name: catch(call) for name, call in list_mistakes(rank, folder).items()}
+        results["after"] = FITS["fit_steps"](rank)
+    results["kept"] = dist.is_initialized()
+    results["late"] = catch(lambda: fit_late(rank, folder))
+    return results
+
+
+def resume_killed(rank, folder):
+    """Return a fit that continues from the checkpoint, the epochs that it found there, and those that it trained."""
+    path = folder / "killed.npz"
+    n_before = read_file(path).values["n_epochs"] if rank == 0 else None
+    at, act = (31, kill) if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" else (None, None)
+    with Checkpoint(path), count_epochs() as epochs:
+        model = enter_and_fit(rank, at, act)
+    return model, n_before, len(epochs)
 
 
 def main():
     folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
     torch.set_num_threads(1)
-    results = {}
-    with data_parallel() as ranks:
-        results["ranks"] = ranks.rank, ranks.size
-        results["fits"] = {name: fit(rank) for name, fit in FITS.items()}
-    results["left"] = not dist.is_initialized()
-    os.environ["MASTER_PORT"] = os.environ["SECOND_PORT"]
-    dist.init_process_group("gloo")
-    with data_parallel(timeout=30):
-        results["errors"] = {name: catch(call) for name, call in list_mistakes(rank).items()}
-        results["after"] = FITS["fit_steps"](rank)
-    results["kept"] = dist.is_initialized()
-    results["late"] = catch(lambda: fit_late(rank, folder))
+    warnings.simplefilter("ignore", UserWarning)  # of Ctrl-C, and of epochs that did not suffice
+    if sys.argv[2:] == ["resume"]:
+        (folder / f"resumed_{rank}.pickle").write_bytes(pickle.dumps(resume_killed(rank, folder)))
+        return
+    results = use_all(rank, folder)
     (folder / f"{rank}.pickle").write_bytes(pickle.dumps(results))
     start = time.monotonic()
-    try:
-        with data_parallel():
-            fit_until_killed(rank)
-    except RuntimeError as error:
-        results["death"] = f"{type(error).__name__}: {error}", time.monotonic() - start
+    with Checkpoint(folder / "killed.npz"):
+        results["death"] = catch(lambda: enter_and_fit(rank, 40, kill)), time.monotonic() - start
     (folder / f"{rank}.pickle").write_bytes(pickle.dumps(results))
 
 

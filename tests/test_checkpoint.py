@@ -5,11 +5,12 @@ import os
 import pickle
 import subprocess
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 
 import joblib
 import numpy as np
 import pytest
+from crashes import Crash, assert_equal_models, count_epochs, crash_after
 from helpers import ALL_EPOCHS, DEVICES, ROOT, assert_same_fit, make_table
 from scipy import sparse
 from sklearn.base import clone
@@ -22,57 +23,18 @@ import scratchnn
 from scratchnn import Checkpoint, ScratchNNClassifier, ScratchNNClassifierCV, fused_fits
 from scratchnn.estimator import archive
 from scratchnn.estimator.archive import read_file
-from scratchnn.estimator.resuming import Session
-from scratchnn.training.stack import Stack
 
 X, y = make_table(120, 4, n_informative=2)
 WEIGHTS = np.where(X[:, 2] > 0, 2.0, 0.5)
-CURVES = ["loss_curve_", "training_loss_curve_", "validation_loss_curve_", "validation_scores_"]
-RECORDS = [*CURVES, "n_iter_", "t_", "best_loss_", "best_validation_score_", "loss_", "alpha_"]
 needs_callbacks = pytest.mark.skipif(
     not hasattr(ScratchNNClassifier, "set_callbacks"), reason="scikit-learn has callbacks from 1.9 on"
 )
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-class Crash(BaseException):
-    """Ends a fit as the death of its process would: nothing in the package catches it."""
-
-
 def network(**changes):
     settings = {"hidden_layer_sizes": (5,), "max_iter": 8, "random_state": 0, "numeric_encoding": None}
     return ScratchNNClassifier(**(settings | ALL_EPOCHS | changes))
-
-
-@contextmanager
-def crash_after(n_writes, error=Crash):
-    """Have each fit raise an error after it has written its checkpoint so many times."""
-    with pytest.MonkeyPatch.context() as patch:
-        original = Session.end_epoch
-
-        def end_epoch(self, run, epoch):
-            original(self, run, epoch)
-            if epoch.number == n_writes * self.every:
-                raise error
-
-        patch.setattr(Session, "end_epoch", end_epoch)
-        yield
-
-
-@contextmanager
-def count_epochs():
-    """Return a list that gets an entry for each epoch of a stack."""
-    epochs = []
-    with pytest.MonkeyPatch.context() as patch:
-        original = Stack._execute_epoch
-        patch.setattr(Stack, "_execute_epoch", lambda self: epochs.append(len(self.runs)) or original(self))
-        yield epochs
-
-
-def assert_equal_models(first, second):
-    assert_same_fit(first, second)
-    for name in RECORDS:
-        assert getattr(first, name) == getattr(second, name), name
 
 
 def fit_after_crash(make, path, n_epochs=3, *args, every=1, **kwargs):
@@ -497,7 +459,7 @@ def test_a_stack_writes_what_each_run_would_write_alone(tmp_path):
         assert values["n_epochs"] == other_values["n_epochs"] == 4
         for name, array in arrays.items():
             np.testing.assert_allclose(others[name], array, rtol=1e-3, atol=1e-6)
-        np.testing.assert_array_equal(others["generator"], arrays["generator"])
+        np.testing.assert_array_equal(others["generators"], arrays["generators"])
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

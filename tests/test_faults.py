@@ -20,7 +20,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import scratchnn
 from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV, fused_fits
-from scratchnn.estimator import fitting
+from scratchnn.estimator import running
 from scratchnn.fusion import pool
 from scratchnn.training import memory, train
 
@@ -60,7 +60,7 @@ def fit_in_parts(model):
 def test_a_fit_that_memory_does_not_suffice_for_says_what_to_lower(fit, exhaust, kind, remedy, monkeypatch):
     model = fit(network())
     before = model.predict_proba(X)
-    monkeypatch.setattr(fitting, "train_run", lambda run: exhaust())
+    monkeypatch.setattr(running, "train_run", lambda run: exhaust())
     message = "must fit in memory, which ran out. Lower batch_size='auto' or hidden_layer_sizes="
     for each in [model, network()]:
         with pytest.raises(kind) as error:

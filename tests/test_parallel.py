@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import rank_uses
 import torch
+import torch.distributed as dist
+from crashes import assert_equal_models
 from filelock import FileLock
 from helpers import assert_same_fit
 from rank_uses import BOUNDS, FULL, N_EVEN, PLAIN, STEP, make_frame, make_rows
 from scipy import sparse
 
-from scratchnn import ScratchNNClassifier, data_parallel
+from scratchnn import Checkpoint, ScratchNNClassifier, data_parallel
 from scratchnn.batch import Batch
 from scratchnn.training.joint import JointSteps
-from scratchnn.training.ranks import Ranks
+from scratchnn.training.ranks import RankError, Ranks
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
@@ -31,12 +33,17 @@ def find_free_port():
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    """What the two processes wrote. All workers of pytest share them."""
+def folder(tmp_path_factory):
+    """The folder of the two processes, which all workers of pytest share."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    folder = folder / "ranks"
+    return folder / "ranks"
+
+
+@pytest.fixture(scope="module")
+def results(folder):
+    """What the two processes wrote."""
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             folder.mkdir()
@@ -45,9 +52,7 @@ def results(tmp_path_factory):
 
 
 def run_ranks(folder):
-    # The second port is for the second group: the first may still be open when the other process asks for the next.
-    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    env |= {"MASTER_PORT": find_free_port(), "SECOND_PORT": find_free_port()}
+    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": find_free_port()}
     files = [open(folder / f"{rank}.txt", "w") for rank in range(2)]  # noqa: SIM115
     processes = [
         subprocess.Popen(
@@ -138,21 +143,53 @@ def test_each_process_holds_rows_out_for_early_stopping(fits):
         assert len(fit.validation_scores_) == fit.n_iter_
 
 
+OTHER_FAILED = "RankError: Rank 1 of data_parallel failed, so rank 0 stops, too."
 MESSAGES = {
     "parameters": ["ValueError: learning_rate_init must be the same in all processes of data_parallel, got 0.1 in"] * 2,
     "columns": ["ValueError: X and y must have the same columns in all processes of data_parallel, got 4 columns,"],
-    "infinity": ["RankError: Rank 1 of data_parallel failed, so rank 0 stops, too.", "ValueError: Input X contains"],
+    "infinity": [OTHER_FAILED, "ValueError: Input X contains"],
     "types": ["ValueError: y must be of one type in all processes of data_parallel, got"] * 2,
     "validation": ["ValueError: X_val and y_val must be given in all processes of data_parallel, or in none"] * 2,
-    "score": ["RankError: Rank 1 of data_parallel failed", "ValueError: scoring must be defined for the validation"],
+    "score": [OTHER_FAILED, "ValueError: scoring must be defined for the validation"],
     "lbfgs": ["ValueError: solver must be 'adam' or 'sgd' inside data_parallel, got 'lbfgs'."] * 2,
     "partial_fit": ["ValueError: partial_fit must not be used inside data_parallel"] * 2,
     "cv": ["ValueError: ScratchNNClassifierCV must not be used inside data_parallel"] * 2,
     "fused": ["RuntimeError: Inside data_parallel, fit must be called by the thread that entered it"] * 2,
     "thread": ["RuntimeError: Inside data_parallel, fit must be called by the thread that entered it"] * 2,
-    "checkpoint": ["ValueError: Checkpoint is for one process, got 2 processes in data_parallel."] * 2,
     "twice": ["ValueError: data_parallel must not be used inside data_parallel"] * 2,
+    "no rows": [
+        f"{OTHER_FAILED} Its error: ValueError: Found array with 0 sample(s)",
+        "ValueError: Found array with 0",
+    ],
+    "weights": [
+        f"{OTHER_FAILED} Its error: ValueError: sample_weight must have",
+        "ValueError: sample_weight must have",
+    ],
+    "rows": ["ValueError: The checkpoint "] * 2,
+    "every": [
+        "ValueError: Checkpoint must have the same every in all processes of data_parallel, got every=1 in rank 0, "
+        "every=2 in rank 1."
+    ]
+    * 2,
+    "checkpoint": [
+        "ValueError: Checkpoint must have the same every in all processes of data_parallel, got every=1 in rank 0, no "
+        "Checkpoint in rank 1."
+    ]
+    * 2,
+    "file": [
+        "InUseError: path of Checkpoint must be a file for one fit at a time",
+        "RankError: Rank 0 of data_parallel failed, so rank 1 stops, too. Its error: InUseError: path of Checkpoint",
+    ],
 }
+if rank_uses.HAS_CALLBACKS:
+    MESSAGES |= {
+        "callback": [
+            "RankError: Training failed in another rank of data_parallel, so rank 0 stops, too.",
+            "ValueError: the loss has failed",
+        ],
+        "callback at the beginning": [f"{OTHER_FAILED} Its error: ValueError: the", "ValueError: the loss has failed"],
+        "callback with checkpoint": [f"{OTHER_FAILED} Its error: ValueError: the", "ValueError: the loss has failed"],
+    }
 MESSAGES["parameters"][1] = MESSAGES["parameters"][1].replace("0.1 in", "0.2 in")
 MESSAGES["columns"].append(MESSAGES["columns"][0].replace("4 columns", "3 columns"))
 
@@ -173,6 +210,60 @@ def test_the_process_group_is_that_of_the_user_or_ends_with_the_context(results)
         assert result["ranks"] == (rank, 2)
         assert result["left"]
         assert result["kept"]
+
+
+def test_the_context_can_be_entered_again_after_errors(results):
+    lost = "RankError: Rank 0 of data_parallel has lost the others: a process ended or failed"
+    left = "RankError: Rank 1 has left the others of data_parallel after an error or an interrupt. Start all processes"
+    for name, message in {"fail": "ValueError: loss, a function of", "interrupt": left}.items():
+        assert results[0]["ends"][name].startswith(lost)
+        assert results[1]["ends"][name].startswith(message)
+    assert_equal_models(*(result["planned"] for result in results))
+
+
+@pytest.mark.parametrize("name", rank_uses.RESUMED)
+def test_a_checkpoint_continues_to_the_same_bits(name, results):
+    errors = ["RankError: Training failed in another rank of data_parallel", "RuntimeError: crash"]
+    for result, error in zip(results, errors, strict=True):
+        assert result["resumed"][name]["error"].startswith(error)
+        (plain, n_epochs), (resumed, n_left), (finished, n_more) = result["resumed"][name]["fits"]
+        assert (n_left, n_more) == (n_epochs - 2, 0)
+        assert_equal_models(resumed, finished)
+        if name != "seed of the system":
+            assert_equal_models(resumed, plain)
+    assert_equal_models(*(result["resumed"][name]["fits"][1][0] for result in results))
+
+
+@pytest.mark.skipif(not rank_uses.HAS_CALLBACKS, reason="scikit-learn has callbacks from 1.9 on")
+def test_a_callback_of_one_process_stops_all(results):
+    for result in results:
+        assert result["stopped"] == [2, 2, 2]
+
+
+def test_the_checkpoint_of_other_rows_or_of_fewer_processes_is_refused(results, folder):
+    for result in results:
+        assert (
+            "net.npz' must be of the same data and parameters, but X in rank 1 is 'float64 of shape (40, 4)"
+            in (result["errors"]["rows"])
+        )
+    X, y, _ = make_rows()
+    with (
+        Checkpoint(folder / "net.npz"),
+        pytest.raises(ValueError, match="number of processes is 1 in this fit and 2 in the checkpoint"),
+    ):
+        ScratchNNClassifier(**PLAIN).fit(X, y > 0)
+
+
+def test_torchrun_restarts_a_job_that_continues_to_the_same_bits(results, folder):
+    """The fit has been killed in its fifth epoch, and is killed once more in its eighth."""
+    options = ["--nproc-per-node", "2", "--max-restarts", "1", "--master-port", find_free_port()]
+    job = [sys.executable, "-m", "torch.distributed.run", *options, rank_uses.__file__, str(folder), "resume"]
+    result = subprocess.run(job, capture_output=True, text=True, timeout=100)
+    assert result.returncode == 0, result.stderr
+    for rank in range(2):
+        model, n_before, n_epochs = pickle.loads((folder / f"resumed_{rank}.pickle").read_bytes())
+        assert (n_before, n_epochs) == (None if rank else 7, 3)
+        assert_equal_models(model, results[rank]["planned"])
 
 
 def test_a_process_that_dies_ends_the_others(results):
@@ -220,6 +311,30 @@ def test_a_rank_without_rows_left_takes_part_with_weight_0(numbers, batch_size, 
     assert [batch.n_samples for batch in batches] == sizes
     weighted = [batch.deps[:, 0] * (1 if batch.weights is None else batch.weights) for batch in batches]
     assert sum(each.sum().item() for each in weighted) == rows.sum().item()
+
+
+def test_the_loss_of_the_others_does_not_hide_why(monkeypatch):
+    steps, error = JointSteps(TwoRanks(9), 9, 0, 9), ValueError("why")
+
+    def lose(values):
+        raise RankError("lost")
+
+    monkeypatch.setattr(steps.ranks, "add_up", lose)
+    assert steps.agree_on_end(True, error) == (True, error)
+    with pytest.raises(RankError, match="lost"):
+        steps.agree_on_end(True, None)
+
+
+def test_a_process_waits_at_the_context_no_longer_than_the_timeout(monkeypatch):
+    environment = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": find_free_port()}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(RankError, match=r"has not found all processes within timeout=0\.5 seconds.*raise timeout"),
+        data_parallel(timeout=0.5),
+    ):
+        pass
+    assert not dist.is_initialized()
 
 
 def test_parameters_and_environment_are_checked(monkeypatch):

@@ -39,6 +39,9 @@ class Checkpoint:
     the file is damaged. ``fit`` raises a ValueError if the file belongs to other data or parameters, and with
     ``solver="lbfgs"``. ``partial_fit`` neither writes nor reads checkpoints.
 
+    Inside `data_parallel` each process has the checkpoint, with the same ``every``. Rank 0 reads and writes the file,
+    which holds the state of all processes: after a crash, start as many as before, each with the same rows.
+
     Examples
     --------
     >>> import tempfile

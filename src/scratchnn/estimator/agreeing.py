@@ -12,6 +12,7 @@ import torch
 from scipy import sparse
 
 from ..training import JointSteps, Ranks, TrainingRun, get_ranks, make_mean_score, trainer
+from .describing import describe_value
 from .tables import Array, Table
 
 OWN = {"device", "verbose"}  # parameters that may differ between processes
@@ -25,8 +26,10 @@ def check_parameters(estimator: Any, ranks: Ranks, resume: bool) -> None:
         raise ValueError("fused_fits must not be used inside data_parallel, got a fit inside both. Leave one out.")
     if estimator.solver == "lbfgs":
         raise ValueError("solver must be 'adam' or 'sgd' inside data_parallel, got 'lbfgs'. Choose one of them.")
-    parameters = {name: _describe(value) for name, value in estimator.get_params(deep=False).items() if name not in OWN}
-    own = {"warm_start with a fitted model": str(resume), **parameters}
+    own = {"warm_start with a fitted model": str(resume)}
+    for name, value in estimator.get_params(deep=False).items():
+        if name not in OWN:
+            own[name] = repr(describe_value(value))
     for rank, other in enumerate(ranks.gather(own)):
         for name in own:
             if other.get(name) != own[name]:
@@ -42,11 +45,16 @@ def check_alone(name: str) -> None:
         raise ValueError(f"{name} must not be used inside data_parallel, which supports ScratchNNClassifier.fit only.")
 
 
-def _describe(value: Any) -> str:
-    """Return a text that is the same in all processes for equal values of a parameter."""
-    if callable(value):
-        return f"{value.__module__}.{getattr(value, '__qualname__', type(value).__qualname__)}"
-    return type(value).__qualname__ if isinstance(value, np.random.RandomState) else repr(value)
+def check_checkpoints(every: int | None, ranks: Ranks) -> None:
+    """Raise ValueError if all processes do not have a checkpoint with the same ``every``, or none, which is None."""
+    found = ranks.gather(every)
+    if len(set(found)) > 1:
+        texts = ("no Checkpoint" if each is None else f"every={each}" for each in found)
+        listed = ", ".join(f"{text} in rank {rank}" for rank, text in enumerate(texts))
+        raise ValueError(
+            f"Checkpoint must have the same every in all processes of data_parallel, got {listed}. Set the same "
+            "Checkpoint in all of them."
+        )
 
 
 def check_columns(estimator: Any, X: Any, y: Array, ranks: Ranks) -> None:
@@ -157,8 +165,8 @@ def check_coeffs(flat: torch.Tensor, ranks: Ranks) -> None:
     """Raise ValueError if all processes do not start from the same coefficients."""
     if ranks.size == 1:
         return
-    found = ranks.gather(flat.cpu().numpy().tobytes() if ranks.rank == 0 else b"")
-    if ranks.any(ranks.rank > 0 and flat.cpu().numpy().tobytes() != found[0]):
+    own = flat.cpu().numpy().tobytes()
+    if ranks.any(own != ranks.broadcast(own)):
         raise ValueError(
             "coefs_ and intercepts_ must be the same in all processes of data_parallel to train on from them, got "
             "different ones. Fit with warm_start=False, or load one model in all processes."

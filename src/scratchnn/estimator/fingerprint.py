@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import sparse
 
+from .describing import calc_digest, describe_arrays, describe_value
 from .fitted import State
 from .labels import Labels
 from .tables import Array, Table, to_host
@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 Description = dict[str, Any]
 # They change no coefficient: what is printed, what is kept after the fit, and where it is computed.
 IGNORED_PARAMETERS = {"verbose", "warm_start", "device"}
-ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 def describe_fit(call: "Call", tables: "Tables", seed: int) -> Description:
-    """Return the estimator, its parameters, the data, and where training starts, by name.
+    """Return the estimator, its parameters, the data of all processes, and where training starts, by name.
 
     ``seed`` is the one that ``random_state`` means. It is part of the description unless the system has drawn it.
     """
@@ -33,14 +32,20 @@ def describe_fit(call: "Call", tables: "Tables", seed: int) -> Description:
         for name, value in estimator.get_params(deep=False).items()
         if name not in IGNORED_PARAMETERS
     }
-    return {
-        "estimator": type(estimator).__name__,
-        **parameters,
-        "random_state": None if estimator.random_state is None else seed,
+    own = {
         **_describe_table(tables.training, call.labels, ""),
         **_describe_table(tables.validation, call.labels, "_val"),
         "fitted attributes": _describe_start(estimator) if call.resume else None,
     }
+    description = {
+        "estimator": type(estimator).__name__,
+        **parameters,
+        "random_state": None if estimator.random_state is None else seed,
+        "number of processes": call.ranks.size,
+    }
+    for rank, described in enumerate(call.ranks.gather(own)):
+        description |= {f"{name} in rank {rank}" if rank else name: value for name, value in described.items()}
+    return description
 
 
 def find_differences(here: Description, there: Description) -> list[str]:
@@ -57,25 +62,6 @@ def calc_name(description: Description) -> str:
     return hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def describe_value(value: Any) -> Any:
-    """Return a parameter as plain values: equal for equal parameters, also in another process."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, dict):
-        return {repr(describe_value(key)): describe_value(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [describe_value(each) for each in value]
-    if isinstance(value, np.ndarray):
-        return describe_value(value.tolist()) if value.dtype == object else _describe_arrays(value.shape, [value])
-    code = getattr(value, "__code__", None)
-    if code is None:
-        return ADDRESS.sub("", repr(value))
-    body = f"{code.co_code.hex()} {code.co_names} {ADDRESS.sub('', repr(code.co_consts))}"
-    return f"{value.__module__}.{value.__qualname__}, code {_digest([body.encode()])}"
-
-
 def _describe_table(table: Table | None, labels: Labels, suffix: str) -> Description:
     """Return rows, targets and weights of a table, under the names of the arguments of `fit`."""
     names = [f"X{suffix}", f"y{suffix}", f"sample_weight{suffix}"]
@@ -83,10 +69,10 @@ def _describe_table(table: Table | None, labels: Labels, suffix: str) -> Descrip
         return dict.fromkeys(names)
     codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
     classes = np.frombuffer(repr(labels.classes.tolist()).encode(), np.uint8)
-    weights = None if table.weights is None else _describe_arrays(table.weights.shape, [table.weights])
+    weights = None if table.weights is None else describe_arrays(table.weights.shape, [table.weights])
     described = [
-        _describe_arrays(table.X.shape, _list_arrays(table)),
-        _describe_arrays(table.y.shape, [codes, classes]),
+        describe_arrays(table.X.shape, _list_arrays(table)),
+        describe_arrays(table.y.shape, [codes, classes]),
         weights,
     ]
     return dict(zip(names, described, strict=True))
@@ -109,24 +95,4 @@ def _describe_start(estimator: Any) -> str:
         numbers += [state.seed, state.solver, history.best_loss, history.best_score, history.n_no_change]
         numbers += [history.n_updates, history.rate]
     values = [to_host(array) for array in arrays if array is not None]
-    return _digest([*(value.tobytes() for value in values), repr(numbers).encode()])
-
-
-def _describe_arrays(shape: tuple[int, ...], arrays: Iterable[Array]) -> str:
-    """Return shape, type and digest of values, which come in one or more arrays."""
-    dtypes: list[str] = []
-
-    def list_bytes() -> Iterator[bytes]:
-        for array in arrays:
-            dtypes[:] = dtypes or [str(array.dtype)]
-            yield array.tobytes()
-
-    digest = _digest(list_bytes())
-    return f"{dtypes[0] if dtypes else 'empty'} of shape {tuple(map(int, shape))}, digest {digest}"
-
-
-def _digest(pieces: Iterable[bytes]) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
+    return calc_digest([*(value.tobytes() for value in values), repr(numbers).encode()])

@@ -1,7 +1,6 @@
 """One call of `fit` or `partial_fit`: five steps from rows to fitted attributes."""
 
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,12 +8,11 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 
 from ..network import init_coeffs
-from ..training import ALONE, Data, Epoch, Ranks, Settings, TrainingRun, failing_together, get_ranks, train_run
+from ..training import ALONE, Data, Ranks, Settings, TrainingRun, failing_together, get_ranks
 from ..training.buffers import Buffer, pack
 from .agreeing import Totals, check_coeffs, count_rows, join_steps, with_weights
 from .arrays import ArrayLibrary, resolve_device
 from .bins import count_bins
-from .callbacks import Reporter, get_callbacks
 from .compat import warn_user
 from .fitted import (
     Start,
@@ -42,6 +40,7 @@ from .parameters import (
 )
 from .penalty import calc_penalty, suits_penalty_rule
 from .resuming import Session, open_session
+from .running import begin_training, train_network
 from .scaling import Moments, Scales, find_bin_edges, find_read_columns, find_scales, list_columns, merge_moments
 from .scoring import make_calc_score
 from .splitting import cut_table, split_validation
@@ -101,7 +100,7 @@ def fit_network(call: Call, tables: Tables) -> None:
 def prepare_fit(call: Call, tables: Tables) -> Fit | None:
     """Return what is to be trained on a table; None if training is to go on, and there is nothing to learn."""
     state = get_state(call.estimator, call.resume, None if call.session is None else call.session.seed)
-    state.seed = call.ranks.gather(state.seed)[0]
+    state.seed = call.ranks.broadcast(state.seed)
     tables = prepare_rows(call, tables, state.seed)
     if len(tables.training) == 0 and call.resume:
         return None
@@ -115,11 +114,9 @@ def prepare_fit(call: Call, tables: Tables) -> Fit | None:
 
 def finish_fit(fit: Fit) -> None:
     """Train, and set the estimator's fitted attributes, in place."""
-    session = fit.call.session
-    has_ended = session is not None and session.restore(fit.run)
-    reporter = _make_reporter(fit.call, fit.run, fit.scales, has_ended)
+    reporter, has_ended = begin_training(fit)
     if not has_ended:
-        train_network(fit.run, reporter, session)
+        train_network(fit.run, reporter, fit.call.session)
     _warn_of_end(fit.run, incremental=fit.call.incremental)
     best = store_fit(fit)
     if reporter is not None:
@@ -204,25 +201,6 @@ def _are_scales_of(call: Call, moments: Moments, start: Start) -> bool:
     return are_equal(mean, moments.calc_mean()) and are_equal(scale, moments.calc_scale())
 
 
-def train_network(run: TrainingRun, reporter: Reporter | None, session: Session | None) -> None:
-    """Train the run, in place, or raise its error. Tell ``reporter`` and ``session`` of its epochs."""
-
-    def on_epoch(epoch: Epoch) -> bool:
-        stop = reporter is not None and reporter.end_epoch(epoch)
-        if session is not None and not (stop or epoch.is_last):
-            session.end_epoch(run, epoch)
-        return stop
-
-    if reporter is not None or session is not None:
-        run.on_epoch = on_epoch
-    if len(run.data.deps):
-        train_run(run)
-    if run.error is not None:
-        raise run.error
-    if session is not None and not run.interrupted:
-        session.end(run)
-
-
 def _warn_of_end(run: TrainingRun, *, incremental: bool) -> None:
     """Warn of what ended the run before its own rule did."""
     if run.interrupted:
@@ -247,20 +225,6 @@ def store_fit(fit: Fit) -> Buffer:
         keep_state(run, state, scales.columns)
         estimator._state = state
     return best
-
-
-def _make_reporter(call: Call, run: TrainingRun, scales: Scales, has_ended: bool) -> Reporter | None:
-    """Return a reporter that tells the estimator's callbacks of the run; None if there are no callbacks."""
-    if call.reported is None or not get_callbacks(call.estimator):
-        return None
-
-    def describe(buffer: Buffer) -> dict[str, Any]:
-        described = SimpleNamespace()
-        store_coeffs(described, buffer, call.labels, scales, call.array_library)
-        return vars(described)
-
-    max_iter = run.n_epochs if has_ended else run.settings.max_iter
-    return Reporter(call.estimator, max_iter, call.reported, describe, run.n_epochs)
 
 
 def _make_run(

@@ -3,15 +3,16 @@
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 from ..checkpoint import Checkpoint, get_entered
-from ..training import Epoch, TrainingRun
+from ..training import ALONE, Epoch, Ranks, TrainingRun, failing_together
 from ..training.progress import get_progress, set_progress
+from .agreeing import check_checkpoints
 from .archive import Archive, Contents, open_archive
 from .callbacks import get_callbacks
 from .compat import warn_user
@@ -49,14 +50,16 @@ class Session:
 
     Parameters
     ----------
-    archive : Archive
-        Its file.
+    archive : Archive or None
+        Its file. Of several processes that fit together, rank 0 has it, and the others have None.
     every : int
         Number of epochs after which it is written.
     description : dict
         The data and parameters of the fit.
     seed : int
         The seed of the fit, if the file names none.
+    ranks : Ranks
+        The processes that fit together.
 
     Raises
     ------
@@ -64,9 +67,12 @@ class Session:
         If the file belongs to another fit.
     """
 
-    def __init__(self, archive: Archive, every: int, description: Description, seed: int) -> None:
+    def __init__(
+        self, archive: Archive | None, every: int, description: Description, seed: int, ranks: Ranks = ALONE
+    ) -> None:
         self.archive, self.every, self.description, self.seed = archive, every, description, seed
-        self.saved = archive.read()
+        found = None if archive is None else (archive.path, archive.read())
+        self.path, self.saved = cast(tuple[str, Contents | None], ranks.broadcast(found))
         if self.saved is not None:
             self._check(self.saved.values)
             self.seed = self.saved.values["seed"]
@@ -103,27 +109,28 @@ class Session:
         arrays, values = get_progress(run, flat, generator)
         facts = {"format": FORMAT, **_list_versions(), "fit": self.description, "seed": self.seed}
         facts |= {"alpha": run.settings.alpha, "has_ended": has_ended}
-        self.archive.write(Contents(arrays, facts | values))
+        if self.archive is not None:
+            self.archive.write(Contents(arrays, facts | values))
 
     def _check(self, values: dict[str, Any]) -> None:
         """Raise ValueError if the file is not of this fit. Warn if it is of another version of the package."""
         if values.get("format") != FORMAT:
             raise ValueError(
-                f"The checkpoint {self.archive.path!r} must have format {FORMAT}, got {values.get('format')}, which "
+                f"The checkpoint {self.path!r} must have format {FORMAT}, got {values.get('format')}, which "
                 "another version of scratchnn has written. Use that version, or delete the file to train anew."
             )
         self._refuse(find_differences(self.description, values["fit"]))
         here, there = _list_versions()["scratchnn"], values["scratchnn"]
         if here != there:
             warn_user(
-                f"The checkpoint {self.archive.path!r} was written by scratchnn {there}, and this is {here}. Training "
+                f"The checkpoint {self.path!r} was written by scratchnn {there}, and this is {here}. Training "
                 "continues, and may not give the same bits."
             )
 
     def _refuse(self, differences: list[str]) -> None:
         if differences:
             raise ValueError(
-                f"The checkpoint {self.archive.path!r} must be of the same data and parameters, but "
+                f"The checkpoint {self.path!r} must be of the same data and parameters, but "
                 f"{'; '.join(differences)}. To continue, set them as they were. To train anew, delete the file, or "
                 "give Checkpoint another path, or a folder, where each fit has its own file."
             )
@@ -138,18 +145,23 @@ def open_session(call: "Call", tables: "Tables") -> Iterator[Session | None]:
     ValueError
         If it cannot have one, or if its file belongs to another fit or is in use.
     """
+    with ExitStack() as files:
+        yield _make_session(call, tables, files)
+
+
+@failing_together
+def _make_session(call: "Call", tables: "Tables", files: ExitStack) -> Session | None:
+    """Return the checkpoint of a call; None if it has none. Its file is closed with ``files``."""
     checkpoint = None if call.incremental else find_checkpoint(call.estimator)
+    check_checkpoints(None if checkpoint is None else checkpoint.every, call.ranks)
     if checkpoint is None:
-        yield None
-        return
-    if call.ranks.size > 1:
-        raise ValueError(
-            f"Checkpoint is for one process, got {call.ranks.size} processes in data_parallel. Leave one of them out."
-        )
-    seed = _find_seed(call)
+        return None
+    seed = call.ranks.broadcast(_find_seed(call))
     description = describe_fit(call, tables, seed)
-    with open_archive(os.fspath(checkpoint.path), calc_name(description)) as archive:
-        yield Session(archive, checkpoint.every, description, seed)
+    archive = None
+    if call.ranks.rank == 0:
+        archive = files.enter_context(open_archive(os.fspath(checkpoint.path), calc_name(description)))
+    return Session(archive, checkpoint.every, description, seed, call.ranks)
 
 
 def _find_seed(call: "Call") -> int:

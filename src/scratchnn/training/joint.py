@@ -46,8 +46,12 @@ class JointSteps:
         return self
 
     def __exit__(self, kind: Any, *error: object) -> None:
-        if kind is not None:  # the others wait for this rank's next sum
-            self.ranks.close()
+        if kind is not None:
+            self.leave()
+
+    def leave(self) -> None:
+        """End the training of the other ranks, which wait for this one's next sum, with an error."""
+        self.ranks.close()
 
     def align(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield a batch for each step, of this rank's ``batches`` while there are any."""
@@ -73,7 +77,12 @@ class JointSteps:
     def agree_on_end(self, is_last: bool, error: Exception | None) -> tuple[bool, Exception | None]:
         """Return whether the epoch is the last in any rank, and the error: of this rank, or about that of another."""
         flags = torch.tensor([is_last, error is not None], dtype=torch.float64, device="cpu")
-        n_last, n_failed = self.ranks.add_up(flags).tolist()
+        try:
+            n_last, n_failed = self.ranks.add_up(flags).tolist()
+        except RankError:
+            if error is None:
+                raise
+            return True, error  # it says why the others are lost
         if n_failed and error is None:
             error = RankError(
                 f"Training failed in another rank of data_parallel, so rank {self.ranks.rank} stops, too. The output "

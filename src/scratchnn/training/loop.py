@@ -1,6 +1,7 @@
 """Training of runs: one alone, or several in stacks."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar
 from itertools import chain
 
@@ -20,10 +21,11 @@ trainer: ContextVar[Callable[[TrainingRun], None] | None] = ContextVar("trainer"
 def train_run(run: TrainingRun) -> None:
     """Train one run, in place: with the ``trainer`` of this thread if there is one, else alone."""
     train_with = trainer.get()
-    if train_with is None:
-        train([run])
-    else:
+    if train_with is not None:
         train_with(run)
+        return
+    with nullcontext() if run.joint is None else run.joint:
+        train([run])
 
 
 def train(runs: Sequence[TrainingRun]) -> None:

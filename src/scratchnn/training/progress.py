@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .ranks import ALONE, Ranks
 from .run import TrainingRun
 
 CURVES = ["losses", "training_losses", "validation_losses", "validation_scores"]
@@ -32,11 +33,14 @@ def get_progress(run: TrainingRun, flat: Tensor, generator: torch.Generator) -> 
     Returns
     -------
     arrays : dict of str to ndarray
-        Coefficients, moments of the solver, state of the generator, and curves. They may share memory with the run.
+        Coefficients, moments of the solver, curves, and states of the generators, (n_ranks, n_bytes): of all processes
+        that train the run together, which call this function together. They may share memory with the run.
     values : dict of str to int, float, str, dict or None
         The other fields that training changes.
     """
-    arrays = {"coefficients": flat.cpu().numpy(), "generator": generator.get_state().numpy()}
+    # First, because the others wait here: what fails later in one rank, `JointSteps.agree_on_end` tells them.
+    generators = np.stack(_get_ranks(run).gather(generator.get_state().numpy()))
+    arrays = {"coefficients": flat.cpu().numpy(), "generators": generators}
     arrays |= {f"{OF_SOLVER}{name}": buffer.cpu().numpy() for name, buffer in run.solver_state.items()}
     arrays |= {name: np.array(getattr(run.history, name), np.float64) for name in CURVES}
     if run.best_flat is not None:
@@ -54,7 +58,7 @@ def set_progress(run: TrainingRun, arrays: Arrays, values: Values) -> None:
     """Set the progress of a run, in place, to what `get_progress` returned for a run of equal data and settings."""
     flat = run.buffer.flat
     flat.copy_(torch.from_numpy(arrays["coefficients"]))
-    run.generator.set_state(torch.from_numpy(arrays["generator"]))
+    run.generator.set_state(torch.from_numpy(arrays["generators"][_get_ranks(run).rank]))
     run.solver_state = {
         name.removeprefix(OF_SOLVER): torch.from_numpy(array).to(flat, copy=True)
         for name, array in arrays.items()
@@ -67,3 +71,7 @@ def set_progress(run: TrainingRun, arrays: Arrays, values: Values) -> None:
     for name, value in values["history"].items():
         setattr(run.history, name, value)
     run.n_epochs, run.n_updates_before, run.warning = values["n_epochs"], values["n_updates_before"], values["warning"]
+
+
+def _get_ranks(run: TrainingRun) -> Ranks:
+    return ALONE if run.joint is None else run.joint.ranks

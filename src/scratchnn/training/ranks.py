@@ -8,8 +8,8 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from contextlib import contextmanager, suppress
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -21,6 +21,11 @@ P = ParamSpec("P")
 
 class RankError(RuntimeError):
     """Another process of `data_parallel` failed or has gone."""
+
+
+def get_reason(error: Exception) -> str:
+    """Return the first line of a message of ``torch.distributed``, whose next ones list the calls in its C++ code."""
+    return str(error).partition("\n")[0]
 
 
 class Ranks:
@@ -39,6 +44,10 @@ class Ranks:
     def gather(self, value: T) -> list[T]:
         """Return the values of all ranks, in their order."""
         return [value]
+
+    def broadcast(self, value: T) -> T:
+        """Return the value of rank 0."""
+        return value
 
     def join(self, values: Tensor) -> Tensor:
         """Return the rows of all ranks, in their order, on the device of ``values``."""
@@ -88,6 +97,14 @@ class ConnectedRanks(Ranks):
                 )
         return [answer for _, answer in answers]
 
+    def broadcast(self, value: T) -> T:
+        """Return the value of rank 0, in all ranks. Raise RankError if one of them has failed."""
+        self.gather(None)
+        values = [value if self.rank == 0 else None]
+        with self._explain_loss():
+            dist.broadcast_object_list(values, src=0, group=self.groups[0])
+        return cast(T, values[0])
+
     def join(self, values: Tensor) -> Tensor:
         """Return the rows of all ranks, in their order, on the device of ``values``."""
         return torch.cat([torch.from_numpy(array) for array in self.gather(values.cpu().numpy())]).to(values.device)
@@ -100,7 +117,8 @@ class ConnectedRanks(Ranks):
 
     def announce(self, error: Exception) -> None:
         """Make the others, which wait in `gather`, fail as well."""
-        self._exchange((False, f"{type(error).__name__}: {error}"))
+        with suppress(RankError):  # nobody waits any more
+            self._exchange((False, f"{type(error).__name__}: {error}"))
 
     def close(self) -> None:
         """End the connection. The others, which wait for this process, fail."""
@@ -128,7 +146,7 @@ class ConnectedRanks(Ranks):
             raise RankError(
                 f"Rank {self.rank} of data_parallel has lost the others: a process ended or failed, whose own output "
                 f"says why, or one did not come to the same call of fit within timeout={self.timeout:g} seconds. "
-                f"Start all processes again, or raise timeout. {error}"
+                f"Start all processes again, or raise timeout. {get_reason(error)}"
             ) from error
 
 

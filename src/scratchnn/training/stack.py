@@ -1,7 +1,6 @@
 """Runs that train together, as a stack along the leading models axis of `network`."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import count, islice
@@ -59,13 +58,14 @@ class Stack:
         """
         unfinished = self.runs
         try:
-            with nullcontext() if self.joint is None else self.joint:
-                while len(unfinished) == len(self.runs) and not all(run.interrupted for run in self.runs):
-                    unfinished = self._execute_epoch()
+            while len(unfinished) == len(self.runs) and not all(run.interrupted for run in self.runs):
+                unfinished = self._execute_epoch()
         except KeyboardInterrupt:
             unfinished = []
             for run in self.runs:
                 run.interrupted = True
+            if self.joint is not None:
+                self.joint.leave()
         self._store()
         return list(unfinished)
 
