@@ -19,17 +19,13 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
     """Return ``left @ right``."""
     if left.is_sparse:
         return left @ right if right.ndim == 2 else torch.stack([matmul(left, each) for each in right])
-    product = _multiply(left, right)
-    return product if product.dtype == right.dtype else product.to(right.dtype)  # autocast returns bfloat16
-
-
-def _multiply(left: Tensor, right: Tensor) -> Tensor:
     if right.ndim != 3:
-        return left @ right
-    n_models = right.shape[0]
-    if n_models >= LARGE_STACK:
-        return _multiply_large_stack(left, right)
-    return torch.bmm(_repeat(left, n_models), right)  # checks less than @ does, which saves time for small networks
+        product = left @ right
+    elif right.shape[0] >= LARGE_STACK:
+        product = _multiply_large_stack(left, right)
+    else:
+        product = torch.bmm(_repeat(left, right.shape[0]), right)  # checks less than @ does, so it is faster
+    return product if product.dtype is right.dtype else product.to(right.dtype)  # autocast returns bfloat16
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
@@ -37,7 +33,8 @@ def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     if left.is_sparse and total.ndim > 2:
         for total_of_model, right_of_model in zip(total, right, strict=True):
             add_product(total_of_model, left, right_of_model)
-    elif torch.is_autocast_enabled(total.device.type) and not left.is_sparse:  # it ignores products in place
+    elif torch.is_autocast_enabled("cpu" if total.is_cpu else "cuda") and not left.is_sparse:
+        # Autocast ignores products that are added in place.
         total.add_(matmul(left.mT, right))
     elif total.ndim == 2:
         total.addmm_(left.t(), right)

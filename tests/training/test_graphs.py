@@ -128,15 +128,23 @@ def test_captured_steps_are_those_that_are_not(changes, shared, recordings, monk
 
 
 def test_groups_have_a_limited_number_of_steps(recordings, monkeypatch):
-    data = make_data(10 * batches.MOST_GATHERED + 5)
+    monkeypatch.setattr(batches, "N_GATHERED_BYTES", 32 * 2 * 5 * 8)  # 32 steps, each of two rows
+    data = make_data(325)
     run, expected = (make_run(data, batch_size=2, max_iter=3, alpha=1.0) for _ in range(2))
-    assert run.n_steps == 5 * batches.MOST_GATHERED + 3
+    assert run.n_steps == 5 * 32 + 3
     train([run])
     monkeypatch.setattr(stack, "can_capture", lambda runs: False)
     train([expected])
     assert [each.n_replays for each in recordings] == [3 * 5 - graphs.N_EAGER, 3 - graphs.N_EAGER]
     assert torch.equal(run.buffer.flat, expected.buffer.flat)
     assert run.history.n_updates == 3 * run.n_steps
+
+
+def test_more_rows_are_gathered_on_a_device_but_not_for_more_steps():
+    data = make_data(10, n_features=1, dtype=torch.float32)
+    assert batches._count_gathered_rows([data], size=2) == 2**20 // 4
+    assert batches._count_gathered_rows([move(data)], size=2) == 2 * 32
+    assert batches._count_gathered_rows([move(data)], size=2**22) == 2**22 * 4
 
 
 def test_a_capture_that_fails_is_the_last(recordings, monkeypatch):

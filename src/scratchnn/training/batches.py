@@ -12,10 +12,10 @@ from ..batch import Batch
 from .buffers import count_sizes, make_column
 from .run import Data, RowSource, TrainingRun
 
-# Minibatches of about this size, and so many of them at most, are gathered together. A CPU's stay in its cache.
+# Minibatches of about this size are gathered together: a CPU's stay in the cache. On other devices, their number is
+# limited, too: a CUDA graph of more steps is no faster.
 N_GATHERED_BYTES = 2**20
-N_GATHERED_BYTES_ON_DEVICE = 2**26
-MOST_GATHERED = 32
+N_GATHERED_BYTES_ON_DEVICE, MOST_GATHERED_ON_DEVICE = 2**26, 32
 
 
 class Group(NamedTuple):
@@ -147,9 +147,10 @@ def _count_gathered_rows(datas: Sequence[Data], size: int) -> int:
     indeps = datas[0].indeps
     if not isinstance(indeps, Tensor):
         return size
-    row_bytes = len(datas) * indeps.shape[-1] * indeps.itemsize
-    n_bytes = N_GATHERED_BYTES if indeps.device.type == "cpu" else N_GATHERED_BYTES_ON_DEVICE
-    return size * min(MOST_GATHERED, max(1, n_bytes // (size * row_bytes)))
+    batch_bytes = size * len(datas) * indeps.shape[-1] * indeps.itemsize
+    if indeps.device.type == "cpu":
+        return size * max(1, N_GATHERED_BYTES // batch_bytes)
+    return size * min(max(1, N_GATHERED_BYTES_ON_DEVICE // batch_bytes), MOST_GATHERED_ON_DEVICE)
 
 
 def stack_whole(datas: Sequence[Data]) -> Batch:
