@@ -25,7 +25,7 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
         product = _multiply_large_stack(left, right)
     else:
         product = torch.bmm(_repeat(left, right.shape[0]), right)  # checks less than @ does, so it is faster
-    return product if product.dtype is right.dtype else product.to(right.dtype)  # autocast returns bfloat16
+    return product.to(right.dtype) if product.dtype is torch.bfloat16 else product  # which autocast returns
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
-from itertools import count, islice
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -112,29 +111,28 @@ class Stack:
     def _train(self) -> Tensor:
         """Train on the minibatches of an epoch. Return the mean losses, (models,)."""
         batches = self.batches.draw_batches()
-        batches = batches if self.joint is None else self.joint.align(batches)
-        return self._execute(self._count_steps(batches), self._take_rates())
+        return self._execute(batches if self.joint is None else self.joint.align(batches))
 
     def _train_in_groups(self, train: CapturedSteps) -> Tensor:
         """Train on the minibatches of an epoch, group by group. Return the mean losses, (models,)."""
         totals = torch.zeros_like(self.penalty.squares)
-        rates = self._take_rates()
         for group in self.batches.draw_groups():
-            n_steps = len(group.split())
-            totals += train(group, torch.stack(list(islice(rates, n_steps))))
-            self.n_steps += n_steps
+            totals += train(group, torch.stack([self._take_rates() for _ in group.split()]))
         return totals / self.epoch_samples
 
     def _train_on_group(self, group: Group, rates: Tensor) -> Tensor:
         """Train on the minibatches of a group, with rates of shape (n_steps, models, 1). Return the sums of losses."""
-        self.n_samples = None  # the operations that set ``decays`` belong to the group
-        losses = self._execute(self.batches.split(group), iter(rates))
+        outer = self.n_steps, self.step_rates
+        self.n_steps, self.step_rates = 0, list(rates.unbind())[::-1]
+        self.n_samples = None  # the operation that sets ``decays`` belongs to the group
+        losses = self._execute(self.batches.split(group))
+        self.n_steps, self.step_rates = outer
         n_samples = group.rows.count_samples()
         return losses * (n_samples.squeeze(-1) if isinstance(n_samples, Tensor) else n_samples)
 
-    def _execute(self, batches: Iterable[Batch], rates: Iterator[Tensor]) -> Tensor:
-        """Train on minibatches with these learning rates, (models, 1) each. Return the mean losses, (models,)."""
-        return execute_epoch(self.coeffs, self._prepare(batches), partial(self._update, rates=rates), self.loss)
+    def _execute(self, batches: Iterable[Batch]) -> Tensor:
+        """Train on minibatches. Return the mean losses, (models,)."""
+        return execute_epoch(self.coeffs, self._prepare(batches), self._update, self.loss)
 
     def _prepare(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield the minibatches. Before each, set ``decays``, in place, to the penalty's strength for its samples."""
@@ -145,31 +143,25 @@ class Stack:
                 self.n_samples = None if isinstance(n_samples, Tensor) else n_samples
             yield batch
 
-    def _count_steps(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Yield the minibatches. After each step, count it, and clear tiny values from time to time."""
-        for batch in batches:
-            yield batch
-            self.n_steps += 1
-            if self.n_steps % N_STEPS_BETWEEN == 0:
-                self._clear_tiny_values()
-
-    def _take_rates(self) -> Iterator[Tensor]:
-        """Yield the learning rates of an epoch's steps, (models, 1) each."""
-        for n_taken in count():
-            if not self.step_rates:
-                n_updates = [run.history.n_updates + n_taken for run in self.runs]
-                n_steps = min(N_STEPS_AHEAD, max(count_steps_left(run) for run in self.runs))
-                factors = [calc_rate_factors(run, n, n_steps) for run, n in zip(self.runs, n_updates, strict=True)]
-                self.step_rates = list(self.solver.calc_rates(np.stack(factors, -1) * self.rates, n_updates))[::-1]
-            yield self.step_rates.pop()
-
-    def _update(self, coeffs: Coeffs, rates: Iterator[Tensor]) -> None:
+    def _update(self, coeffs: Coeffs) -> None:
         """Add the gradients of other processes and of the penalty, and let the solver change the coefficients."""
         if self.joint is not None:
             self.joint.ranks.add_up(self.grads)
         if self.is_penalized:
             self.penalty.add_grads(self.decays)
-        self.solver.update(self.buffer.flat, self.grads, next(rates))
+        self.solver.update(self.buffer.flat, self.grads, self._take_rates())
+        if self.n_steps % N_STEPS_BETWEEN == 0:
+            self._clear_tiny_values()
+
+    def _take_rates(self) -> Tensor:
+        """Return the learning rates of the next step, (models, 1), and count the step."""
+        if not self.step_rates:
+            n_updates = [run.history.n_updates + self.n_steps for run in self.runs]
+            n_steps = min(N_STEPS_AHEAD, max(count_steps_left(run) for run in self.runs))
+            factors = [calc_rate_factors(run, n, n_steps) for run, n in zip(self.runs, n_updates, strict=True)]
+            self.step_rates = list(self.solver.calc_rates(np.stack(factors, -1) * self.rates, n_updates))[::-1]
+        self.n_steps += 1
+        return self.step_rates.pop()
 
     @cached_property
     def validation_batch(self) -> Batch:
