@@ -26,9 +26,9 @@ class Group(NamedTuple):
     n_own: list[int] | None = None  # rows of each source in the only batch, if others pad it; None: all
     is_whole: bool = False  # whether the rows are all of an epoch, in the same memory in each epoch
 
-    def split(self) -> list[Batch]:
-        """Return the minibatches, without masks."""
-        return [self.rows] if self.rows.deps.shape[-2] <= self.size else list(_split_batch(self.rows, self.size))
+    def split(self) -> Iterator[Batch]:
+        """Yield the minibatches, without masks."""
+        return iter([self.rows]) if self.rows.deps.shape[-2] <= self.size else _split_batch(self.rows, self.size)
 
 
 class BatchSource:
@@ -82,9 +82,9 @@ class BatchSource:
 
     def split(self, group: Group) -> Iterator[Batch]:
         """Yield the minibatches of a group, with dropout masks if there is dropout."""
-        has_dropout = self.runs[0].settings.dropout > 0
-        for batch in group.split():
-            yield batch._replace(masks=self._draw_masks(batch, group.n_own)) if has_dropout else batch
+        if not self.runs[0].settings.dropout:
+            return group.split()
+        return (batch._replace(masks=self._draw_masks(batch, group.n_own)) for batch in group.split())
 
     def _seed_devices(self) -> None:
         """Seed the generators of another device for an epoch, in place, from the runs' own.
