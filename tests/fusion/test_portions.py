@@ -1,17 +1,19 @@
 """Which calls a worker gets together, and the arrays that several portions have."""
 
 import functools
+import pickle
 from types import SimpleNamespace
 
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
-from fusion_helpers import X, y
+from fusion_helpers import X, make_call, network, search, y
+from helpers import within
 from sklearn.utils import Bunch
 
+from scratchnn import fused_fits
 from scratchnn.fusion.portions import LEAST_PORTION, MOST_PORTION, cut_portions, plan_sizes
-from scratchnn.fusion.shipping import put_back_arrays, take_out_arrays
+from scratchnn.fusion.shipping import SharedArrays, put_back_arrays, take_out_arrays
 
 
 def make_calls(n_candidates, n_folds):
@@ -68,10 +70,6 @@ def test_sizes_of_portions():
     assert plan_sizes(2000, 2) == [256] * 4 + [244, 244, 122, 122, 122, 122]
 
 
-def make_call(*args, **kwargs):
-    return joblib.parallel.BatchedCalls([(len, args, kwargs)], None)
-
-
 def test_arrays_of_several_portions_are_taken_out_and_put_back():
     frame, weights, own, plain = pd.DataFrame(X), np.ones(len(X)), np.zeros(3), {"a": 1}
     make = functools.partial(make_call, X, frame, options=plain)
@@ -101,3 +99,25 @@ def test_arrays_in_dictionaries_are_put_back_in_copies():
     assert type(restored.items[0][2]["params"]) is Bunch
     assert restored.items[0][2]["params"].sample_weight is other
     assert params.sample_weight is weights
+
+
+@within(60)
+def test_a_portion_grows_with_its_own_calls_only(monkeypatch):
+    """The tasks of scikit-learn 1.9 refer to all tasks of their search."""
+    take_out = SharedArrays.take_out
+    n_bytes = []
+
+    class Sent(Exception):
+        pass
+
+    def note(shared, portions, backend):
+        sent, _ = take_out(shared, portions, backend)
+        n_bytes.append([len(pickle.dumps(calls)) for calls in sent])
+        raise Sent
+
+    monkeypatch.setattr(SharedArrays, "take_out", note)
+    for n_candidates in (100, 200):
+        with pytest.raises(Sent), fused_fits(backend="loky", n_jobs=n_candidates * 3 // 100):
+            search(network(), {"alpha": [1.0] * n_candidates}).fit(X, y)
+    assert [len(each) for each in n_bytes] == [3, 6]  # portions of 100 calls
+    assert max(n_bytes[1]) < 1.1 * max(n_bytes[0])

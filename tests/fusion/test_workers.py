@@ -7,6 +7,7 @@ import signal
 import traceback
 from collections import Counter
 
+import joblib
 import numpy as np
 import pytest
 from fusion_helpers import (
@@ -16,19 +17,21 @@ from fusion_helpers import (
     assert_equal_results,
     count_fits,
     fail,
+    make_call,
     make_pipeline_of_two_fits,
     network,
     search,
     y,
 )
 from fusion_uses import USES
-from helpers import within
+from helpers import ROOT, run_python, within
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import cross_val_score, cross_validate
 from sklearn.pipeline import make_pipeline
 
 from scratchnn import fused_fits
 from scratchnn.fusion import portions
+from scratchnn.fusion.shipping import SharedArrays
 from scratchnn.fusion.workers import DealtCalls
 
 
@@ -223,6 +226,19 @@ def test_dask_sends_each_worker_the_data_once(client, small_portions, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
+def test_shared_arrays_survive_the_loss_of_a_worker_of_dask(client):
+    """Each is at all workers before the first portion begins, and is not sent again for the next portions."""
+    shared = SharedArrays()
+    portions = [[make_call(X, y)], [make_call(X, y)]]
+    with joblib.parallel_config(backend="dask"):
+        backend = joblib.parallel.get_active_backend()[0]
+        _, futures = shared.take_out(portions, backend)
+        _, again = shared.take_out(portions, backend)
+    assert [len(workers) for workers in client.who_has(futures).values()] == [2, 2]
+    assert [future.key for future in again] == [future.key for future in futures]
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_portions_of_dask_move_the_bar(client, small_portions, capsys, monkeypatch):
     pytest.importorskip("tqdm", reason="the bar is tqdm's")
     counts = []
@@ -248,3 +264,39 @@ def test_portions_of_dask_move_the_bar(client, small_portions, capsys, monkeypat
     assert "13 of 13 fits" in written.err  # with the final one
     lines = [line for line in written.out.splitlines() if line.startswith("[fused_fits]")]
     assert len(lines) == len(report.stacks)
+
+
+RAY_CODE = """
+import os, sys, warnings
+sys.path[:0] = [{tests!r}, {fusion!r}]
+os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # of the workers
+warnings.simplefilter("ignore")
+import ray
+from fusion_helpers import X, assert_equal_results, search, y
+from ray.util.joblib import register_ray
+from scratchnn import fused_fits
+from scratchnn.fusion import portions
+from test_workers import NotedTable
+
+register_ray()
+portions.LEAST_PORTION = 3
+ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+plain = search(refit=False).fit(X, y)
+table = NotedTable(X, {notes!r})
+with fused_fits(backend="ray", n_jobs=2) as report:
+    dealt = search(refit=False).fit(table, y)
+assert_equal_results(dealt, plain)
+print(report.n_fits, len(report.stacks), table.read_notes()[0])
+ray.shutdown()
+"""
+
+
+def test_ray_workers_fuse_their_portions(tmp_path):
+    pytest.importorskip("ray", reason="Ray is not among the packages of the tests")
+    # In a process of its own: register_ray changes joblib's pools of processes.
+    tests = ROOT / "tests"
+    paths = {"tests": str(tests), "fusion": str(tests / "fusion"), "notes": str(tmp_path / "notes")}
+    n_fits, n_stacks, n_sent = map(int, run_python(RAY_CODE.format(**paths)).split())
+    assert n_fits == 12
+    assert n_stacks >= 4  # portions, each with stacks of its own
+    assert n_sent == 1

@@ -1,7 +1,7 @@
-"""Arrays that several portions have: each worker gets them once.
+"""What workers get beside the calls of a portion: arrays that several portions have, once, and nothing of other portions.
 
-joblib writes large arrays to a file, which all workers of this machine map. Dask and Ray would send an array with each
-portion, as they do not look into the calls of a portion.
+Where workers of this machine map files, joblib writes a large array once. Dask and Ray would send an array with each
+portion, as they do not look into its calls.
 """
 
 import copy
@@ -83,7 +83,44 @@ def take_out_arrays(portions: Sequence[Sequence[Any]]) -> tuple[list[list[Any]],
         counts.update(own.keys())
     arrays = [array for key, array in found.items() if counts[key] > 1]
     places = {id(array): Place(position) for position, array in enumerate(arrays)}
-    return [[_change(call, lambda value: places.get(id(value), value)) for call in calls] for calls in portions], arrays
+    return [_take_out(calls, places) for calls in portions], arrays
+
+
+def _take_out(calls: Sequence[Any], places: dict[int, Place]) -> list[Any]:
+    copies: dict[int, Any] = {}
+
+    def take_out(value: Any) -> Any:
+        context = getattr(value, "_callback_fit_ctx", None)
+        if _is_idle(value):
+            return _copy_without_siblings(value, copies)
+        if _is_idle(context):
+            if id(value) not in copies:
+                copies[id(value)] = copy.copy(value)
+                copies[id(value)]._callback_fit_ctx = _copy_without_siblings(context, copies)
+            return copies[id(value)]
+        return places.get(id(value), value)
+
+    return [_change(call, take_out) for call in calls]
+
+
+def _is_idle(value: Any) -> bool:
+    """Return whether a value is scikit-learn's context of a task that has no callbacks.
+
+    It is a node of the tree of all tasks of a search. Sent as it is, it takes the whole tree along, which nobody reads
+    there. The search, an argument of its tasks, has the root.
+    """
+    return type(value).__name__ == "CallbackContext" and not getattr(value, "_callbacks", True)
+
+
+def _copy_without_siblings(context: Any, copies: dict[int, Any]) -> Any:
+    """Return a copy whose tree has only nodes that were copied."""
+    if id(context) not in copies:
+        copies[id(context)] = new = copy.copy(context)
+        new._children_map = {}
+        if context.parent is not None:
+            new.parent = _copy_without_siblings(context.parent, copies)
+            new.parent._children_map[new.task_id] = new
+    return copies[id(context)]
 
 
 def put_back_arrays(calls: Sequence[Any], arrays: Sequence[Any]) -> Sequence[Any]:
