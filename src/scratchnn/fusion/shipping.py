@@ -1,4 +1,4 @@
-"""What workers get beside the calls of a portion: arrays that several portions have, once, and nothing of other portions.
+"""What is sent with a portion of calls: nothing of other portions, and what several of them need only once.
 
 Where workers of this machine map files, joblib writes a large array once. Dask and Ray would send an array with each
 portion, as they do not look into its calls.
