@@ -6,8 +6,8 @@ Run: python tests/benchmarks/cluster.py. It takes some five minutes, needs two f
 - costs: what a search takes beside its portions: the caller's work for each call, Dask's for each portion, and sending
   the data.
 - two: a fused search in one process against the same on two workers of loky and of Dask, and what the model expects.
-- expected: the model for 2 to 256 workers. Portions as `cut_portions` makes them go to the next free worker, each with a
-  time drawn around the measured one. One worker may take twice as long. Sending the data and the caller's work for all
+- expected: the model for 2 to 256 workers. Portions as `cut_portions` makes them go to the next free worker, each in a
+  time around the measured one. One worker may take twice as long. Sending the data and the caller's work for all
   calls come before the first portion, as if nothing overlapped.
 
 The last two use the figures of the first two, and measure them if need be.
@@ -36,7 +36,6 @@ from scratchnn.training.threads import use_threads
 
 N_FOLDS = 5
 SIZES = (8, 16, 32, 64, 128, 256, 512)
-N_REPEATS = 7  # timings of a portion
 N_DRAWS = 20  # simulations of each search
 N_WORKERS = (2, 4, 8, 16, 32, 64, 128, 256)
 N_CANDIDATES = (1_000, 10_000)
@@ -116,15 +115,9 @@ def make_calls(n_models, X, y):
 def measure_portions():
     """Return the seconds of portions by their numbers of models."""
     X, y = LOAD()
-    seconds = {}
-    for size in pick(SIZES):
-        timings = []
-        for _ in range(len(pick(range(N_REPEATS)))):
-            calls = make_calls(size, X, y)
-            with use_threads(0, most=1):
-                timings.append(time_call(functools.partial(run_portion, calls, 1, name_process())))
-        seconds[size] = timings
-    return seconds
+    calls = {size: make_calls(size, X, y) for size in pick(SIZES)}
+    with use_threads(0, most=1):
+        return time_rounds({size: functools.partial(run_portion, calls[size], 1, name_process()) for size in calls}, 7)
 
 
 def calc_scatter(timings):

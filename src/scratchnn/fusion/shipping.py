@@ -1,7 +1,7 @@
-"""What is sent with a portion of calls: nothing of other portions, and what several of them need only once.
+"""How little is sent with the calls of a portion: an array that several portions have goes to each worker once.
 
-Where workers of this machine map files, joblib writes a large array once. Dask and Ray would send an array with each
-portion, as they do not look into its calls.
+For workers of this machine, joblib writes a large array to a file once, wherever it is. Dask and Ray would send it with
+each portion, as they look at the arguments of `run_portion`, but not into its calls.
 """
 
 import copy
@@ -44,7 +44,10 @@ class SharedArrays:
 
 
 class RayArray:
-    """Stands for an array in Ray's object store, and is unpickled as the array."""
+    """Stands for an array in Ray's object store, and is unpickled as the array.
+
+    Who has a backend of Ray has imported ray.
+    """
 
     def __init__(self, array: Any) -> None:
         self.reference = sys.modules["ray"].put(array)

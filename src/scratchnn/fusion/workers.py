@@ -23,8 +23,9 @@ from .scheduler import Scheduler, warning_filters
 from .shipping import SharedArrays, put_back_arrays
 from .task import Task, current
 
-AHEAD_PER_WORKER = 4 * Scheduler.MAX_TASKS  # calls that joblib may take before results are there, times two
-MOST_AHEAD = 2**16  # calls that joblib may take before results are there: it refuses numbers above a million
+# How many tasks are under way, as joblib is told: it makes twice as many before it waits for the first result.
+AHEAD_PER_WORKER = 4 * Scheduler.MAX_TASKS
+MOST_AHEAD = 2**16  # joblib refuses numbers above a million
 PortionResult: TypeAlias = tuple[list[Any], list[TrainedStack]]  # the results of a portion's calls, and its stacks
 ON_CUDA = (
     "n_jobs was not used: a search on CUDA stays in one process. Use device='cpu' for networks on the CPU, or "
@@ -182,6 +183,10 @@ class WorkerBackend(ParallelBackendBase):
     def start_call(self) -> None:
         """Begin to take calls."""
         self.undealt = []
+
+    def stop_call(self) -> None:
+        """Let go of the arrays that the workers have."""
+        self.shared = SharedArrays()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Forget the calls that have not been dealt out."""
