@@ -2,7 +2,7 @@
 
 Run: python tests/benchmarks/cluster.py. It takes some five minutes, needs two free cores, and prints these tables:
 
-- portions: the seconds of a portion by its number of models, in one thread.
+- portions: the processor time of a portion by its number of models, in one thread.
 - costs: what a search takes beside its portions: the caller's work for each call, Dask's for each portion, and sending
   the data.
 - two: a fused search in one process against the same on two workers of loky and of Dask, and what the model expects.
@@ -36,10 +36,12 @@ from scratchnn.training.threads import use_threads
 
 N_FOLDS = 5
 SIZES = (8, 16, 32, 64, 128, 256, 512)
+N_ROUNDS = 7  # timings of each portion
 N_DRAWS = 20  # simulations of each search
 N_WORKERS = (2, 4, 8, 16, 32, 64, 128, 256)
 N_CANDIDATES = (1_000, 10_000)
 SLOWDOWN = 2  # of the slow worker
+LENGTH = 10  # of longer fits, in those that are measured
 NAME, LOAD, HIDDEN, EPOCHS = WORKLOADS[0]
 LARGE = 20_000_000  # bytes of the table whose way to the workers is timed
 
@@ -87,7 +89,7 @@ def bench_two():
             calls |= {name: functools.partial(fit_on_workers, name, search, X, y) for name in ("loky", "dask")}
             seconds = time_rounds(calls, 3)
             ratios = [f"{calc_ratio(seconds, 'one process', name):.2f}" for name in ("loky", "dask")]
-            expected = f"{model.calc_speed_up(N_FOLDS * n_candidates, 2, 1):.2f}"
+            expected = f"{model.calc_speed_up(n_candidates, n_workers=2):.2f}"
             one = f"{statistics.median(seconds['one process']):.1f} s"
             rows.append([f"{N_FOLDS * n_candidates:,}", one, *ratios, expected])
     header = ["fits", "one process", "one process / two of loky", "one process / two of Dask", "expected"]
@@ -113,11 +115,17 @@ def make_calls(n_models, X, y):
 
 @functools.cache
 def measure_portions():
-    """Return the seconds of portions by their numbers of models."""
+    """Return the seconds of portions by their numbers of models: of processor time, which a free core would take."""
     X, y = LOAD()
     calls = {size: make_calls(size, X, y) for size in pick(SIZES)}
-    with use_threads(0, most=1):
-        return time_rounds({size: functools.partial(run_portion, calls[size], 1, name_process()) for size in calls}, 7)
+    seconds = {size: [] for size in calls}
+    for _ in pick(range(N_ROUNDS)):
+        for size in calls:
+            start = time.process_time()
+            with use_threads(0, most=1):
+                run_portion(calls[size], 1, name_process())
+            seconds[size].append(time.process_time() - start)
+    return seconds
 
 
 def calc_scatter(timings):
@@ -143,13 +151,17 @@ def measure_costs():
     table = np.random.default_rng(0).integers(0, 256, LARGE, dtype=np.uint8)
     with start_dask() as client:
         fit_on_workers("dask", search, X, y)
-        start = time.process_time()  # the scheduler is a thread of this process
+        start = time.thread_time()
         fit_on_workers("dask", search, X, y)
-        for_call = (time.process_time() - start) / n_calls
+        for_call = (time.thread_time() - start) / n_calls
         client.gather(client.map(abs, range(200), pure=False))
         for_portion = time_call(lambda: client.gather(client.map(abs, range(500), pure=False))) / 500
         to_one = time_call(lambda: client.scatter(table, hash=False))
         to_both = time_call(lambda: client.scatter(table, hash=False, broadcast=True))
+    calls = make_calls(SIZES[-1], X, y)
+    for_call += time_call(lambda: pickle.loads(pickle.dumps(calls))) / len(
+        calls
+    )  # in another thread, when they are sent
     return SimpleNamespace(
         call=for_call, portion=for_portion, byte=to_one / LARGE, copied_byte=max(0.0, to_both - to_one) / LARGE
     )
@@ -158,7 +170,7 @@ def measure_costs():
 def bench_costs():
     costs = measure_costs()
     rows = [
-        ["caller and scheduler, each call", f"{costs.call * 1e3:.2f} ms"],
+        ["the caller, each call", f"{costs.call * 1e3:.2f} ms"],
         ["Dask, each portion", f"{costs.portion * 1e3:.2f} ms"],
         ["a table to the first worker, each MB", f"{costs.byte * 1e9:.1f} ms"],
         ["from worker to worker, each MB", f"{costs.copied_byte * 1e9:.1f} ms"],
@@ -166,26 +178,33 @@ def bench_costs():
     print_table("What a search on two workers of Dask costs beside its portions", ["work", "time"], rows)
 
 
-class Model:
-    """Expected times of a search, from measured ones."""
+@functools.cache
+def cut_search(n_calls, n_workers):
+    """Return the sizes of the portions of a search."""
+    folds = [np.arange(fold + 1) for fold in range(N_FOLDS)]
+    calls = [SimpleNamespace(items=[(len, (folds[k % N_FOLDS],), {})]) for k in range(n_calls)]
+    return [len(portion) for portion in cut_portions(calls, n_workers)]
 
-    def __init__(self):
+
+class Model:
+    """Expected times of a search, from measured ones. Fits take ``length`` times as long as those of the workload."""
+
+    def __init__(self, length=1):
         portions, self.costs = measure_portions(), measure_costs()
         self.sizes = np.array(list(portions), dtype=float)
-        self.seconds = np.array([statistics.median(timings) for timings in portions.values()])
+        self.seconds = length * np.array([statistics.median(timings) for timings in portions.values()])
         self.scatter = statistics.median(calc_scatter(timings) for timings in portions.values())
-        X, y = LOAD()
-        self.n_bytes = len(pickle.dumps((X, y)))
+        self.n_bytes = len(pickle.dumps(LOAD()))
 
     def calc_portion(self, size):
         """Return the seconds of a portion: those of a model, interpolated over the logarithm of the size, for each."""
         return size * np.interp(math.log(size), np.log(self.sizes), self.seconds / self.sizes)
 
     def simulate(self, n_calls, n_workers, slowdown, rng):
-        """Return the seconds of a search on so many workers."""
-        total, n_left = 0.0, n_calls
-        # Workers copy the data in turn to others, so that twice as many have them after each step.
-        total += self.n_bytes * (self.costs.byte + self.costs.copied_byte * math.log2(n_workers))
+        """Return the seconds of a search on so many workers, of which one takes ``slowdown`` times as long."""
+        # Workers copy the data to others, so that twice as many have them after each step.
+        total = self.n_bytes * (self.costs.byte + self.costs.copied_byte * math.log2(n_workers))
+        n_left = n_calls
         while n_left:
             n_dealt = min(n_left, 2 * AHEAD_PER_WORKER * n_workers, 2 * MOST_AHEAD)
             total += n_dealt * self.costs.call + self._simulate_portions(n_dealt, n_workers, slowdown, rng)
@@ -193,38 +212,37 @@ class Model:
         return total
 
     def _simulate_portions(self, n_calls, n_workers, slowdown, rng):
-        folds = [np.arange(fold + 1) for fold in range(N_FOLDS)]
-        calls = [SimpleNamespace(items=[(len, (folds[k % N_FOLDS],), {})]) for k in range(n_calls)]
         free = [(0.0, worker) for worker in range(n_workers)]
-        for number, portion in enumerate(cut_portions(calls, n_workers), start=1):
+        for number, size in enumerate(cut_search(n_calls, n_workers), start=1):
             end, worker = heapq.heappop(free)
             start = max(end, number * self.costs.portion)  # Dask's scheduler sends them one after another
-            taken = self.calc_portion(len(portion)) * rng.lognormal(0, self.scatter) * (slowdown if worker == 0 else 1)
+            taken = self.calc_portion(size) * rng.lognormal(0, self.scatter) * (slowdown if worker == 0 else 1)
             heapq.heappush(free, (start + taken, worker))
         return max(end for end, _ in free)
 
-    def calc_speed_up(self, n_calls, n_workers, slowdown):
+    def calc_speed_up(self, n_candidates, n_workers, slowdown=1):
         """Return how many times as long one process takes, at its best rate, as so many workers: a median."""
-        one = n_calls * float(min(self.seconds / self.sizes))
+        n_calls = N_FOLDS * n_candidates
         rng = np.random.default_rng(0)
-        draws = pick(range(N_DRAWS))
-        return one / statistics.median(self.simulate(n_calls, n_workers, slowdown, rng) for _ in draws)
+        seconds = [self.simulate(n_calls, n_workers, slowdown, rng) for _ in pick(range(N_DRAWS))]
+        return n_calls * min(self.seconds / self.sizes) / statistics.median(seconds)
 
 
 def bench_expected():
-    model = Model()
-    rows = []
-    for n_workers in N_WORKERS:
-        cells = [
-            f"{model.calc_speed_up(N_FOLDS * n_candidates, n_workers, slowdown):.1f}"
-            for n_candidates in pick(N_CANDIDATES)
-            for slowdown in (1, SLOWDOWN)
-        ]
-        rows.append([str(n_workers), *cells])
-    header = ["workers"]
-    for n_candidates in pick(N_CANDIDATES):
-        header += [f"{n_candidates:,} x {N_FOLDS}", f"{n_candidates:,} x {N_FOLDS}, one worker slow"]
-    print_table(f"Expected: one process / workers ({NAME})", header, rows)
+    few, many = N_CANDIDATES
+    short, long = Model(), Model(LENGTH)
+    columns = {
+        f"{few:,} x {N_FOLDS}": functools.partial(short.calc_speed_up, few),
+        "one slow": functools.partial(short.calc_speed_up, few, slowdown=SLOWDOWN),
+        f"{many:,} x {N_FOLDS}": functools.partial(short.calc_speed_up, many),
+        "one slow ": functools.partial(short.calc_speed_up, many, slowdown=SLOWDOWN),
+        f"{few:,} x {N_FOLDS}, longer": functools.partial(long.calc_speed_up, few),
+        f"{many:,} x {N_FOLDS}, longer": functools.partial(long.calc_speed_up, many),
+    }
+    rows = [
+        [str(n_workers), *(f"{calc(n_workers=n_workers):.1f}" for calc in columns.values())] for n_workers in N_WORKERS
+    ]
+    print_table(f"Expected: one process / workers ({NAME}; longer: {LENGTH} times)", ["workers", *columns], rows)
 
 
 TABLES = {"portions": bench_portions, "costs": bench_costs, "two": bench_two, "expected": bench_expected}
