@@ -15,7 +15,7 @@ from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV, fused_fits
 
 MADE = {"_build", "auto_examples", "changes", "generated"}  # folders with pages that are made from something else
 OWN_TESTS = {
-    "guide/beyond_one_machine.rst": "test_out_of_memory.py and test_parallel.py",
+    "guide/beyond_one_machine.rst": "test_out_of_memory.py, test_parallel.py and test_dask_ml.py",
     "guide/onnx.rst": "test_onnx.py",
     "guide/recipes.rst": "test_recipes.py",
     "more/security.rst": "test_files.py",

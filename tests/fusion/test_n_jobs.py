@@ -6,7 +6,6 @@ import pickle
 import signal
 import threading
 import time
-from types import SimpleNamespace
 
 import joblib
 import numpy as np
@@ -35,7 +34,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 
 from scratchnn import fused_fits
-from scratchnn.fusion.workers import cut_portions, name_process, run_portion
+from scratchnn.fusion.workers import name_process, run_portion
 
 HERE = {os.getpid()}
 
@@ -213,23 +212,6 @@ def test_cuda_stays_in_one_process_and_says_so(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"[fused_fits] {report.notes[0]}"
     assert [line.split(" on ")[0] for line in lines[1:]] == ["[fused_fits] 3 x 4-5-3"] * 2
-
-
-def test_portions_keep_candidates_of_a_fold_together_and_are_even():
-    folds = [np.arange(k + 2) for k in range(6)]
-
-    def cut(n_candidates, n_folds, n_workers):
-        items = [[(pow, (X, folds[fold]), {"C": 1.0})] for _ in range(n_candidates) for fold in range(n_folds)]
-        portions = cut_portions([SimpleNamespace(items=item) for item in items], n_workers)
-        assert sorted(k for portion in portions for k in portion) == list(range(len(items)))
-        return [[k % n_folds for k in portion] for portion in portions]
-
-    assert cut(3, 2, 2) == [[0] * 3, [1] * 3]
-    assert cut(2, 6, 3) == [[0, 0, 1, 1], [2, 2, 3, 3], [4, 4, 5, 5]]
-    assert cut(4, 3, 2) == [[0, 1, 2] * 2] * 2
-    assert cut(1, 5, 2) == [[0, 1], [2, 3, 4]]
-    assert cut(1, 2, 8) == [[0], [1]]
-    assert [len(portion) for portion in cut(200, 5, 2)] == [125] * 8
 
 
 @pytest.mark.parametrize(

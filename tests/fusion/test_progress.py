@@ -107,13 +107,13 @@ def test_the_bar_stays_where_it_was_after_errors_and_interrupts(make_error, draw
 
 def test_portions_that_are_lost_do_not_count():
     scheduler = Scheduler(FusionReport())
-    calls = DealtCalls(SimpleNamespace(n_completed_tasks=3), n_portions=4, n_calls=10)
+    calls = DealtCalls(SimpleNamespace(n_completed_tasks=3), sizes=[4, 3, 2, 1])
     with pytest.raises(SpecialError), scheduler.count_also(calls):
         fail()
-    assert scheduler.count_fits() == (7.5, 10)
+    assert scheduler.count_fits() == (9, 10)
     with scheduler.count_also(calls):  # joblib may count the last portion after the end
         pass
-    assert scheduler.count_fits() == (17.5, 20)
+    assert scheduler.count_fits() == (19, 20)
     assert scheduler.counters == [scheduler]
 
 
@@ -175,10 +175,10 @@ def test_portions_count_when_they_end(drawn):
 
 def test_dealt_calls_count_by_portions():
     parallel = SimpleNamespace()
-    calls = DealtCalls(parallel, n_portions=4, n_calls=10)
+    calls = DealtCalls(parallel, sizes=[4, 3, 2, 1])
     assert calls.count_fits() == (0, 10)
     parallel.n_completed_tasks = 3
-    assert calls.count_fits() == (7.5, 10)
+    assert calls.count_fits() == (9, 10)
 
 
 def test_epochs_count_within_a_fit():

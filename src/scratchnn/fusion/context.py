@@ -28,8 +28,9 @@ def fused_fits(
     ----------
     backend : str or joblib backend, default=None
         The joblib backend whose workers get the tasks of calls with ``n_jobs`` of 2 or more, or below 0: None is
-        'loky', with processes of this machine. Others are 'threading', 'multiprocessing', and 'dask', which needs a
-        ``distributed.Client``. Any other must be registered with joblib before.
+        'loky', with processes of this machine. Others are 'threading', 'multiprocessing', 'dask', which needs a
+        ``distributed.Client``, and 'ray', which needs ``ray.init()`` and ``ray.util.joblib.register_ray()``. Any other
+        must be registered with joblib before.
     n_jobs : int, default=None
         Number of workers of a call that does not set ``n_jobs``; needs a ``backend``. None takes the number from
         ``joblib.parallel_config``. Where that sets none, it is -1 with a ``backend``, and 1 without.
@@ -64,8 +65,8 @@ def fused_fits(
     ``joblib.Parallel`` cannot return a generator inside.
 
     The bar counts epochs, so it moves within a stack, and it counts fits outside of tasks, too. What other processes
-    train counts when its portion ends. joblib makes at most 512 tasks for each worker ahead: of a larger search, the
-    number of fits grows meanwhile.
+    train counts when its portion ends. joblib makes at most 512 tasks ahead, and 2,048 for each of several workers: of
+    a larger search, the number of fits grows meanwhile.
 
     Examples
     --------

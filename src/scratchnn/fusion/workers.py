@@ -5,11 +5,11 @@ import pickle
 import platform
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from itertools import pairwise, zip_longest
+from itertools import islice
 from types import FrameType
-from typing import Any
+from typing import Any, TypeAlias
 
 import joblib
 import torch
@@ -17,13 +17,16 @@ from joblib.parallel import BACKENDS, FallbackToBackend, ParallelBackendBase
 
 from ..training.threads import find_most_threads, use_threads
 from .backend import FusedBackend
+from .portions import cut_portions, list_values
 from .report import FusionReport, TrainedStack
 from .scheduler import Scheduler, warning_filters
+from .shipping import SharedArrays, put_back_arrays
 from .task import Task, current
 
-# A portion of fewer tasks makes smaller stacks, which take longer for each model.
-LEAST_PORTION = 64
-MOST_PORTIONS = 4  # for each worker
+# How many tasks are under way, as joblib is told: it makes twice as many before it waits for the first result.
+AHEAD_PER_WORKER = 4 * Scheduler.MAX_TASKS
+MOST_AHEAD = 2**16  # joblib refuses numbers above a million
+PortionResult: TypeAlias = tuple[list[Any], list[TrainedStack]]  # the results of a portion's calls, and its stacks
 ON_CUDA = (
     "n_jobs was not used: a search on CUDA stays in one process. Use device='cpu' for networks on the CPU, or "
     "fused_fits(backend='loky') for several processes."
@@ -108,15 +111,15 @@ class DealtCall(Future[Any]):
 
 
 class DealtCalls:
-    """Calls that workers run in portions. A bar counts each as a fit, which is done when its portion is."""
+    """Calls that workers run in portions of so many. A bar counts each as a fit, which is done when its portion is."""
 
-    def __init__(self, parallel: joblib.Parallel, n_portions: int, n_calls: int) -> None:
-        self.parallel, self.n_portions, self.n_calls = parallel, n_portions, n_calls
+    def __init__(self, parallel: joblib.Parallel, sizes: Sequence[int]) -> None:
+        self.parallel, self.sizes = parallel, sizes
 
     def count_fits(self) -> tuple[float, int]:
         """Return how many calls are done, and how many there are."""
         n_ended = getattr(self.parallel, "n_completed_tasks", 0)  # it is not there before the parallel call begins
-        return self.n_calls * n_ended / self.n_portions, self.n_calls
+        return sum(islice(self.sizes, n_ended)), sum(self.sizes)  # they end in about the order in which they begin
 
 
 class WorkerBackend(ParallelBackendBase):
@@ -128,10 +131,11 @@ class WorkerBackend(ParallelBackendBase):
         super().__init__(nesting_level=origin.nesting_level)
         self.origin, self.n_workers = origin, n_workers
         self.undealt: list[DealtCall] = []
+        self.shared = SharedArrays()
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many tasks may be under way."""
-        return Scheduler.MAX_TASKS * self.n_workers
+        return min(AHEAD_PER_WORKER * self.n_workers, MOST_AHEAD)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **kwargs: Any) -> int:
         """Keep the caller and its settings of memory mapping, and return the number of tasks that may be under way."""
@@ -150,34 +154,39 @@ class WorkerBackend(ParallelBackendBase):
         """Have the workers run the calls that were taken. The first error is raised, as soon as its worker sends it."""
         dealt, self.undealt = self.undealt, []
         calls = [each.call for each in dealt]
-        scheduler = self.origin.scheduler
-        if not self.origin.is_named and may_use_cuda(calls):
-            scheduler.pool.note(ON_CUDA)
-            inner = Scheduler(FusionReport())
-            with scheduler.count_also(inner):
-                portions, results = [list(range(len(calls)))], [run_portion(calls, 1, name_process(), inner)]
-        else:
-            portions = cut_portions(calls, self.n_workers)
-            with joblib.parallel_config(backend=self.origin.name):
-                parallel = joblib.Parallel(self.n_workers, batch_size=1, timeout=timeout, **self.mapping)
-            counter = DealtCalls(parallel, len(portions), len(calls))
-            with joblib.parallel_config(backend=self.origin.name), scheduler.count_also(counter):
-                # joblib writes an array of more than `max_nbytes` to a file once, however many portions have it.
-                results = parallel(
-                    joblib.delayed(run_portion)([calls[k] for k in portion], self.n_workers, name_process())
-                    for portion in portions
-                )
-        for portion, (outcomes, stacks) in zip(portions, results, strict=True):
+        run = self._run_here if not self.origin.is_named and may_use_cuda(calls) else self._run_on_workers
+        for portion, (outcomes, stacks) in run(calls, timeout):
             for stack in stacks:
-                scheduler.pool.note_stack(stack)
+                self.origin.scheduler.pool.note_stack(stack)
             for k, outcome in zip(portion, outcomes, strict=True):
                 dealt[k].set_result(outcome)
         for each in dealt:
             each.callback(each.result())
 
+    def _run_here(self, calls: Sequence[Any], timeout: float | None) -> list[tuple[list[int], PortionResult]]:
+        self.origin.scheduler.pool.note(ON_CUDA)
+        inner = Scheduler(FusionReport())
+        with self.origin.scheduler.count_also(inner):
+            return [(list(range(len(calls))), run_portion(calls, 1, name_process(), scheduler=inner))]
+
+    def _run_on_workers(self, calls: Sequence[Any], timeout: float | None) -> list[tuple[list[int], PortionResult]]:
+        """Return the positions of the calls of each portion, and what its worker sent."""
+        portions = cut_portions(calls, self.n_workers)
+        with joblib.parallel_config(backend=self.origin.name):
+            parallel = joblib.Parallel(self.n_workers, batch_size=1, timeout=timeout, **self.mapping)
+            backend = joblib.parallel.get_active_backend()[0]
+            sent, arrays = self.shared.take_out([[calls[k] for k in portion] for portion in portions], backend)
+            jobs = (joblib.delayed(run_portion)(each, self.n_workers, name_process(), *arrays) for each in sent)
+            with self.origin.scheduler.count_also(DealtCalls(parallel, [len(portion) for portion in portions])):
+                return list(zip(portions, parallel(jobs), strict=True))
+
     def start_call(self) -> None:
         """Begin to take calls."""
         self.undealt = []
+
+    def stop_call(self) -> None:
+        """Let go of the arrays that the workers have."""
+        self.shared = SharedArrays()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Forget the calls that have not been dealt out."""
@@ -188,48 +197,14 @@ class WorkerBackend(ParallelBackendBase):
         return FusedBackend(None, (self.nesting_level or 0) + 1), None
 
 
-def cut_portions(calls: Sequence[Any], n_workers: int) -> list[list[int]]:
-    """Return the positions of calls, in portions of about the same size, several for each worker if there are many.
-
-    Calls with the same arrays, such as the candidates of a fold, make a group. Portions are whole groups if the number
-    of groups allows it. Otherwise they have an equal part of each group, as parts of different sizes would not stack.
-    """
-    n_each = min(max(len(calls) // (n_workers * LEAST_PORTION), 1), MOST_PORTIONS)
-    n_portions = min(n_workers * n_each, len(calls))
-    by_arrays: dict[tuple[int, ...], list[int]] = {}
-    for k, call in enumerate(calls):
-        by_arrays.setdefault(identify_arrays(call), []).append(k)
-    groups: Iterable[Iterable[int | None]] = by_arrays.values()
-    if len(by_arrays) % n_portions > 0:
-        groups = zip_longest(*by_arrays.values())
-    order = [k for group in groups for k in group if k is not None]
-    bounds = [len(calls) * k // n_portions for k in range(n_portions + 1)]
-    return [order[start:stop] for start, stop in pairwise(bounds)]
-
-
-def identify_arrays(call: Any) -> tuple[int, ...]:
-    """Return which arrays, tables and lists a call of joblib's has among its arguments."""
-    return tuple(id(value) for value in _list_values(call) if isinstance(value, list) or getattr(value, "shape", None))
-
-
 def may_use_cuda(calls: Sequence[Any]) -> bool:
     """Return whether calls of joblib's may use CUDA: if there is an estimator for it, or none that one can ask."""
     if not torch.cuda.is_available():
         return False
-    models = {id(value): value for call in calls for value in _list_values(call) if hasattr(value, "get_params")}
+    models = {id(value): value for call in calls for value in list_values(call) if hasattr(value, "get_params")}
     settings = [setting for model in models.values() for setting in model.get_params().items()]
     devices = [str(value) for name, value in settings if name.rpartition("__")[2] == "device"]
     return not models or not all(device.startswith("cpu") for device in devices)
-
-
-def _list_values(call: Any) -> list[Any]:
-    """Return the arguments of a call of joblib's, and the objects that its methods belong to."""
-    return [
-        value
-        for function, args, kwargs in call.items
-        for value in (getattr(function, "__self__", None), *args, *kwargs.values())
-        if not isinstance(value, type)
-    ]
 
 
 def name_process() -> tuple[str, int]:
@@ -238,13 +213,15 @@ def name_process() -> tuple[str, int]:
 
 
 def run_portion(
-    calls: Sequence[Callable[[], Any]], n_workers: int, caller: tuple[str, int], scheduler: Scheduler | None = None
-) -> tuple[list[Any], list[TrainedStack]]:
+    calls: Sequence[Any], n_workers: int, caller: tuple[str, int], *arrays: Any, scheduler: Scheduler | None = None
+) -> PortionResult:
     """Run calls in this process, fused. Return their results and the stacks, or raise the first error.
 
     ``caller`` names the process that has cut the portions. Workers on its machine share the cores.
+    ``arrays`` are those that were taken out of the calls.
     ``scheduler`` is a new one for the calls; None makes it.
     """
+    calls = put_back_arrays(calls, arrays)
     node, _ = name_process()
     n_threads = min(find_most_threads(), max(1, joblib.cpu_count() // (n_workers if node == caller[0] else 1)))
     with warning_filters, use_threads(0, most=n_threads):
