@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import nullcontext
 from itertools import islice
 from types import FrameType
 from typing import Any, TypeAlias
@@ -17,6 +18,7 @@ from joblib.parallel import BACKENDS, FallbackToBackend, ParallelBackendBase
 
 from ..training.threads import find_most_threads, use_threads
 from .backend import FusedBackend
+from .cores import use_own_core
 from .portions import cut_portions, list_values
 from .report import FusionReport, TrainedStack
 from .scheduler import Scheduler, warning_filters
@@ -222,9 +224,11 @@ def run_portion(
     ``scheduler`` is a new one for the calls; None makes it.
     """
     calls = put_back_arrays(calls, arrays)
-    node, _ = name_process()
-    n_threads = min(find_most_threads(), max(1, joblib.cpu_count() // (n_workers if node == caller[0] else 1)))
-    with warning_filters, use_threads(0, most=n_threads):
+    node, process = name_process()
+    n_neighbours = n_workers if node == caller[0] else 1
+    n_threads = min(find_most_threads(), max(1, joblib.cpu_count() // n_neighbours))
+    keeping = use_own_core(n_neighbours) if process != caller[1] else nullcontext()
+    with warning_filters, use_threads(0, most=n_threads), keeping:
         scheduler = Scheduler(FusionReport()) if scheduler is None else scheduler
         tasks = [Task(scheduler, call, lambda result: None, depth=0) for call in calls]
         try:
