@@ -72,7 +72,7 @@ def test_tasks_of_workers_stay_on_a_core_and_the_caller_does_not():
     with fused_fits(backend="loky", n_jobs=len(allowed)):
         found = joblib.Parallel()(joblib.delayed(get_cores)() for _ in range(4 * len(allowed)))
     # All, where workers of another process, perhaps of another test, have the cores.
-    assert all(each < allowed and len(each) == 1 or each == allowed for each in found)
+    assert all((each < allowed and len(each) == 1) or each == allowed for each in found)
     assert get_cores() == allowed
     # The next call of the same workers, without fused_fits, has all cores again.
     assert joblib.Parallel(n_jobs=len(allowed))(joblib.delayed(get_cores)() for _ in range(8)) == [allowed] * 8
