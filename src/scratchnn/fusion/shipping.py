@@ -110,9 +110,11 @@ def _is_idle(value: Any) -> bool:
     """Return whether a value is scikit-learn's context of a task that has no callbacks.
 
     It is a node of the tree of all tasks of a search. Sent as it is, it takes the whole tree along, which nobody reads
-    there. The search, an argument of its tasks, has the root.
+    there. The search, an argument of its tasks, has the root. A version of scikit-learn whose contexts look otherwise
+    sends them as they are.
     """
-    return type(value).__name__ == "CallbackContext" and not getattr(value, "_callbacks", True)
+    is_context = type(value).__name__ == "CallbackContext" and not getattr(value, "_callbacks", True)
+    return is_context and all(hasattr(value, name) for name in ("parent", "task_id", "_children_map"))
 
 
 def _copy_without_siblings(context: Any, copies: dict[int, Any]) -> Any:
