@@ -1,13 +1,15 @@
 """Workers that keep all cores of a machine busy have a core each."""
 
+import contextlib
 import os
 
 import joblib
 import pytest
 
 from scratchnn import fused_fits
-from scratchnn.fusion import cores
+from scratchnn.fusion import cores, workers
 from scratchnn.fusion.cores import use_own_core
+from scratchnn.fusion.workers import name_process
 
 FIRST, SECOND = 90_001, 90_002  # no machine has them, so no worker of another test
 
@@ -55,9 +57,39 @@ def test_a_worker_of_one_core_is_left_alone(affinity):
 
 def test_systems_without_affinity_are_left_alone(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(cores, "_reserve", None)
+    monkeypatch.setattr(cores, "_move_to_own_core", None)
     with use_own_core(2):
         pass
+
+
+def test_systems_that_refuse_are_left_alone(affinity, monkeypatch):
+    def refuse(pid, allowed):
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "sched_setaffinity", refuse)
+        with use_own_core(2):
+            assert affinity == [{FIRST, SECOND}]
+    with use_own_core(2):  # the core is free
+        assert affinity[-1] == {FIRST}
+        monkeypatch.setattr(os, "sched_setaffinity", refuse)
+
+
+@pytest.mark.parametrize(("node", "expected"), [(name_process()[0], 2), ("elsewhere", 1)])
+def test_portions_of_workers_run_on_their_core(node, expected, monkeypatch):
+    inside = []
+
+    @contextlib.contextmanager
+    def note(n_workers):
+        inside.append(n_workers)
+        yield
+        inside.append("left")
+
+    monkeypatch.setattr(workers, "use_own_core", note)
+    results, _ = workers.run_portion([lambda: list(inside)], 2, (node, os.getpid() + 1))
+    assert (results, inside) == ([[expected]], [expected, "left"])
+    workers.run_portion([lambda: None], 2, name_process())  # the caller itself
+    assert inside == [expected, "left"]
 
 
 def get_cores():

@@ -5,6 +5,8 @@ the meta device, which have no values, show that nothing is read, and that no tw
 """
 
 import contextlib
+import gc
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -57,12 +59,14 @@ class Recording(TorchDispatchMode):
     @contextlib.contextmanager
     def capture(self):
         states = [generator.get_state() for generator in self.generators]
-        with self:
-            yield
-        for tensor, before in self.found.values():
-            tensor.untyped_storage().copy_(before)
-        for generator, state in zip(self.generators, states, strict=True):
-            generator.set_state(state)
+        try:
+            with self:
+                yield
+        finally:
+            for tensor, before in self.found.values():
+                tensor.untyped_storage().copy_(before)
+            for generator, state in zip(self.generators, states, strict=True):
+                generator.set_state(state)
 
     def replay(self):
         self.n_replays += 1
@@ -91,8 +95,10 @@ def recordings(monkeypatch):
 
     cuda = SimpleNamespace(
         CUDAGraph=make,
-        Stream=lambda: None,
+        Stream=lambda device: None,
+        stream=lambda stream: contextlib.nullcontext(),
         device=lambda device: contextlib.nullcontext(),
+        current_stream=lambda device: None,
         graph=lambda graph, pool, stream, **kwargs: graph.capture(),
         graph_pool_handle=lambda: None,
         OutOfMemoryError=torch.cuda.OutOfMemoryError,
@@ -147,18 +153,72 @@ def test_more_rows_are_gathered_on_a_device_but_not_for_more_steps():
     assert batches._count_gathered_rows([move(data)], size=2**22) == 2**22 * 4
 
 
-def test_a_capture_that_fails_is_the_last(recordings, monkeypatch):
-    def fail(*args, **kwargs):
-        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+def fail_inside(monkeypatch, error):
+    """Let captures fail in the middle of a group, and then at their end, as PyTorch's do."""
+
+    @contextlib.contextmanager
+    def fail(graph, *args, **kwargs):
+        try:
+            with graph.capture(), TooManyOperations(error, most=40):
+                yield
+        except RuntimeError:
+            raise RuntimeError("operation failed due to a previous error during capture")  # noqa: B904
 
     monkeypatch.setattr(graphs.torch.cuda, "graph", fail)
+
+
+class TooManyOperations(TorchDispatchMode):
+    """Raises an error at an operation."""
+
+    def __init__(self, error, most):
+        super().__init__()
+        self.error, self.n_left = error, most
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.n_left -= 1
+        if self.n_left < 0:
+            raise self.error
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("changes", [{}, {"learning_rate": "cosine"}], ids=["constant", "cosine"])
+@pytest.mark.parametrize("is_memory", [False, True])
+def test_steps_that_cannot_be_captured_train_all_the_same(changes, is_memory, recordings, monkeypatch):
+    monkeypatch.setattr(batches, "N_GATHERED_BYTES", 32 * 2 * 5 * 8)  # 32 steps, each of two rows
     monkeypatch.setattr(graphs.CapturedSteps, "works", True)
-    run, expected = make_run(max_iter=8), make_run(max_iter=8)
-    with pytest.warns(RuntimeWarning, match=r"CUDA graphs do not work in this process, .* when stream is capturing"):
+    data = make_data(325)
+    run, expected = (make_run(data, batch_size=2, max_iter=3, alpha=1.0, **changes) for _ in range(2))
+    if is_memory:
+        fail_inside(monkeypatch, torch.cuda.OutOfMemoryError("CUDA out of memory"))
         train([run])
-    train([expected])
+        assert graphs.CapturedSteps.works
+    else:
+        fail_inside(monkeypatch, RuntimeError("operation not permitted when stream is capturing"))
+        with pytest.warns(RuntimeWarning, match=r"CUDA graphs do not work in .* when stream is capturing"):
+            train([run])
     assert len(recordings) == 1
+    monkeypatch.setattr(stack, "can_capture", lambda runs: False)
+    train([expected])
     assert torch.equal(run.buffer.flat, expected.buffer.flat)
+    assert run.history.n_updates == expected.history.n_updates == 3 * 163
+
+
+def test_an_error_frees_the_memory_of_a_stack_that_captures(recordings):
+    def fail(epoch):
+        raise MemoryError
+
+    run = make_run()
+    gc.collect()
+    gc.disable()
+    try:
+        stacked = stack.Stack([run])
+        buffer = weakref.ref(stacked.captured_steps)
+        stacked._execute_epoch = lambda: fail(None)
+        with pytest.raises(MemoryError):
+            stacked.train_until_one_stops()
+        assert buffer() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

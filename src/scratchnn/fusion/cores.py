@@ -1,4 +1,4 @@
-"""A core for each worker of a machine, where there are as many workers as cores.
+"""A core for each worker, where there are at least as many workers as cores.
 
 The threads of a worker's tasks take turns. Where other workers keep all cores busy, too, the system starts each thread
 on any of them, and the turn waits until the time slice of another worker ends: a fused search takes a fifth longer.
@@ -6,8 +6,8 @@ on any of them, and the turn waits until the time slice of another worker ends: 
 
 import os
 import socket
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -15,29 +15,35 @@ def use_own_core(n_workers: int) -> Iterator[None]:
     """Keep the calling thread, and threads that it starts, on a core that no other worker keeps.
 
     Nothing changes if the process may use more cores than there are workers, if others keep all cores, or if the system
-    cannot do it (it is Linux that can).
+    cannot do it or refuses it (it is Linux that can).
     """
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    core, mark = _reserve(allowed) if 1 < len(allowed) <= n_workers else (None, None)
-    if core is None or mark is None:
+    mark = _move_to_own_core(allowed) if 1 < len(allowed) <= n_workers else None
+    if mark is None:
         yield
         return
     with mark:
-        os.sched_setaffinity(0, {core})
         try:
             yield
         finally:
-            os.sched_setaffinity(0, allowed)
+            with suppress(OSError):  # the cores that the process may use have changed
+                os.sched_setaffinity(0, allowed)
 
 
-def _reserve(cores: Iterable[int]) -> tuple[int, socket.socket] | tuple[None, None]:
-    """Return a core that no other worker has reserved, and what reserves it until it is closed, or the process ends."""
+def _move_to_own_core(cores: set[int]) -> socket.socket | None:
+    """Move the calling thread to a core that no other worker keeps, if there is one.
+
+    Return what keeps the core until it is closed or the process ends: a socket whose name, which is no file, only one
+    process of the machine can have.
+    """
     for core in sorted(cores):
-        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            mark.bind(f"\0scratchnn core {core}")  # a name without a file, which one process of the machine can have
-        except OSError:
-            mark.close()
-        else:
-            return core, mark
-    return None, None
+        with suppress(OSError):
+            mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            try:
+                mark.bind(f"\0scratchnn core {core}")
+                os.sched_setaffinity(0, {core})
+            except OSError:
+                mark.close()
+            else:
+                return mark
+    return None

@@ -8,7 +8,8 @@ import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,18 +45,20 @@ class CapturedSteps:
         Generators of the device that it draws from.
     """
 
-    works = True  # False once a capture has failed in this process
+    works = True  # False once a capture has failed in this process for another reason than memory
 
     def __init__(self, train: Train, generators: Sequence[torch.Generator]) -> None:
         self.train, self.generators = train, generators
         self.n_eager: Counter[object] = Counter()  # by shape
         self.graphs: dict[object, _Graph] = {}
-        self.place: _Place | None = None  # that the graphs share, of which one runs at a time
+        self.pool: Any = None  # memory that the graphs, of which one runs at a time, share
+        self.has_memory = True  # for more graphs
 
     def __call__(self, group: Group, rates: Tensor) -> Tensor:
         """Train on a group. The result is valid until the next call."""
         shape = (rates.shape, *((name, tensor.shape) for name, tensor in _get_tensors(group).items()))
-        if shape not in self.graphs and self.n_eager[shape] >= N_EAGER and CapturedSteps.works:
+        is_due = shape not in self.graphs and self.n_eager[shape] >= N_EAGER
+        if is_due and self.has_memory and CapturedSteps.works:
             self._try_to_capture(shape, group, rates)
         if shape in self.graphs:
             return self.graphs[shape].replay(group, rates)
@@ -63,31 +66,32 @@ class CapturedSteps:
         return self.train(group, rates)
 
     def _try_to_capture(self, shape: object, group: Group, rates: Tensor) -> None:
-        if self.place is None:
-            with torch.cuda.device(rates.device):
-                self.place = _Place(torch.cuda.graph_pool_handle(), torch.cuda.Stream())
+        """Capture the steps of a group, which computes nothing. If they cannot be captured, note it."""
+        if self.pool is None:
+            self.pool = torch.cuda.graph_pool_handle()
         try:
-            self.graphs[shape] = _Graph(self.train, group, rates, self.generators, self.place)
-        except torch.cuda.OutOfMemoryError:
-            raise
+            self.graphs[shape] = _Graph(self.train, group, rates, self.generators, self.pool)
         except RuntimeError as error:
+            reason = error.__context__ or error  # the end of a capture that has failed raises another error
+            if isinstance(reason, torch.cuda.OutOfMemoryError):
+                self.has_memory = False
+                return
             CapturedSteps.works = False
-            message = f"CUDA graphs do not work in this process, so small steps take longer. The error was: {error}"
+            message = f"CUDA graphs do not work in this process, so small steps take longer. The error was: {reason}"
             warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
-class _Place(NamedTuple):
-    """Where graphs are captured. Those with the same memory need the same stream."""
-
-    pool: Any
-    stream: Any
+@cache
+def _get_stream(device: torch.device) -> Any:
+    """Return the stream of all captures on a device. CUDA's libraries keep memory for each stream that they see."""
+    return torch.cuda.Stream(device)
 
 
 class _Graph:
     """The operations that train on a group, with memory of their own for its rows and rates."""
 
     def __init__(
-        self, train: Train, group: Group, rates: Tensor, generators: Sequence[torch.Generator], place: _Place
+        self, train: Train, group: Group, rates: Tensor, generators: Sequence[torch.Generator], pool: Any
     ) -> None:
         if not group.is_whole:
             copies: dict[str, Any] = {name: tensor.clone() for name, tensor in _get_tensors(group).items()}
@@ -96,8 +100,10 @@ class _Graph:
         self.graph = torch.cuda.CUDAGraph()
         for generator in generators:
             self.graph.register_generator_state(generator)
-        capture = torch.cuda.graph(self.graph, *place, capture_error_mode="thread_local")
-        with _one_capture, torch.cuda.device(rates.device), capture:
+        device = rates.device
+        capture = torch.cuda.graph(self.graph, pool, _get_stream(device), capture_error_mode="thread_local")
+        # The end of a capture that has failed does not restore the stream.
+        with _one_capture, torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream(device)), capture:
             self.result = train(group, self.rates)  # records, and computes nothing
 
     def replay(self, group: Group, rates: Tensor) -> Tensor:

@@ -65,6 +65,8 @@ class Stack:
                 run.interrupted = True
             if self.joint is not None:
                 self.joint.leave()
+        finally:
+            self.captured_steps = None  # it refers to this stack, whose memory an error must set free
         self._store()
         return list(unfinished)
 
@@ -125,8 +127,10 @@ class Stack:
         outer = self.n_steps, self.step_rates
         self.n_steps, self.step_rates = 0, list(rates.unbind())[::-1]
         self.n_samples = None  # the operation that sets ``decays`` belongs to the group
-        losses = self._execute(self.batches.split(group))
-        self.n_steps, self.step_rates = outer
+        try:
+            losses = self._execute(self.batches.split(group))
+        finally:
+            self.n_steps, self.step_rates = outer
         n_samples = group.rows.count_samples()
         return losses * (n_samples.squeeze(-1) if isinstance(n_samples, Tensor) else n_samples)
 
@@ -185,7 +189,6 @@ class Stack:
     def _store(self) -> None:
         """Store generators, solver states and coefficients in the runs, in place."""
         self.batches.copy_generator_states()
-        self.captured_steps = None  # which refers to this stack
         for model, run in enumerate(self.runs):
             if len(self.runs) > 1:  # a single run's buffer was trained in place, see `stack_buffers`
                 run.buffer.flat.copy_(self.flats[model])
