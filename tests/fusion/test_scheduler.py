@@ -4,6 +4,7 @@ import threading
 
 import joblib
 import pytest
+import torch
 from fusion_helpers import (
     X,
     assert_equal_results,
@@ -193,6 +194,19 @@ def test_thousands_of_tasks_need_few_threads():
     assert len(set(losses)) == 600
     assert report.n_fits == 600
     assert 1 < most <= Scheduler.MAX_TASKS
+
+
+@within(60)
+def test_more_tasks_are_under_way_where_there_is_cuda(monkeypatch):
+    """They wait until all of them have handed in their networks, which then train in larger stacks."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(Scheduler, "MAX_TASKS", 8)
+    monkeypatch.setattr(Scheduler, "MAX_TASKS_WITH_CUDA", 40)
+    with fused_fits() as report:
+        joblib.Parallel()(
+            joblib.delayed(network(max_iter=1, device="cpu", alpha=k).fit)(X[:20], y[:20]) for k in range(60)
+        )
+    assert [stack.n_models for stack in report.stacks] == [40, 20]
 
 
 @within(60)

@@ -33,7 +33,7 @@ class FusedBackend(ParallelBackendBase):
         """Return how many tasks may be under way; 1 where none can wait for the others."""
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
-        return 1 if current.is_dispatching else Scheduler.MAX_TASKS
+        return 1 if current.is_dispatching else Scheduler.find_max_tasks()
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **kwargs: Any) -> int:
         """Keep the caller, and return the number of tasks that may be under way."""

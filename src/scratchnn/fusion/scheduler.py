@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
+import torch
+
 from ..training import TrainingRun
 from ..training.threads import SharedContext, find_most_threads
 from .conductor import Conductor
@@ -41,7 +43,8 @@ class Scheduler:
         Prints a line for each stack, if there is one.
     """
 
-    MAX_TASKS = 256  # that are under way at the same time
+    MAX_TASKS = 256  # that are under way at the same time,
+    MAX_TASKS_WITH_CUDA = 2048  # and where there may be a device that trains larger stacks
     GRACE = 0.5  # seconds that cancelled tasks get to end, before they are left to themselves
 
     def __init__(self, report: FusionReport, say: Callable[[object], None] | None = None) -> None:
@@ -50,6 +53,11 @@ class Scheduler:
         self.pool: RunPool = RunPool(report, say, n_threads)
         self.counters: list[FitCounter] = [self]  # what a bar asks: this, and what else has fits of the same calls
         self._clear()
+
+    @classmethod
+    def find_max_tasks(cls) -> int:
+        """Return how many tasks may be under way at the same time."""
+        return cls.MAX_TASKS_WITH_CUDA if torch.cuda.is_available() else cls.MAX_TASKS
 
     def _clear(self) -> None:
         self.pid = os.getpid()
@@ -284,4 +292,4 @@ class Scheduler:
             self.pool.clear()
 
     def _has_room(self) -> bool:
-        return self.pool.has_room() and len(self.started) < self.MAX_TASKS
+        return self.pool.has_room() and len(self.started) < self.find_max_tasks()
