@@ -11,6 +11,7 @@ from sklearn.model_selection import GridSearchCV
 
 from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn.estimator.tables import count_values
+from scratchnn.fusion import backend
 from scratchnn.training import threads as _threads
 from scratchnn.training.threads import LEAST_PARALLEL_WORK, SharedContext, count_work, use_threads
 
@@ -498,3 +499,24 @@ PROCESSES = [SHARED, *([name] for name in SCRIPTS if name not in SHARED)]
 def test_forked_processes_answer_as_their_parent(names):
     scripts = {name: textwrap.dedent(SCRIPTS[name]) for name in names}
     run_python(f"{HEAD}\nfor name, script in {scripts!r}.items():\n    run(name, script)")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="the system does not list threads")
+def test_released_threads_end_and_come_again(two_threads):
+    values = torch.ones(2**22)
+    values.sum()
+    before = len(os.listdir("/proc/self/task"))
+    if _threads.release_threads() is None:
+        pytest.skip("PyTorch uses another OpenMP than GNU's")
+    released = len(os.listdir("/proc/self/task"))
+    assert released < before
+    assert values.sum() == 2**22
+    assert released < len(os.listdir("/proc/self/task")) <= before
+
+
+def test_a_thread_that_waits_for_fused_fits_releases_its_threads(monkeypatch):
+    callers = []
+    monkeypatch.setattr(backend, "release_threads", lambda: callers.append(threading.current_thread()))
+    with fused_fits():
+        joblib.Parallel()(joblib.delayed(abs)(k) for k in range(3))
+    assert callers == [threading.current_thread()]

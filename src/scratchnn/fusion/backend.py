@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from joblib.parallel import ParallelBackendBase
 
+from ..training.threads import release_threads
 from .scheduler import Scheduler
 from .task import ParallelCall, Task, current
 
@@ -53,6 +54,7 @@ class FusedBackend(ParallelBackendBase):
 
     def start_call(self) -> None:
         """Begin to take tasks: their iterator must not wait for other tasks while joblib's lock is held."""
+        release_threads()  # this thread will wait for another, which trains
         current.parallel_call, current.is_dispatching = ParallelCall(), True
 
     @contextmanager

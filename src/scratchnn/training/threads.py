@@ -116,6 +116,21 @@ def _find_setter() -> Setter:
 _set_number = _find_setter()
 
 
+def _find_release() -> Callable[[], object]:
+    """Return a function that ends the OpenMP threads of the calling thread, if PyTorch uses GNU's OpenMP."""
+    library = ctypes.PyDLL(torch._C.__file__)
+    pause = getattr(library, "omp_pause_resource_all", None)
+    if pause is None or hasattr(library, "__kmpc_fork_call"):  # LLVM's and Intel's would end those of all threads
+        return lambda: None
+    hard = 2  # omp_pause_hard
+    return lambda: None if _is_forked else pause(hard)
+
+
+# Ends the threads that have helped the calling thread. It gets new ones when it needs them. GNU's OpenMP lets threads
+# sleep after each operation, rather than wait for the next, as soon as those of two callers are more than the cores.
+release_threads = _find_release()
+
+
 class SharedContext:
     """A context that changes the process. Several threads may be inside at a time, and the last to leave restores it.
 
