@@ -116,19 +116,23 @@ def _find_setter() -> Setter:
 _set_number = _find_setter()
 
 
-def _find_release() -> Callable[[], object]:
-    """Return a function that ends the OpenMP threads of the calling thread, if PyTorch uses GNU's OpenMP."""
+def release_threads() -> int | None:
+    """End the threads that have helped the calling thread, which gets new ones when it needs them.
+
+    GNU's OpenMP lets its threads sleep after each operation, rather than wait for the next, as soon as those of two
+    callers are more than the cores. Nothing is done, and None returned, where PyTorch uses another OpenMP.
+    """
+    return None if _pause is None or _is_forked else _pause(2)  # omp_pause_hard
+
+
+def _find_pause() -> Callable[[int], int] | None:
     library = ctypes.PyDLL(torch._C.__file__)
-    pause = getattr(library, "omp_pause_resource_all", None)
-    if pause is None or hasattr(library, "__kmpc_fork_call"):  # LLVM's and Intel's would end those of all threads
-        return lambda: None
-    hard = 2  # omp_pause_hard
-    return lambda: None if _is_forked else pause(hard)
+    # LLVM's and Intel's function would end the threads of all callers.
+    is_other = hasattr(library, "__kmpc_fork_call")
+    return None if is_other else getattr(library, "omp_pause_resource_all", None)
 
 
-# Ends the threads that have helped the calling thread. It gets new ones when it needs them. GNU's OpenMP lets threads
-# sleep after each operation, rather than wait for the next, as soon as those of two callers are more than the cores.
-release_threads = _find_release()
+_pause = _find_pause()
 
 
 class SharedContext:
