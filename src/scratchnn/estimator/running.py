@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @failing_together
 def begin_training(fit: "Fit") -> tuple[Reporter | None, bool]:
-    """Return the reporter, and whether the checkpoint, to which the run is set in place, is that of its end."""
+    """Set the run to the state of its checkpoint, in place. Return the reporter, and whether the run had ended."""
     session = fit.call.session
     has_ended = session is not None and session.restore(fit.run)
     reporter = _make_reporter(fit.call, fit.run, fit.scales, has_ended)

@@ -292,4 +292,6 @@ class Scheduler:
             self.pool.clear()
 
     def _has_room(self) -> bool:
-        return self.pool.has_room() and len(self.started) < self.find_max_tasks()
+        n_tasks = len(self.started)
+        # PyTorch takes a while to look for CUDA, so few tasks do not ask.
+        return self.pool.has_room() and (n_tasks < self.MAX_TASKS or n_tasks < self.find_max_tasks())

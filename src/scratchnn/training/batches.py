@@ -1,5 +1,6 @@
 """The minibatches of an epoch: order, gathering, padding and dropout masks, once for models with the same data."""
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import repeat
@@ -25,6 +26,11 @@ class Group(NamedTuple):
     size: int
     n_own: list[int] | None = None  # rows of each source in the only batch, if others pad it; None: all
     is_whole: bool = False  # whether the rows are all of an epoch, in the same memory in each epoch
+
+    @property
+    def n_steps(self) -> int:
+        """The number of minibatches."""
+        return math.ceil(self.rows.deps.shape[-2] / self.size)
 
     def split(self) -> Iterator[Batch]:
         """Yield the minibatches, without masks."""

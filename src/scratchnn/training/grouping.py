@@ -77,8 +77,8 @@ def count_models(run: TrainingRun) -> int:
     n_bytes = min(run.settings.batch_size, len(run.data.deps)) * sum(run.buffer.sizes[1:]) * flat.itemsize
     if flat.device.type == "cpu":
         return max(1, N_STACK_BYTES // n_bytes)
-    # Of the values there are those of each layer, their slopes, and the results of products; of the coefficients those
-    # of run, snapshot and stack, their gradients, and moments with copies.
+    # About six times the values: each layer's, their slopes, and results of products. About eight times the
+    # coefficients: those of run, snapshot and stack, gradients, and moments with copies.
     n_needed = 6 * n_bytes + 8 * flat.nbytes
     return max(1, min(N_STACK_BYTES_ON_DEVICE // n_bytes, count_device_memory(flat.device) // 2 // n_needed))
 

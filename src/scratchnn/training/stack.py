@@ -119,7 +119,7 @@ class Stack:
         """Train on the minibatches of an epoch, group by group. Return the mean losses, (models,)."""
         totals = torch.zeros_like(self.penalty.squares)
         for group in self.batches.draw_groups():
-            totals += train(group, torch.stack([self._take_rates() for _ in group.split()]))
+            totals += train(group, torch.stack([self._take_rates() for _ in range(group.n_steps)]))
         return totals / self.epoch_samples
 
     def _train_on_group(self, group: Group, rates: Tensor) -> Tensor:

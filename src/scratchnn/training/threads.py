@@ -87,13 +87,18 @@ def _set_for_all(number: int, mkl_number: int) -> int:
     return number
 
 
+def _open_libraries() -> ctypes.PyDLL:
+    """Return what finds the functions of the libraries that PyTorch is linked to."""
+    return ctypes.PyDLL(torch._C.__file__)
+
+
 def _find_setter() -> Setter:
     """Return a function that sets the calling thread's numbers of threads, for OpenMP and for MKL.
 
     It returns MKL's number before (0: that of OpenMP). It calls functions of the libraries that PyTorch is linked to.
     If PyTorch uses other libraries, it is `_set_for_all`.
     """
-    library = ctypes.PyDLL(torch._C.__file__)
+    library = _open_libraries()
     set_openmp = getattr(library, "omp_set_num_threads", None)
     set_mkl = getattr(library, "MKL_Set_Num_Threads_Local", None)
     if set_openmp is None or (set_mkl is None and torch.backends.mkl.is_available()):
@@ -126,7 +131,7 @@ def release_threads() -> int | None:
 
 
 def _find_pause() -> Callable[[int], int] | None:
-    library = ctypes.PyDLL(torch._C.__file__)
+    library = _open_libraries()
     # LLVM's and Intel's function would end the threads of all callers.
     is_other = hasattr(library, "__kmpc_fork_call")
     return None if is_other else getattr(library, "omp_pause_resource_all", None)
