@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 from helpers import assert_same_fit
 
-from scratchnn.estimator.resuming import Session
+from scratchnn.checkpoints.session import Session
 from scratchnn.training.stack import Stack
 
 CURVES = ["loss_curve_", "training_loss_curve_", "validation_loss_curve_", "validation_scores_"]

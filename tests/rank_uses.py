@@ -22,7 +22,7 @@ from crashes import count_epochs, crash_after
 from scipy import sparse
 
 from scratchnn import Checkpoint, ScratchNNClassifier, ScratchNNClassifierCV, data_parallel, fused_fits
-from scratchnn.estimator.archive import open_archive, read_file
+from scratchnn.checkpoints.archive import open_archive, read_file
 
 FULL = {"hidden_layer_sizes": (5,), "batch_size": "full", "max_iter": 4, "dtype": "float64", "random_state": 0}
 PLAIN = {**FULL, "numeric_encoding": None, "alpha": 0.1}

@@ -21,8 +21,8 @@ from sklearn.preprocessing import StandardScaler
 
 import scratchnn
 from scratchnn import Checkpoint, ScratchNNClassifier, ScratchNNClassifierCV, fused_fits
-from scratchnn.estimator import archive
-from scratchnn.estimator.archive import read_file
+from scratchnn.checkpoints import archive
+from scratchnn.checkpoints.archive import read_file
 
 X, y = make_table(120, 4, n_informative=2)
 WEIGHTS = np.where(X[:, 2] > 0, 2.0, 0.5)

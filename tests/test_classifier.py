@@ -21,8 +21,8 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import scale
 
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn.estimator.splitting import _hash_rows
-from scratchnn.estimator.tables import Table
+from scratchnn.tables.split import _hash_rows
+from scratchnn.tables.table import Table
 from scratchnn.training import stopping
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

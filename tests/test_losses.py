@@ -22,13 +22,13 @@ def softmax(logits):
 
 
 def mean_loss(name, logits, deps, output):
-    losses = LOSSES[name].values(torch.tensor(logits), torch.tensor(deps, dtype=torch.float64), output)
+    losses = LOSSES[name].loss(torch.tensor(logits), torch.tensor(deps, dtype=torch.float64), output)
     assert losses.shape == logits.shape
     return losses.sum(-1).mean().item()
 
 
 def calc(loss, *arguments):
-    return loss.values(*arguments), loss.slopes(*arguments)
+    return loss.loss(*arguments), loss.gradient(*arguments)
 
 
 def test_binary_losses_are_those_of_scikit_learn():
@@ -88,5 +88,5 @@ def test_any_gap_between_logits_gives_finite_losses_and_gradients(dtype):
 
 def test_a_small_log_loss_keeps_its_digits():
     """-log(sigmoid(40)) = log(1 + exp(-40)): no difference of large numbers."""
-    losses = LOSSES["log_loss"].values(torch.tensor([[40.0]]).double(), torch.tensor([[1.0]]).double(), "logistic")
+    losses = LOSSES["log_loss"].loss(torch.tensor([[40.0]]).double(), torch.tensor([[1.0]]).double(), "logistic")
     assert losses.item() == pytest.approx(np.log1p(np.exp(-40)), rel=1e-12, abs=0)

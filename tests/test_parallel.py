@@ -19,8 +19,9 @@ from scipy import sparse
 
 from scratchnn import Checkpoint, ScratchNNClassifier, data_parallel
 from scratchnn.batch import Batch
-from scratchnn.training.joint import JointSteps
-from scratchnn.training.ranks import RankError, Ranks
+from scratchnn.distributed.connection import Ranks
+from scratchnn.distributed.steps import JointSteps
+from scratchnn.exceptions import RankError
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}

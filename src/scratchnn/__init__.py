@@ -1,18 +1,10 @@
 """A neural network written by hand on PyTorch tensors, as a scikit-learn classifier."""
 
 from ._version import __version__ as __version__
-from .checkpoint import Checkpoint
+from .checkpoints import Checkpoint
 from .classifier import ScratchNNClassifier
-from .classifier_cv import ScratchNNClassifierCV
 from .display import LossCurveDisplay
+from .distributed import data_parallel
 from .fusion import fused_fits
-from .parallel import data_parallel
 
-__all__ = [
-    "Checkpoint",
-    "LossCurveDisplay",
-    "ScratchNNClassifier",
-    "ScratchNNClassifierCV",
-    "data_parallel",
-    "fused_fits",
-]
+__all__ = ["Checkpoint", "LossCurveDisplay", "ScratchNNClassifier", "data_parallel", "fused_fits"]

@@ -17,8 +17,8 @@ _pass_where_positive = torch.ops.aten.threshold_backward.grad_input
 class Activation(NamedTuple):
     """The activation of a hidden layer, applied to its sums. Both functions may overwrite their first argument.
 
-    ``forward`` takes the sums. It returns the values, and the memory that ``backward`` needs.
-    ``backward`` takes the gradient with respect to the values, and the memory. It returns the gradient with respect to
+    ``forward`` takes the sums. It returns the values, and the tensor that ``backward`` needs.
+    ``backward`` takes the gradient with respect to the values, and this tensor. It returns the gradient with respect to
     the sums.
     """
 
@@ -26,7 +26,7 @@ class Activation(NamedTuple):
     backward: Callable[[Tensor, Tensor], Tensor]
 
 
-def _remember_values(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+def _keep_values(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
     def forward(sums: Tensor) -> tuple[Tensor, Tensor]:
         values = function(sums)
         return values, values
@@ -50,12 +50,12 @@ def _backward_silu(grads: Tensor, sums: Tensor) -> Tensor:
 
 
 ACTIVATIONS = {
-    "relu": Activation(_remember_values(torch.relu_), _backward_relu),
-    "tanh": Activation(_remember_values(torch.tanh_), lambda grads, values: grads.mul_(1 - values * values)),
-    "logistic": Activation(_remember_values(torch.sigmoid_), lambda grads, values: grads.mul_(values).mul_(1 - values)),
-    "identity": Activation(_remember_values(lambda sums: sums), lambda grads, values: grads),
+    "relu": Activation(_keep_values(torch.relu_), _backward_relu),
+    "tanh": Activation(_keep_values(torch.tanh_), lambda grads, values: grads.mul_(1 - values * values)),
+    "logistic": Activation(_keep_values(torch.sigmoid_), lambda grads, values: grads.mul_(values).mul_(1 - values)),
+    "identity": Activation(_keep_values(lambda sums: sums), lambda grads, values: grads),
     "leaky_relu": Activation(
-        _remember_values(F.leaky_relu_), lambda grads, values: torch.where(values > 0, grads, 0.01 * grads)
+        _keep_values(F.leaky_relu_), lambda grads, values: torch.where(values > 0, grads, 0.01 * grads)
     ),
     "gelu": Activation(lambda sums: (F.gelu(sums), sums), _backward_gelu),
     "silu": Activation(lambda sums: (F.silu(sums), sums), _backward_silu),
@@ -95,4 +95,4 @@ def calc_init_bound(init: str, activation: str, fan_in: int, fan_out: int) -> fl
 def check_name(parameter: str, name: str, names: Collection[str]) -> None:
     """Raise ValueError if ``name``, the value of ``parameter``, is not one of ``names``."""
     if name not in names:
-        raise ValueError(f"{parameter} must be one of {sorted(names)}, got {name!r}. Choose one of them.")
+        raise ValueError(f"{parameter} must be one of {sorted(names)}, got {name!r}.")

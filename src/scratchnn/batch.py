@@ -14,7 +14,7 @@ class Batch(NamedTuple):
 
     indeps: Tensor
     deps: Tensor
-    weights: Tensor | None = None  # how much each sample counts, (*models, n_samples)
+    sample_weights: Tensor | None = None  # (*models, n_samples)
     masks: list[Tensor] | None = None  # dropout: factors for the values of each hidden layer
     n_samples: int | Tensor | None = None  # None: all rows; (*models, 1) where rows of weight 0 pad short batches
 
@@ -39,7 +39,7 @@ def split_rows(batch: Batch, size: int = PART_ROWS) -> list[Batch]:
             Batch(
                 narrow(batch.indeps, batch.indeps.ndim - 2, start, min(size, n_rows - start)),
                 batch.deps[..., rows, :],
-                None if batch.weights is None else batch.weights[..., rows],
+                None if batch.sample_weights is None else batch.sample_weights[..., rows],
                 None if batch.masks is None else [mask[..., rows, :] for mask in batch.masks],
                 batch.count_samples(),
             )

@@ -8,17 +8,23 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 
+from ._compat import (
+    HAS_ARRAY_API,
+    CallbackSupportMixin,
+    NotebookMixin,
+    VersionMixin,
+    available_unless,
+    fit_context,
+    with_callbacks,
+)
 from .estimator import parameters
-from .estimator.arrays import find_array_library, to_library_of
-from .estimator.callbacks import CallbackSupportMixin, with_callbacks
-from .estimator.compat import HAS_ARRAY_API, NotebookMixin, available_unless, fit_context
-from .estimator.faults import keep_on_error
-from .estimator.files import VersionMixin
-from .estimator.fitted import get_linear_weights, name_encoded_columns, read_labels
+from .estimator.attributes import get_linear_weights, name_encoded_columns, read_labels
 from .estimator.fitting import Call, Tables, fit_network
 from .estimator.predicting import predict_log_probabilities, predict_logits, predict_probabilities
-from .estimator.tables import Array, count_values
+from .estimator.rollback import keep_on_error
 from .estimator.validation import validate_part, validate_table, validate_validation_table
+from .tables.array_api import find_array_library, to_library_of
+from .tables.arrays import Array, count_values
 from .training.threads import VALUE_WORK, count_work, use_threads
 
 
@@ -139,8 +145,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     hidden_bias : bool, default=True
         Whether hidden layers have intercepts.
     device : str or torch.device, default='auto'
-        Device of the computation: 'cpu', 'cuda', 'cuda:1', ... 'auto' is CUDA if there is a CUDA device, and the CPU
-        otherwise. The fitted model consists of NumPy arrays and can be used on any machine.
+        Device of the computation: 'cpu', 'cuda', 'cuda:1', ... 'auto' is where X is: the CPU for arrays and frames, its
+        own device for a tensor. The fitted model consists of NumPy arrays and can be used on any machine.
     dtype : {'auto', 'float32', 'float64', 'tf32', 'bfloat16'}, default='auto'
         Precision of training. 'auto' is the precision of X up to 100 rows, and with 'lbfgs'. Otherwise it is float32.
         'tf32' and 'bfloat16' are float32 with products of rounded factors. On the CPU, 'tf32' is float32.
@@ -166,7 +172,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     bin_edges_ : ndarray of shape (n_columns, n_bins + 1) or None
         Edges of the bins of each encoded column, NaN for columns without bins. None if no column has bins.
     mean_ : ndarray of shape (n_columns,) or None
-        Means of the encoded columns; 0 for a sparse column that is mostly zeros. None if no column is centred.
+        Means of the encoded columns; 0 for a sparse column that is mostly zeros. None if no column is centered.
     scale_ : ndarray of shape (n_columns,) or None
         Standard deviations of the encoded columns; for a column of two values, such as a one-hot encoder's, their
         difference; for a sparse column that is mostly zeros, its largest absolute value. None without ``standardize``.
@@ -322,9 +328,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
             If there is no such recipe.
         """
         if name not in parameters.RECIPES:
-            raise ValueError(
-                f"name must be one of the recipes {sorted(parameters.RECIPES)}, got {name!r}. Choose one of them."
-            )
+            raise ValueError(f"name must be one of the recipes {sorted(parameters.RECIPES)}, got {name!r}.")
         own = set(cls._get_param_names())
         return cls(**({key: value for key, value in parameters.RECIPES[name].items() if key in own} | changes))
 
@@ -374,7 +378,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         UserWarning
             If Ctrl-C ended it; the model so far is kept.
         """
-        with self._use_threads(X), keep_on_error(self):
+        with self._use_threads(X), keep_on_error(self, "fit"):
             resume = self.warm_start and hasattr(self, "coefs_")
             table, labels = validate_table(self, X, y, sample_weight, resume=resume)
             validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels, table)
@@ -424,8 +428,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
                 f"{self.class_weight!r}. Pass compute_class_weight('balanced', classes=..., y=...) of all targets as a "
                 "dict."
             )
-        with self._use_threads(X), keep_on_error(self):
-            resume = getattr(self, "t_", 0) > 0  # calls whose rows had no weight were none
+        with self._use_threads(X), keep_on_error(self, "partial_fit"):
+            resume = getattr(self, "t_", 0) > 0  # ignore earlier calls in which all sample weights were zero
             table, labels = validate_part(self, X, y, sample_weight, classes, resume=resume)
             call = Call(self, labels, resume, incremental=True, array_library=find_array_library(X))
             fit_network(call, Tables(table))

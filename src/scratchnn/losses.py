@@ -1,10 +1,10 @@
-"""Losses as functions of the logits, with handwritten slopes: the gradients with respect to the logits.
+"""Losses as functions of the logits, with handwritten gradients with respect to the logits.
 
 All shapes are ``(*models, n_samples, n_outputs)``, and targets are 0 or 1. A sample's loss is the sum over its outputs.
 With a softmax an error shows in two outputs, so losses of errors ("mae", "brier") are halved: the loss of two classes
 is the same with one output as with two.
 
-For a softmax, targets may also be the numbers of the classes, ``(*models, n_samples, 1)`` of int64. They become zeros
+For a softmax, targets may also be class indices, ``(*models, n_samples, 1)`` of int64. They become zeros
 and ones only for the samples whose loss is computed, so that memory does not grow with samples times classes.
 """
 
@@ -23,18 +23,18 @@ LossFunction: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]  # of logits, 
 
 
 class Loss:
-    """What training minimizes: a value for each output, and its slope, the gradient with respect to the logit."""
+    """What training minimizes: the loss of each output, and its gradient with respect to the logit."""
 
-    def __init__(self, calc_values: LossFunction, calc_slopes: LossFunction) -> None:
-        self.calc_values, self.calc_slopes = calc_values, calc_slopes
+    def __init__(self, calc_loss: LossFunction, calc_gradient: LossFunction) -> None:
+        self.calc_loss, self.calc_gradient = calc_loss, calc_gradient
 
-    def values(self, logits: Tensor, deps: Tensor, output: str) -> Tensor:
+    def loss(self, logits: Tensor, deps: Tensor, output: str) -> Tensor:
         """Return the loss of every output. Raises ValueError if targets and logits differ in their last two axes."""
-        return self.calc_values(logits, _check_targets(deps, logits, output), output)
+        return self.calc_loss(logits, _check_targets(deps, logits, output), output)
 
-    def slopes(self, logits: Tensor, deps: Tensor, output: str) -> Tensor:
-        """Return the gradient of every loss with respect to its logit. Raises as `values` does."""
-        return self.calc_slopes(logits, _check_targets(deps, logits, output), output)
+    def gradient(self, logits: Tensor, deps: Tensor, output: str) -> Tensor:
+        """Return the gradient of every loss with respect to its logit. Raises as `loss` does."""
+        return self.calc_gradient(logits, _check_targets(deps, logits, output), output)
 
 
 def _check_targets(deps: Tensor, logits: Tensor, output: str) -> Tensor:
@@ -45,22 +45,22 @@ def _check_targets(deps: Tensor, logits: Tensor, output: str) -> Tensor:
     return check_deps(deps, logits)
 
 
-def _make_loss_of_errors(calc_values: Callable[[Tensor], Tensor], calc_slopes: Callable[[Tensor], Tensor]) -> Loss:
-    """Return the loss with the values ``calc_values(preds - deps)``, where ``calc_slopes`` is the derivative."""
+def _make_loss_of_errors(function: Callable[[Tensor], Tensor], derivative: Callable[[Tensor], Tensor]) -> Loss:
+    """Return the loss ``function(preds - deps)``, given the derivative of the function."""
 
-    def values(logits: Tensor, deps: Tensor, output: str) -> Tensor:
-        losses = calc_values(OUTPUTS[output].forward(logits) - deps)
+    def calc_loss(logits: Tensor, deps: Tensor, output: str) -> Tensor:
+        losses = function(OUTPUTS[output].forward(logits) - deps)
         return losses / 2 if output == "softmax" else losses
 
-    def slopes(logits: Tensor, deps: Tensor, output: str) -> Tensor:
+    def calc_gradient(logits: Tensor, deps: Tensor, output: str) -> Tensor:
         preds = OUTPUTS[output].forward(logits)
-        grads = OUTPUTS[output].backward(calc_slopes(preds - deps), preds)
+        grads = OUTPUTS[output].backward(derivative(preds - deps), preds)
         return grads / 2 if output == "softmax" else grads
 
-    return Loss(values, slopes)
+    return Loss(calc_loss, calc_gradient)
 
 
-def _log_losses(logits: Tensor, deps: Tensor, output: str) -> Tensor:
+def _log_loss(logits: Tensor, deps: Tensor, output: str) -> Tensor:
     """Return ``-log(pred)`` of the true class, from logits: finite and exact where probabilities round to 0 or 1."""
     if output == "softmax":
         return (apply_to_rows(F.log_softmax, logits) * deps).neg_()
@@ -68,7 +68,7 @@ def _log_losses(logits: Tensor, deps: Tensor, output: str) -> Tensor:
     return F.softplus(margins, threshold=40)
 
 
-def _log_loss_slopes(logits: Tensor, deps: Tensor, output: str) -> Tensor:
+def _log_loss_gradient(logits: Tensor, deps: Tensor, output: str) -> Tensor:
     preds = OUTPUTS[output].forward(logits)
     if output == "softmax":  # processors are many times slower where squares of these underflow
         F.threshold(preds, torch.finfo(preds.dtype).tiny ** 0.5, 0, inplace=True)
@@ -77,7 +77,7 @@ def _log_loss_slopes(logits: Tensor, deps: Tensor, output: str) -> Tensor:
 
 mean_absolute_error = _make_loss_of_errors(torch.abs, torch.sign)
 brier = _make_loss_of_errors(torch.square, lambda errors: 2 * errors)  # Brier, 1950
-LOSSES = {"log_loss": Loss(_log_losses, _log_loss_slopes), "mae": mean_absolute_error, "brier": brier}
+LOSSES = {"log_loss": Loss(_log_loss, _log_loss_gradient), "mae": mean_absolute_error, "brier": brier}
 
 
 class MeanLoss:
@@ -94,8 +94,8 @@ class MeanLoss:
 
     def add(self, logits: Tensor, batch: Batch) -> None:
         """Add the losses of a batch, whose logits are given, in place."""
-        is_weighted = batch.weights is not None
-        if self.waiting and (len(self.waiting) == 8 or (self.waiting[-1][1].weights is not None) != is_weighted):
+        is_weighted = batch.sample_weights is not None
+        if self.waiting and (len(self.waiting) == 8 or (self.waiting[-1][1].sample_weights is not None) != is_weighted):
             self._add_up()
         self.waiting.append((logits, batch))
         self.n_samples = self.n_samples + batch.count_samples()
@@ -108,8 +108,8 @@ class MeanLoss:
 
     def _add_up(self) -> None:
         logits = torch.cat([each.mT for each, _ in self.waiting], -1).mT  # samples last in memory, see `apply_to_rows`
-        values = self.loss.values(logits, torch.cat([batch.deps for _, batch in self.waiting], -2), self.output)
-        weights = [batch.weights for _, batch in self.waiting if batch.weights is not None]
+        values = self.loss.loss(logits, torch.cat([batch.deps for _, batch in self.waiting], -2), self.output)
+        weights = [batch.sample_weights for _, batch in self.waiting if batch.sample_weights is not None]
         if weights:
             values = values * torch.cat(weights, -1).unsqueeze(-1)
         self.totals.append(values.sum((-2, -1)))
@@ -117,7 +117,7 @@ class MeanLoss:
 
 
 def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Loss:
-    """Return the loss of a name, or the loss of a user's function of logits and targets. Autograd finds its slopes.
+    """Return the loss of a name, or the loss of a user's function of logits and targets. Autograd finds its gradient.
 
     Such a loss raises ValueError if the function fails, if it does not return a tensor with a value for each sample or
     output, or if autograd cannot follow the values back to the logits.
@@ -125,7 +125,7 @@ def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Loss:
     if isinstance(loss, str):
         return LOSSES[loss]
 
-    def calc_slopes(logits: Tensor, deps: Tensor, output: str) -> Tensor:
+    def calc_gradient(logits: Tensor, deps: Tensor, output: str) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
             leaf = logits.clone().requires_grad_()
             values = _call_on_each(loss, leaf.clone(), deps)  # autograd lets no function change a leaf
@@ -134,10 +134,10 @@ def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Loss:
                     "loss, a function of logits and targets, must return values that autograd can follow back to the "
                     f"logits, got {values.dtype} without a gradient. {_REMEDY}"
                 )
-            (slopes,) = torch.autograd.grad(values.sum(), leaf)
-        return slopes
+            (gradient,) = torch.autograd.grad(values.sum(), leaf)
+        return gradient
 
-    return Loss(lambda logits, deps, output: _call_on_each(loss, logits, deps), calc_slopes)
+    return Loss(lambda logits, deps, output: _call_on_each(loss, logits, deps), calc_gradient)
 
 
 _REMEDY = (

@@ -75,8 +75,8 @@ def init_coeffs(
 ) -> Coeffs:
     """Draw the coefficients of one network, in float32 on the CPU: for each layer its weight, then its bias.
 
-    The method's own rule, "scratch", is written out here; the others draw from ``[-bound, bound]``, and start at zero
-    without hidden layer, where nothing has to be told apart. Without ``generator``, PyTorch's global one draws.
+    The method's own rule, "scratch", is written out here. The others draw uniformly from ``[-bound, bound]``; without a
+    hidden layer they start at zero, as no symmetry has to be broken. Without ``generator``, PyTorch's global one draws.
     """
     check_name("init", init, INITS)
     hidden_sizes = (n_hidden,) if isinstance(n_hidden, int) else tuple(n_hidden)
@@ -87,9 +87,11 @@ def init_coeffs(
         bias = torch.zeros(1, fan_out, dtype=torch.float32, device="cpu") if is_output or hidden_bias else None
         if init == "scratch":
             weight.uniform_(generator=generator)
-            weight.sub_(0.3) if is_output else weight.sub_(0.5).div_(fan_out)
             if is_output and bias is not None:
+                weight.sub_(0.3)
                 bias.uniform_(generator=generator)
+            else:
+                weight.sub_(0.5).div_(fan_out)
         elif hidden_sizes:
             bound = calc_init_bound(init, activation, fan_in, fan_out)
             for value in (weight,) if bias is None else (weight, bias):
@@ -103,21 +105,21 @@ class Forward(NamedTuple):
     """A forward pass, with what the backward pass needs."""
 
     inputs: list[Tensor]  # of each layer: indeps, then the values of the hidden layers
-    memories: list[Tensor]  # of each hidden layer: what its activation needs to find its slope
+    cache: list[Tensor]  # of each hidden layer: what the chain rule back through its activation needs
     logits: Tensor  # (*models, n_samples, n_outputs)
 
 
 def run_forward(coeffs: Coeffs, indeps: Tensor, masks: list[Tensor] | None = None) -> Forward:
     """Send samples through the network: each layer multiplies and adds, and hidden ones apply the activation."""
     check_indeps(indeps, coeffs.weights[0].shape[-2])
-    inputs, memories = [indeps], []
+    inputs, cache = [indeps], []
     *hidden_layers, output_layer = zip(coeffs.weights, coeffs.biases, strict=True)
     for layer, (weight, bias) in enumerate(hidden_layers):
         sums = _calc_sums(inputs[-1], weight, bias)  # (*models, n_samples, fan_out)
-        values, memory = ACTIVATIONS[coeffs.activation].forward(sums)
+        values, cached = ACTIVATIONS[coeffs.activation].forward(sums)
+        cache.append(cached)
         inputs.append(values if masks is None else values * masks[layer])
-        memories.append(memory)
-    return Forward(inputs, memories, _calc_sums(inputs[-1], *output_layer))
+    return Forward(inputs, cache, _calc_sums(inputs[-1], *output_layer))
 
 
 def _calc_sums(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -131,14 +133,12 @@ def calc_preds(coeffs: Coeffs, indeps: Tensor, dtype: torch.dtype | None = None)
 
 
 def calc_loss(
-    coeffs: Coeffs, indeps: Tensor, deps: Tensor, weights: Tensor | None = None, loss: Loss = mean_absolute_error
+    coeffs: Coeffs, indeps: Tensor, deps: Tensor, sample_weights: Tensor | None = None, loss: Loss = mean_absolute_error
 ) -> Tensor:
-    """Return the mean loss of each model, ``(*models,)``. ``weights`` are ``(*models, n_samples)``."""
-    losses = [
-        _weigh(loss.values(run_forward(coeffs, part.indeps).logits, part.deps, coeffs.output), part).sum((-2, -1))
-        for part in split_rows(Batch(indeps, deps, weights))
-    ]
-    return reduce(torch.add, losses)
+    """Return the mean loss of each model, ``(*models,)``. ``sample_weights`` are ``(*models, n_samples)``."""
+    parts = split_rows(Batch(indeps, deps, sample_weights))
+    losses = (loss.loss(run_forward(coeffs, part.indeps).logits, part.deps, coeffs.output) for part in parts)
+    return reduce(torch.add, (_weigh(values, part).sum((-2, -1)) for values, part in zip(losses, parts, strict=True)))
 
 
 def store_grads(coeffs: Coeffs, batch: Batch, loss: Loss = mean_absolute_error) -> Tensor:
@@ -146,7 +146,7 @@ def store_grads(coeffs: Coeffs, batch: Batch, loss: Loss = mean_absolute_error) 
     logits = []
     for part in split_rows(batch):
         forward = run_forward(coeffs, part.indeps, part.masks)
-        deltas = _weigh(loss.slopes(forward.logits, part.deps, coeffs.output), part)
+        deltas = _weigh(loss.gradient(forward.logits, part.deps, coeffs.output), part)
         _backpropagate(coeffs, forward, part.masks, deltas)
         logits.append(forward.logits)
     return join_rows(logits)
@@ -155,7 +155,7 @@ def store_grads(coeffs: Coeffs, batch: Batch, loss: Loss = mean_absolute_error) 
 def _weigh(values: Tensor, batch: Batch) -> Tensor:
     """Multiply each sample's values by its part in the mean: its weight, divided by the number of samples."""
     part = 1 / batch.count_samples()
-    return values * part if batch.weights is None else values * (batch.weights * part).unsqueeze(-1)
+    return values * part if batch.sample_weights is None else values * (batch.sample_weights * part).unsqueeze(-1)
 
 
 def _backpropagate(coeffs: Coeffs, forward: Forward, masks: list[Tensor] | None, deltas: Tensor) -> None:
@@ -165,18 +165,18 @@ def _backpropagate(coeffs: Coeffs, forward: Forward, masks: list[Tensor] | None,
 
     - the weight: ``inputs.T @ deltas``;
     - the bias: ``deltas`` summed over the samples;
-    - the inputs: ``deltas @ weight.T``, which the activation's slope turns into the deltas of the layer below.
+    - the inputs: ``deltas @ weight.T``, which the activation's derivative turns into the deltas of the layer below.
     """
     for layer in reversed(range(len(coeffs.weights))):
         weight, bias = coeffs.weights[layer], coeffs.biases[layer]
-        add_product(get_grad(weight), forward.inputs[layer], deltas)
+        add_product(get_grad(weight), forward.inputs[layer], deltas)  # weight.grad += inputs.T @ deltas
         if bias is not None:
             get_grad(bias).add_(deltas.sum(-2, keepdim=True))
         if layer > 0:
             deltas = matmul(deltas, weight.mT)
             if masks is not None:
                 deltas *= masks[layer - 1]
-            deltas = ACTIVATIONS[coeffs.activation].backward(deltas, forward.memories[layer - 1])
+            deltas = ACTIVATIONS[coeffs.activation].backward(deltas, forward.cache[layer - 1])
 
 
 @torch.no_grad()

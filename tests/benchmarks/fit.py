@@ -21,7 +21,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from scratchnn import ScratchNNClassifier
-from scratchnn.estimator.compat import fit_context
+from scratchnn._compat import fit_context
 
 OURS, LINEAR = "ScratchNNClassifier", "LogisticRegression"
 SAME = {"alpha": 1e-4, "learning_rate": "constant", "learning_rate_init": 0.001}  # where the defaults differ

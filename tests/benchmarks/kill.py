@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from scratchnn import Checkpoint, ScratchNNClassifier
-from scratchnn.estimator.archive import read_file
+from scratchnn.checkpoints.archive import read_file
 
 KILLS_PER_FIT = 3
 NOW = os.WNOHANG | os.WNOWAIT  # looks whether a process has ended, without waiting for it

@@ -9,8 +9,9 @@ import warnings
 import numpy as np
 import pytest
 
-from scratchnn.estimator import archive
-from scratchnn.estimator.archive import Archive, Contents, InUseError, open_archive, read_file
+from scratchnn.checkpoints import archive
+from scratchnn.checkpoints.archive import Archive, Contents, open_archive, read_file
+from scratchnn.exceptions import InUseError
 
 
 def make_contents(number):

@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn.estimator.compat import HAS_ARRAY_API
+from scratchnn._compat import HAS_ARRAY_API
 
 if not HAS_ARRAY_API:
     pytest.skip("array API support needs scikit-learn 1.9", allow_module_level=True)

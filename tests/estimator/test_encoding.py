@@ -11,12 +11,13 @@ from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV
 
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn.estimator import bins, scaling
-from scratchnn.estimator.bins import LIMIT, N_BINS, Bins
-from scratchnn.estimator.compat import HAS_ARRAY_API
+from scratchnn._compat import HAS_ARRAY_API
 from scratchnn.estimator.parameters import MAX_ENCODED_COLUMNS, MIN_ENCODED_ROWS
-from scratchnn.estimator.scaling import Moments, find_bin_edges
-from scratchnn.estimator.tables import Table
+from scratchnn.tables import bins
+from scratchnn.tables import statistics as scaling
+from scratchnn.tables.bins import LIMIT, N_BINS, Bins
+from scratchnn.tables.statistics import Moments, find_bin_edges
+from scratchnn.tables.table import Table
 
 X, y = make_classification(240, 5, n_informative=4, n_redundant=0, random_state=0)
 

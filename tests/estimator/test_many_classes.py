@@ -9,9 +9,9 @@ from sklearn.model_selection import GridSearchCV
 
 from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn.batch import Batch
-from scratchnn.estimator import labels
 from scratchnn.losses import LOSSES
 from scratchnn.network import calc_loss, init_coeffs, store_grads
+from scratchnn.tables import targets as labels
 from scratchnn.training import train, trainer
 
 SETTINGS = {"hidden_layer_sizes": (5,), "max_iter": 3, "numeric_encoding": None, "random_state": 0, **ALL_EPOCHS}
@@ -36,10 +36,10 @@ def test_targets_of_many_classes_have_one_column():
     classes = np.arange(3000) * 2
     of_many = labels.Labels(classes, multilabel=False)
     y = np.tile(classes, 2)
-    targets = of_many.encode_briefly(y)
+    targets = of_many.encode_compact(y)
     assert targets.dtype == np.int64
     np.testing.assert_array_equal(targets[:, 0], y // 2)
-    few = of_many.encode_briefly(y[:1000])
+    few = of_many.encode_compact(y[:1000])
     np.testing.assert_array_equal(few, of_many.encode(y[:1000]))
     assert few.shape == (1000, 3000)
 
@@ -112,6 +112,6 @@ def test_losses_and_gradients_are_the_same_with_numbers(loss, models):
     for left, right in zip(*results, strict=True):
         torch.testing.assert_close(left, right)
     with pytest.raises(ValueError, match=r"deps must end in \(n_samples, n_outputs\)"):
-        loss.values(torch.zeros(20, 6), codes[:5], "softmax")
+        loss.loss(torch.zeros(20, 6), codes[:5], "softmax")
     with pytest.raises(ValueError, match=r"deps must end in \(n_samples, n_outputs\)"):
-        loss.values(torch.zeros(20, 6), codes, "logistic")
+        loss.loss(torch.zeros(20, 6), codes, "logistic")

@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV
-from scratchnn.estimator.compat import DOCUMENTATION
+from scratchnn._compat import DOCUMENTATION
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 needs_recent = pytest.mark.skipif(

@@ -106,7 +106,7 @@ def test_every_way_of_training_takes_sparse_rows_as_dense_ones(params, weighted)
 
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_sparse_columns_are_scaled_but_not_centred(solver, weighted):
+def test_sparse_columns_are_scaled_but_not_centered(solver, weighted):
     X, y = make_problem()
     weights = np.random.default_rng(1).uniform(0.5, 2, len(y)) if weighted else None
     scaler = MaxAbsScaler().fit(X)

@@ -9,8 +9,8 @@ from sklearn.ensemble import AdaBoostClassifier
 from sklearn.utils.class_weight import compute_sample_weight
 
 from scratchnn import ScratchNNClassifier
-from scratchnn.estimator.splitting import cut_table, split_validation
-from scratchnn.estimator.tables import Table
+from scratchnn.tables.split import cut_table, split_validation
+from scratchnn.tables.table import Table
 
 
 @pytest.fixture

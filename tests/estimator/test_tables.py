@@ -11,8 +11,10 @@ from scipy import sparse
 from sklearn.preprocessing import StandardScaler, scale
 
 from scratchnn import ScratchNNClassifier
-from scratchnn.estimator.scaling import Moments
-from scratchnn.estimator.tables import ScaledRows, Scaling, Table, to_tensor
+from scratchnn.tables.arrays import to_tensor
+from scratchnn.tables.statistics import Moments
+from scratchnn.tables.table import Table
+from scratchnn.tables.transform import ColumnTransform, TensorRows
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 CPU = torch.device("cpu")
@@ -67,10 +69,10 @@ def test_moments_are_those_of_standard_scaler(form, dtype, splits, weighted):
         moments.add(Table(form(X), np.zeros(len(part)), None if weights is None else weights[part], rows[part]))
     scaler = StandardScaler(with_mean=form is np.asarray).fit(form(X[rows].astype(np.float64)), sample_weight=weights)
     np.testing.assert_allclose(moments.mean, scaler.mean_, rtol=1e-9, atol=1e-12)
-    is_centred = np.array([True, True, True, form is np.asarray])  # most entries of the last one are zeros
-    expected = np.where(is_centred, scaler.scale_, np.abs(X[rows]).max(0))
+    is_centered = np.array([True, True, True, form is np.asarray])  # most entries of the last one are zeros
+    expected = np.where(is_centered, scaler.scale_, np.abs(X[rows]).max(0))
     np.testing.assert_allclose(moments.calc_scale(), expected, rtol=1e-9)
-    np.testing.assert_allclose(moments.calc_mean(), np.where(is_centred, scaler.mean_, 0), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(moments.calc_mean(), np.where(is_centered, scaler.mean_, 0), rtol=1e-9, atol=1e-12)
     assert moments.calc_scale()[1] == 1
 
 
@@ -119,7 +121,7 @@ def test_tensor_of_another_layout_is_a_copy(order, index):
 
 def convert(X, *, scales=(None, None), rows=None, ones=True):
     y = np.zeros(X.shape[0] if rows is None else len(rows))
-    return ScaledRows(Table(X, y, None, rows), Scaling(*scales, None, CPU), torch.float32, CPU).convert(ones)
+    return TensorRows(Table(X, y, None, rows), ColumnTransform(*scales, None, CPU), torch.float32, CPU).convert(ones)
 
 
 def test_float32_rows_to_be_left_as_they_are_become_a_tensor_in_place(make_mapped):
@@ -151,9 +153,9 @@ def test_mapped_and_sparse_rows_stay_where_they_are_until_taken(make_mapped):
         convert(by_column),
         convert(sparse.csr_array(X)),
     ]:
-        assert isinstance(lazy, ScaledRows)
+        assert isinstance(lazy, TensorRows)
     mapped = convert(make_mapped(X), scales=scales, rows=rows)
-    assert isinstance(mapped, ScaledRows)
+    assert isinstance(mapped, TensorRows)
     taken = mapped.take(torch.tensor([2, 0]))
     np.testing.assert_array_equal(taken, ((X[[4, 1]] - 1) / 2).astype(np.float32))
 
@@ -195,8 +197,8 @@ def test_mapped_rows_train_as_those_in_memory(cancer, make_mapped, standardize, 
 
 
 def test_mapped_rows_are_taken_batch_by_batch(cancer, make_mapped, monkeypatch):
-    taken, take = [], ScaledRows.take
-    monkeypatch.setattr(ScaledRows, "take", lambda rows, samples: taken.append(take(rows, samples)) or taken[-1])
+    taken, take = [], TensorRows.take
+    monkeypatch.setattr(TensorRows, "take", lambda rows, samples: taken.append(take(rows, samples)) or taken[-1])
     ScratchNNClassifier((), batch_size=100, max_iter=2).fit(make_mapped(cancer[0]), cancer[1])
     assert [len(rows) for rows in taken] == [100, 100, 100, 100, 100, 69] * 2
 

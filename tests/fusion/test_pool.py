@@ -41,7 +41,7 @@ def test_what_a_run_takes_counts_its_rows_and_its_coefficients():
     assert watched == plain  # the rows are dealt out to training and validation
     run = runs[0]
     meta = Data(run.data.indeps.to("meta"), run.data.deps.to("meta"))
-    elsewhere = TrainingRun(meta, run.settings, run.buffer, run.generator)
+    elsewhere = TrainingRun(meta, run.hyperparameters, run.buffer, run.generator)
     assert pool.count_bytes(elsewhere) == 8 * (5 * 5 + 6) * 8
 
 
@@ -128,7 +128,7 @@ def test_a_fit_for_which_memory_suffices_when_others_have_ended_waits_for_them(t
     def fits(runs):
         nonlocal n_failures
         n_alive = sum(thread.name == "scratchnn-task" for thread in threading.enumerate())
-        is_enough = len(runs) == 1 and (runs[0].settings.alpha < 1 or n_alive <= 7)
+        is_enough = len(runs) == 1 and (runs[0].hyperparameters.alpha < 1 or n_alive <= 7)
         n_failures += len(runs) == 1 and not is_enough
         return is_enough
 
@@ -142,7 +142,7 @@ def test_a_fit_for_which_memory_suffices_when_others_have_ended_waits_for_them(t
 @within(60)
 def test_a_fit_for_which_memory_never_suffices_fails_alone(raise_error, train_if):
     expected = score()
-    train_if(lambda runs: all(run.settings.alpha != 1.0 for run in runs), raise_error)
+    train_if(lambda runs: all(run.hyperparameters.alpha != 1.0 for run in runs), raise_error)
     with fused_fits():
         with pytest.warns(FitFailedWarning, match="3 fits failed"):
             scores = score()

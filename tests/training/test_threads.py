@@ -10,8 +10,8 @@ from helpers import call_in_thread, make_table, run_python
 from sklearn.model_selection import GridSearchCV
 
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn.estimator.tables import count_values
 from scratchnn.fusion import backend
+from scratchnn.tables.arrays import count_values
 from scratchnn.training import threads as _threads
 from scratchnn.training.threads import LEAST_PARALLEL_WORK, SharedContext, count_work, use_threads
 

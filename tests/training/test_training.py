@@ -88,7 +88,7 @@ def test_the_best_epoch_is_the_best_by_however_little():
 
 def test_adaptive_rate_is_divided_by_five_until_it_is_tiny():
     run = make_run(solver="sgd", learning_rate="adaptive", n_iter_no_change=1, tol=1.0, learning_rate_init=3e-5)
-    run.settings = dataclasses.replace(run.settings, max_iter=100)
+    run.hyperparameters = dataclasses.replace(run.hyperparameters, max_iter=100)
     rates = []
     while not stopping.end_epoch(run, 1.0, None, run.buffer.flat):
         rates.append(run.history.rate)

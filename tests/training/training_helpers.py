@@ -55,5 +55,5 @@ def make_run(data=None, seed=0, validation=None, sizes=(8,), **changes):
     buffer = pack(coeffs)
     buffer.flat = buffer.flat.to(data.indeps.dtype)
     run = TrainingRun(data, dataclasses.replace(SETTINGS, **changes), buffer, generator, validation=validation)
-    run.history.rate = run.settings.learning_rate_init
+    run.history.rate = run.hyperparameters.learning_rate_init
     return run

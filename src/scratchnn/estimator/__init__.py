@@ -1,1 +1,1 @@
-"""What a call of the estimator does, in turn: validate, scale, train, store, predict."""
+"""One call of the estimator: validation, parameters, fitting, fitted attributes and predictions."""

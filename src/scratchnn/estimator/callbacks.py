@@ -1,24 +1,14 @@
-"""The bridge to scikit-learn's callbacks, experimental and new in its version 1.9. No other module uses them."""
+"""The bridge to scikit-learn's callbacks, experimental and new in its version 1.9."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
-from ..training import Epoch
+from ..tables.statistics import ColumnStatistics
+from ..training import EpochResult, TrainingRun
 from ..training.buffers import Buffer
-
-try:
-    from sklearn.callback import CallbackSupportMixin, with_callbacks
-except ImportError:
-
-    class CallbackSupportMixin:  # type: ignore[no-redef]
-        """An empty base class, as this scikit-learn has no callbacks."""
-
-    def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the method unchanged."""
-        return method
-
-
-__all__ = ["CallbackSupportMixin", "Reporter", "get_callbacks", "with_callbacks"]
+from .attributes import store_coeffs
+from .call import Call
 
 
 class Reporter:
@@ -50,7 +40,7 @@ class Reporter:
         self.epoch = self.context.subcontext(task_name="epoch")
         self.epoch.call_on_fit_task_begin(**self.data)
 
-    def end_epoch(self, epoch: Epoch) -> bool:
+    def end_epoch(self, epoch: EpochResult) -> bool:
         """Report the end of an epoch, and the beginning of the next. Return whether to stop."""
         if epoch.number <= self.n_reported:  # the run was started again, and this epoch has been reported
             return False
@@ -70,3 +60,17 @@ class Reporter:
 def get_callbacks(estimator: Any) -> list[Any]:
     """Return the callbacks that are set on the estimator."""
     return list(getattr(estimator, "_skl_callbacks", None) or [])
+
+
+def make_reporter(call: Call, run: TrainingRun, statistics: ColumnStatistics, has_ended: bool) -> Reporter | None:
+    """Return a reporter that tells the estimator's callbacks of the run; None if there are no callbacks."""
+    if call.reported is None or not get_callbacks(call.estimator):
+        return None
+
+    def describe(buffer: Buffer) -> dict[str, Any]:
+        described = SimpleNamespace()
+        store_coeffs(described, buffer, call.labels, statistics, call.array_library)
+        return vars(described)
+
+    max_iter = run.n_epochs if has_ended else run.hyperparameters.max_iter
+    return Reporter(call.estimator, max_iter, call.reported, describe, run.n_epochs)

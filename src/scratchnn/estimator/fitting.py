@@ -1,135 +1,152 @@
-"""One call of `fit` or `partial_fit`: five steps from rows to fitted attributes."""
+"""From the samples of a call to the fitted attributes: `fit_network` is the whole way."""
 
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.exceptions import ConvergenceWarning
 
+from .._compat import warn_user
+from ..checkpoints import Session, describe_fit, find_checkpoint, open_session
 from ..network import init_coeffs
-from ..training import ALONE, Data, Ranks, Settings, TrainingRun, failing_together, get_ranks
-from ..training.buffers import Buffer, pack
-from .agreeing import Totals, check_coeffs, count_rows, join_steps, with_weights
-from .arrays import ArrayLibrary, resolve_device
-from .bins import count_bins
-from .compat import warn_user
-from .fitted import (
-    Start,
-    State,
-    are_equal,
-    get_state,
-    keep_state,
-    move_columns,
-    read_coeffs,
-    read_edges,
-    read_scales,
-    restore_coeffs,
-    resume_state,
-    store_coeffs,
-    store_history,
+from ..tables.array_api import resolve_device
+from ..tables.arrays import to_tensor
+from ..tables.bins import count_bins
+from ..tables.split import cut_table, split_validation
+from ..tables.statistics import (
+    ColumnStatistics,
+    Moments,
+    find_bin_edges,
+    find_moments,
+    find_read_columns,
+    find_statistics,
+    list_columns,
 )
-from .labels import Labels, make_class_weights
+from ..tables.summary import SampleCounts, count_samples
+from ..tables.table import Table
+from ..tables.targets import Labels, make_class_weights
+from ..training import Data, EpochResult, Hyperparameters, TrainingRun, train_run
+from ..training.buffers import Buffer, pack
+from .attributes import read_coeffs, read_edges, read_scales, store_coeffs, store_history
+from .call import Call, Tables
+from .callbacks import Reporter, make_reporter
 from .parameters import (
     calc_alpha_per_row,
-    make_settings,
+    make_hyperparameters,
     resolve_alpha,
     resolve_dtype,
     resolve_hidden_layer_sizes,
     resolve_numeric_encoding,
+    resolve_seed,
 )
 from .penalty import calc_penalty, suits_penalty_rule
-from .resuming import Session, open_session
-from .running import begin_training, train_network
-from .scaling import Moments, Scales, find_bin_edges, find_read_columns, find_scales, list_columns, merge_moments
 from .scoring import make_calc_score
-from .splitting import cut_table, split_validation
-from .tables import Table, to_tensor
 from .validation import leave_out_rows
+from .warm_start import (
+    InitialState,
+    WarmStartState,
+    are_equal,
+    get_state,
+    keep_state,
+    list_start,
+    move_columns,
+    restore_coeffs,
+    resume_state,
+)
 
 
 @dataclass(frozen=True)
-class Call:
-    """A call of `fit` or `partial_fit`, beyond its rows."""
-
-    estimator: Any
-    labels: Labels
-    resume: bool  # whether training starts from the fitted attributes
-    incremental: bool = False  # whether this is `partial_fit`
-    array_library: ArrayLibrary | None = None  # of the fitted model; None: NumPy
-    reported: dict[str, Any] | None = None  # X, y and metadata, for callbacks
-    session: Session | None = None  # the checkpoint, if there is one
-    ranks: Ranks = field(default_factory=get_ranks)  # the processes that fit together
-
-    @property
-    def leaves_out_columns(self) -> bool:
-        """Whether columns that do not vary get no weights. The plain method draws weights for all columns."""
-        return not self.incremental and (self.resume or self.estimator.init != "scratch")
-
-
-class Tables(NamedTuple):
-    """The rows to train on, and those to validate on, if there are any."""
-
-    training: Table
-    validation: Table | None = None
-
-
-@dataclass(eq=False)
-class Fit:
-    """A fit that is ready to train, or trained."""
+class Plan:
+    """What a run is made of."""
 
     call: Call
-    state: State
-    scales: Scales
-    run: TrainingRun
-
-    def set_alpha(self, alpha: float) -> None:
-        """Set the strength of the penalty, in place."""
-        self.run.settings = replace(self.run.settings, alpha=alpha)
+    tables: Tables
+    counts: SampleCounts
+    state: WarmStartState
+    start: InitialState
+    statistics: ColumnStatistics
+    hyperparameters: Hyperparameters
 
 
 def fit_network(call: Call, tables: Tables) -> None:
     """Train a network on a table, and set the estimator's fitted attributes in place."""
-    with open_session(call, tables) as session:
-        fit = prepare_fit(replace(call, session=session), tables)
-        if fit is not None:
-            finish_fit(fit)
+    with _open_checkpoint(call, tables) as session:
+        plan = make_plan(call, tables, None if session is None else session.seed)
+        if plan is None:
+            return
+        run = make_run(plan)
+        has_ended = session is not None and session.restore(run)
+        reporter = make_reporter(call, run, plan.statistics, has_ended)
+        if not has_ended:
+            train_network(run, reporter, session)
+        _warn_of_end(run, incremental=call.incremental)
+        best = store_fit(plan, run)
+        if reporter is not None:
+            reporter.end(best)
 
 
-@failing_together
-def prepare_fit(call: Call, tables: Tables) -> Fit | None:
-    """Return what is to be trained on a table; None if training is to go on, and there is nothing to learn."""
-    state = get_state(call.estimator, call.resume, None if call.session is None else call.session.seed)
-    state.seed = call.ranks.broadcast(state.seed)
+@contextmanager
+def _open_checkpoint(call: Call, tables: Tables) -> Iterator[Session | None]:
+    """Open the checkpoint of a call; None if it has none."""
+    checkpoint = None if call.incremental else find_checkpoint(call.estimator)
+    if checkpoint is None:
+        yield None
+        return
+    state = getattr(call.estimator, "_state", None) if call.resume else None
+    seed = resolve_seed(call.estimator.random_state) if state is None else int(state.seed)
+    start = list_start(call.estimator) if call.resume else None
+    description = describe_fit(call.estimator, call.labels, tables.training, tables.validation, start, seed)
+    with open_session(checkpoint, description, seed) as session:
+        yield session
+
+
+def make_plan(call: Call, tables: Tables, seed: int | None = None) -> Plan | None:
+    """Return what is to be trained; None if training resumes, and there are no samples to learn from.
+
+    ``seed`` is that of a checkpoint, or None: then ``random_state`` says it.
+    """
+    state = get_state(call.estimator, call.resume, seed)
     tables = prepare_rows(call, tables, state.seed)
-    if len(tables.training) == 0 and call.resume:
+    if call.resume and len(tables.training) == 0:
         return None
-    totals = count_rows(tables.training, call.ranks)
-    tables = tables._replace(training=with_weights(tables.training, totals))
+    counts = count_samples(tables.training)
     start = begin_or_resume(call, tables.training)
-    scales, alpha_per_row = scale_columns(call, tables.training, totals, state, start)
-    settings = make_settings(call.estimator, totals.n_samples, alpha_per_row, incremental=call.incremental)
-    return Fit(call, state, scales, _make_run(call, tables, totals, settings, state, start, scales))
+    statistics, alpha_per_row = describe_columns(call, tables.training, counts, state, start)
+    hyperparameters = make_hyperparameters(
+        call.estimator, counts.n_samples, alpha_per_row, incremental=call.incremental
+    )
+    return Plan(call, tables, counts, state, start, statistics, hyperparameters)
 
 
-def finish_fit(fit: Fit) -> None:
-    """Train, and set the estimator's fitted attributes, in place."""
-    reporter, has_ended = begin_training(fit)
-    if not has_ended:
-        train_network(fit.run, reporter, fit.call.session)
-    _warn_of_end(fit.run, incremental=fit.call.incremental)
-    best = store_fit(fit)
-    if reporter is not None:
-        reporter.end(best)
+def train_network(run: TrainingRun, reporter: Reporter | None, session: Session | None) -> None:
+    """Train the run, in place, or raise its error. Tell ``reporter`` and ``session`` of its epochs."""
+
+    def on_epoch(result: EpochResult) -> bool:
+        stop = reporter is not None and reporter.end_epoch(result)
+        if session is not None and not stop:
+            session.end_epoch(run, result)
+        return stop
+
+    if reporter is not None or session is not None:
+        run.on_epoch = on_epoch
+    if len(run.data):
+        train_run(run)
+    if run.error is not None:
+        raise run.error
+    if session is not None and not run.interrupted:
+        session.end(run)
 
 
 def prepare_rows(call: Call, tables: Tables, seed: int) -> Tables:
-    """Return the rows to train and to validate on: those of positive weight, after class weights multiplied theirs."""
+    """Return the samples to train and to validate on: those of positive weight, multiplied by class weights."""
     estimator, labels, incremental = call.estimator, call.labels, call.incremental
     table, validation = tables
     table = leave_out_rows(table, "sample_weight", may_be_all=incremental)
     validation = None if validation is None else leave_out_rows(validation, "sample_weight_val")
-    weigh = make_class_weights(estimator.class_weight, labels, table, call.ranks)
+    weigh = make_class_weights(estimator.class_weight, labels, table)
     if estimator.early_stopping and not incremental and validation is None:
         # Before class weights are applied: one of 2 must not make two copies of a row, of which one could be held out.
         codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
@@ -139,46 +156,49 @@ def prepare_rows(call: Call, tables: Tables, seed: int) -> Tables:
     return Tables(table, None if validation is None else leave_out_rows(weigh(validation), "class_weight"))
 
 
-def begin_or_resume(call: Call, table: Table) -> Start:
+def begin_or_resume(call: Call, table: Table) -> InitialState:
     """Return where training starts: from the fitted attributes if the call is to resume."""
     estimator = call.estimator
     device = resolve_device(estimator.device, table.X)
     if not call.resume:
-        return Start(device)
+        return InitialState(device)
     weights, biases = read_coeffs(estimator, device)
     scales = read_scales(estimator) if estimator.standardize else (None, None)
-    return Start(device, weights, biases, scales, read_edges(estimator))
+    return InitialState(device, weights, biases, scales, read_edges(estimator))
 
 
-def scale_columns(call: Call, table: Table, totals: Totals, state: State, start: Start) -> tuple[Scales, float]:
-    """Return how the network reads the columns, and the strength of alpha="auto" per row of a batch, or 0."""
+def describe_columns(
+    call: Call, table: Table, counts: SampleCounts, state: WarmStartState, start: InitialState
+) -> tuple[ColumnStatistics, float]:
+    """Return how the network reads the columns, and the strength of alpha="auto" per sample of a minibatch, or 0."""
     estimator = call.estimator
     alpha = resolve_alpha(estimator)
-    has_new_bins = not call.resume and resolve_numeric_encoding(estimator, table, totals) is not None
-    needs_moments = has_new_bins or alpha == "auto"
-    moments, keeps_scales = _find_moments(call, table, state, start, needs_moments)
-    scales = Scales(None, None)
+    has_new_bins = not call.resume and resolve_numeric_encoding(estimator, table, counts) is not None
+    moments, keeps_scales = _find_moments(call, table, state, start, has_new_bins or alpha == "auto")
+    statistics = ColumnStatistics(None, None)
     if estimator.standardize:
-        scales = find_scales(moments, table.X.shape[1], start.scales if keeps_scales else None)
+        statistics = find_statistics(moments, table.X.shape[1], start.scales if keeps_scales else None)
     if not estimator.standardize and not keeps_scales:
         estimator._fill = np.asarray(moments.mean).tolist()
-    scales = replace(scales, edges=find_bin_edges(table, moments, call.ranks) if has_new_bins else start.edges)
+    statistics = replace(statistics, edges=find_bin_edges(table, moments) if has_new_bins else start.edges)
     if call.leaves_out_columns:
-        scales = find_read_columns(scales, moments, table, start.find_trained_columns(state))
+        statistics = find_read_columns(statistics, moments, table, start.find_trained_columns(state))
     if alpha != "auto":
-        return scales, 0.0
-    n_seen = totals.n_samples + (state.history.n_samples_seen if call.incremental else 0)
-    penalty = moments.calc_row_length(scales.scale)
+        return statistics, 0.0
+    n_seen = counts.n_samples + (state.history.n_samples_seen if call.incremental else 0)
+    penalty = moments.calc_row_length(statistics.scale)
     if not call.incremental and suits_penalty_rule(estimator):
-        penalty = calc_penalty(table, call.labels, scales, penalty, call.ranks)
-    return scales, calc_alpha_per_row(penalty, n_seen, totals.weight_mean)
+        penalty = calc_penalty(table, call.labels, statistics, penalty)
+    return statistics, calc_alpha_per_row(penalty, n_seen, counts.weight_mean)
 
 
-def _find_moments(call: Call, table: Table, state: State, start: Start, is_needed: bool) -> tuple[Moments, bool]:
+def _find_moments(
+    call: Call, table: Table, state: WarmStartState, start: InitialState, is_needed: bool
+) -> tuple[Moments, bool]:
     """Return the moments of the columns, empty if nothing needs them, and whether the scales stay what they were.
 
     `fit` keeps the scales of an earlier call. `partial_fit` keeps those of a `fit`, which saw all the data, and those
-    that the user has set. Otherwise it adds the rows to the moments of all calls, in ``state``, in place.
+    that the user has set. Otherwise it adds the samples to the moments of all calls, in ``state``, in place.
     """
     estimator = call.estimator
     moments = state.moments
@@ -186,14 +206,13 @@ def _find_moments(call: Call, table: Table, state: State, start: Start, is_neede
     if keeps_scales or moments is None:
         moments = Moments()
     if len(table) and (estimator.standardize or is_needed or call.leaves_out_columns):
-        moments.add(table)
-        moments = merge_moments(moments, call.ranks)
+        moments = find_moments(table, moments)
     if call.incremental and not keeps_scales:
         state.moments = moments
     return moments, keeps_scales
 
 
-def _are_scales_of(call: Call, moments: Moments, start: Start) -> bool:
+def _are_scales_of(call: Call, moments: Moments, start: InitialState) -> bool:
     """Return whether ``mean_`` and ``scale_`` are those of the moments: the user has not set others since."""
     if not call.estimator.standardize or moments.n_samples == 0:
         return True
@@ -201,84 +220,53 @@ def _are_scales_of(call: Call, moments: Moments, start: Start) -> bool:
     return are_equal(mean, moments.calc_mean()) and are_equal(scale, moments.calc_scale())
 
 
-def _warn_of_end(run: TrainingRun, *, incremental: bool) -> None:
-    """Warn of what ended the run before its own rule did."""
-    if run.interrupted:
-        warn_user("Training interrupted by user. The model so far is kept.")
-    elif run.warning is not None and not incremental:
-        warn_user(run.warning, ConvergenceWarning)
-
-
-def get_best(run: TrainingRun) -> Buffer:
-    """Return the coefficients of the model: the last ones, or those of the best epoch with early stopping."""
-    return run.buffer if run.best_flat is None else replace(run.buffer, flat=run.best_flat)
-
-
-def store_fit(fit: Fit) -> Buffer:
-    """Set the fitted attributes, and the state to resume from, in place. Return the coefficients of the model."""
-    call, state, scales, run = fit.call, fit.state, fit.scales, fit.run
-    estimator, best = call.estimator, get_best(run)
-    store_coeffs(estimator, best, call.labels, scales, call.array_library)
-    store_history(estimator, run, resume=call.resume)
-    estimator._state = None
-    if estimator.warm_start or call.incremental:
-        keep_state(run, state, scales.columns)
-        estimator._state = state
-    return best
-
-
-def _make_run(
-    call: Call, tables: Tables, totals: Totals, settings: Settings, state: State, start: Start, scales: Scales
-) -> TrainingRun:
+def make_run(plan: Plan) -> TrainingRun:
     """Return the run that trains a network on the tables."""
-    estimator, labels, ranks = call.estimator, call.labels, call.ranks
+    call, state, hyperparameters = plan.call, plan.state, plan.hyperparameters
+    training, validation = plan.tables
     generator = torch.Generator("cpu").manual_seed(state.seed)
     if state.generator_state is not None:
         generator.set_state(torch.from_numpy(state.generator_state.copy()))
-    buffer, best_flat = _make_coeffs(call, tables.training, totals, state, start, scales, generator)
-    check_coeffs(buffer.flat, ranks)
-    if ranks.rank and state.generator_state is None:
-        generator.manual_seed(state.seed + ranks.rank)  # the rows of different processes get different masks
+    buffer, best_flat = _make_coeffs(plan, generator)
     if state.history.rate is None:
-        state.history.rate = settings.learning_rate_init
-    validation = tables.validation
-    run = TrainingRun(
-        data=make_data(tables.training, labels, scales, buffer, ranks),
-        settings=settings,
+        state.history.rate = hyperparameters.learning_rate_init
+    return TrainingRun(
+        data=make_data(training, plan.counts, call.labels, plan.statistics, buffer),
+        hyperparameters=hyperparameters,
         buffer=buffer,
         generator=generator,
-        validation=None if validation is None else make_data(validation, labels, scales, buffer, ranks),
-        calc_score=make_calc_score(estimator, validation, labels, scales),
+        validation=None
+        if validation is None
+        else make_data(validation, count_samples(validation), call.labels, plan.statistics, buffer),
+        calc_score=make_calc_score(call.estimator, validation, call.labels, plan.statistics),
         solver_state={
             name: torch.from_numpy(array).to(buffer.flat, copy=True) for name, array in state.solver_state.items()
         },
         history=state.history,
-        best_flat=best_flat if settings.early_stopping else None,
+        best_flat=best_flat if hyperparameters.early_stopping else None,
     )
-    join_steps(run, ranks)
-    return run
 
 
-def _make_coeffs(
-    call: Call, table: Table, totals: Totals, state: State, start: Start, scales: Scales, generator: torch.Generator
-) -> tuple[Buffer, torch.Tensor | None]:
+def _make_coeffs(plan: Plan, generator: torch.Generator) -> tuple[Buffer, torch.Tensor | None]:
     """Return the coefficients to train from, and the best ones of early stopping if those are others."""
+    call, start, statistics = plan.call, plan.start, plan.statistics
     estimator, output = call.estimator, call.labels.output
-    hidden_sizes = resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)
-    sizes = (table.X.shape[1] + count_bins(scales.edges), *hidden_sizes, call.labels.n_outputs)
+    n_inputs = plan.tables.training.X.shape[1] + count_bins(statistics.edges)
+    sizes = (n_inputs, *resolve_hidden_layer_sizes(estimator.hidden_layer_sizes), call.labels.n_outputs)
     if start.weights:
-        buffer = restore_coeffs(estimator, start, sizes, output, scales.columns)
-        return buffer, resume_state(state, estimator.solver, buffer, scales.columns)
-    buffer = _draw_coeffs(estimator, sizes, output, generator, scales)
-    dtype = getattr(torch, resolve_dtype(estimator.dtype, totals, estimator.solver).name)
+        buffer = restore_coeffs(estimator, start, sizes, output, statistics.columns)
+        return buffer, resume_state(plan.state, estimator.solver, buffer, statistics.columns)
+    buffer = _draw_coeffs(estimator, sizes, output, generator, statistics)
+    dtype = getattr(torch, resolve_dtype(estimator.dtype, plan.counts, estimator.solver).name)
     return replace(buffer, flat=buffer.flat.to(start.device, dtype)), None
 
 
 def _draw_coeffs(
-    estimator: Any, sizes: tuple[int, ...], output: str, generator: torch.Generator, scales: Scales
+    estimator: Any, sizes: tuple[int, ...], output: str, generator: torch.Generator, statistics: ColumnStatistics
 ) -> Buffer:
     """Draw the coefficients of a network. Columns that it does not read, but has weights for, get zeros."""
-    columns = np.arange(sizes[0]) if scales.is_read is None else list_columns(scales.is_read)
+    is_read = statistics.is_read
+    columns = np.arange(sizes[0]) if is_read is None else list_columns(is_read)
     coeffs = init_coeffs(
         len(columns),
         sizes[1:-1],
@@ -289,25 +277,48 @@ def _draw_coeffs(
         output=output,
         hidden_bias=estimator.hidden_bias,
     )
-    if scales.is_read is not None and not scales.is_read.any():
+    if is_read is not None and not is_read.any():
         coeffs.weights[0].zero_()
     buffer = pack(coeffs)
-    if scales.is_read is None or scales.columns is not None:
+    if is_read is None or statistics.columns is not None:
         return buffer
     flat = move_columns(buffer.flat.numpy(), sizes, columns, np.arange(sizes[0]))
     return replace(buffer, flat=torch.from_numpy(flat), sizes=sizes)
 
 
-def make_data(table: Table, labels: Labels, scales: Scales, buffer: Buffer, ranks: Ranks = ALONE) -> Data:
+def make_data(table: Table, counts: SampleCounts, labels: Labels, statistics: ColumnStatistics, buffer: Buffer) -> Data:
     """Return the samples of a table as ``buffer`` trains on them: scaled, of its dtype and on its device."""
     flat = buffer.flat
-    totals = count_rows(table, ranks)
-    table = with_weights(table, totals)
     is_first_biased = buffer.n_biases == len(buffer.sizes) - 1
-    indeps = scales.make_rows(table, flat).convert(ones=is_first_biased)
-    deps = to_tensor(labels.encode_briefly(table.y))
-    deps = deps.to(flat if deps.is_floating_point() else flat.device)
-    if table.weights is None or not len(table):
-        return Data(indeps, deps)
-    weights = to_tensor(table.weights / totals.weight_mean).to(flat)
-    return Data(indeps, deps, weights, totals.weight_mean)
+    inputs = statistics.make_rows(table, flat).convert(bias_column=is_first_biased)
+    targets = to_tensor(labels.encode_compact(table.y))
+    targets = targets.to(flat if targets.is_floating_point() else flat.device)
+    if not counts.has_weights or not len(table):
+        return Data(inputs, targets)
+    weights = np.ones(len(table)) if table.sample_weights is None else table.sample_weights
+    return Data(inputs, targets, to_tensor(weights / counts.weight_mean).to(flat), counts.weight_mean)
+
+
+def _warn_of_end(run: TrainingRun, *, incremental: bool) -> None:
+    """Warn of what ended the run before its own rule did."""
+    if run.interrupted:
+        warn_user("Training interrupted by user. The model so far is kept.")
+    elif run.warning is not None and not incremental:
+        warn_user(run.warning, ConvergenceWarning)
+
+
+def store_fit(plan: Plan, run: TrainingRun) -> Buffer:
+    """Set the fitted attributes, and the state to resume from, in place. Return the coefficients of the model.
+
+    They are the last ones, or those of the best epoch with early stopping.
+    """
+    call, state, statistics = plan.call, plan.state, plan.statistics
+    estimator = call.estimator
+    best = run.buffer if run.best_flat is None else replace(run.buffer, flat=run.best_flat)
+    store_coeffs(estimator, best, call.labels, statistics, call.array_library)
+    store_history(estimator, run, resume=call.resume)
+    estimator._state = None
+    if estimator.warm_start or call.incremental:
+        keep_state(run, state, statistics.columns)
+        estimator._state = state
+    return best

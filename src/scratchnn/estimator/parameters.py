@@ -9,14 +9,14 @@ from scipy import sparse
 from sklearn.metrics import get_scorer_names
 from sklearn.utils import check_random_state
 
+from .._compat import Interval, Options, StrOptions, warn_user
 from ..activations import ACTIVATIONS, INITS
 from ..losses import LOSSES
-from ..training import Settings
+from ..tables.bins import N_BINS
+from ..tables.summary import SampleCounts
+from ..tables.table import Table
+from ..training import Hyperparameters
 from ..training.solvers import SCHEDULES
-from .agreeing import Totals
-from .bins import N_BINS
-from .compat import Interval, Options, StrOptions, warn_user
-from .tables import Table
 
 N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
 MIN_ENCODED_ROWS = 10 * N_BINS  # numeric_encoding="auto" encodes tables of so many rows or more,
@@ -136,13 +136,13 @@ def resolve_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in sizes)
 
 
-def resolve_dtype(dtype: str, totals: Totals, solver: str) -> np.dtype[Any]:
+def resolve_dtype(dtype: str, counts: SampleCounts, solver: str) -> np.dtype[Any]:
     """Return the dtype to train in. "auto" is that of X if X has few rows or the solver is lbfgs, else float32."""
     if dtype in FAST_PRODUCTS:
         return np.dtype(np.float32)
     if dtype != "auto":
         return np.dtype(dtype)
-    return totals.dtype if totals.n_samples <= N_SMALL_ROWS or solver == "lbfgs" else np.dtype(np.float32)
+    return counts.dtype if counts.n_samples <= N_SMALL_ROWS or solver == "lbfgs" else np.dtype(np.float32)
 
 
 def resolve_seed(random_state: int | np.random.RandomState | None) -> int:
@@ -154,7 +154,7 @@ def resolve_seed(random_state: int | np.random.RandomState | None) -> int:
     return int(check_random_state(random_state).randint(2**31 - 1))
 
 
-def make_settings(estimator: Any, n_samples: int, alpha_per_row: float, *, incremental: bool) -> Settings:
+def make_hyperparameters(estimator: Any, n_samples: int, alpha_per_row: float, *, incremental: bool) -> Hyperparameters:
     """Return how to train on ``n_samples`` rows, from the (valid) parameters of the estimator.
 
     ``alpha_per_row`` is the strength of ``alpha="auto"`` per row of a batch. ``incremental``, for `partial_fit`, means
@@ -170,7 +170,7 @@ def make_settings(estimator: Any, n_samples: int, alpha_per_row: float, *, incre
     default_max_iter = 50 if schedule in SCHEDULES else 200
     max_iter = 1 if incremental else estimator.max_iter
     batch_size = resolve_batch_size(estimator.batch_size, n_samples)
-    return Settings(
+    return Hyperparameters(
         loss=estimator.loss,
         solver=solver,
         alpha=calc_alpha(resolve_alpha(estimator), alpha_per_row, n_samples if solver == "lbfgs" else batch_size),
@@ -254,10 +254,10 @@ def resolve_alpha(estimator: Any) -> float | str:
     return float(1 / estimator.C)
 
 
-def resolve_numeric_encoding(estimator: Any, table: Table, totals: Totals) -> str | None:
+def resolve_numeric_encoding(estimator: Any, table: Table, counts: SampleCounts) -> str | None:
     """Return how a new network is to encode the columns of numbers of a table: "piecewise" or None.
 
-    ``totals`` count the rows of the table, and of its other parts if several processes train on parts.
+    ``counts`` are those of the samples that the network is trained on.
 
     Raises
     ------
@@ -273,7 +273,7 @@ def resolve_numeric_encoding(estimator: Any, table: Table, totals: Totals) -> st
     if encoding != "auto":
         return encoding
     # A row of weight k counts as k rows; weights that sum up to 1 count as rows.
-    n_rows = max(totals.n_samples, totals.weight)
+    n_rows = max(counts.n_samples, counts.weight)
     is_encoded = (
         len(resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)) > 0
         and not sparse.issparse(table.X)

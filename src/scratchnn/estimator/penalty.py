@@ -17,17 +17,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..training import ALONE, Ranks
-from .labels import Labels
+from ..tables.arrays import Array, to_tensor
+from ..tables.statistics import ColumnStatistics
+from ..tables.summary import join_samples, locate
+from ..tables.table import Table
+from ..tables.targets import Labels
 from .parameters import resolve_hidden_layer_sizes
-from .scaling import Scales
-from .tables import Array, Table, to_tensor
 
-FACTOR = 0.5  # of lam * w: chosen on 25 tables
-RANGE = (0.05, 8.0)  # of the result, in root mean square lengths of the rows
+ALPHA_FACTOR = 0.5  # of lam * w: chosen on 25 tables
+ALPHA_RANGE = (0.05, 8.0)  # of the result, in root mean square lengths of the rows
 STRENGTHS = np.geomspace(0.03, 30_000, 61)  # of ridge regression, to choose from
-N_MOST_ROWS = 2000  # drawn from longer tables
-N_MOST_ROWS_IF_WIDE = 1000  # of more columns than this: the time grows with the third power of the smaller number
+MAX_ROWS = 2000  # drawn from longer tables
+MAX_ROWS_IF_WIDE = 1000  # of more columns than this: the time grows with the third power of the smaller number
 
 
 def suits_penalty_rule(estimator: Any) -> bool:
@@ -36,26 +37,25 @@ def suits_penalty_rule(estimator: Any) -> bool:
     return bool(has_one_layer and estimator.standardize and estimator.loss == "log_loss")
 
 
-def calc_penalty(table: Table, labels: Labels, scales: Scales, row_length: float, ranks: Ranks = ALONE) -> float:
-    """Return the strength of the penalty for a batch of all rows: ``row_length`` if they are sparse, or one row.
+def calc_penalty(table: Table, labels: Labels, statistics: ColumnStatistics, row_length: float) -> float:
+    """Return the strength of the penalty for a batch of all samples: ``row_length`` if they are sparse, or one sample.
 
-    The rows of all ``ranks`` count. Each draws the same ones of them and sends those that it has.
+    It is found of the samples of all processes. Each draws the same ones of them, and contributes those that it has.
     """
-    rows = scales.make_rows(table, torch.empty(0, dtype=torch.float64, device="cpu"))
-    numbers = ranks.gather(len(table))
-    if rows.is_sparse or sum(numbers) < 2:
+    rows = statistics.make_rows(table, torch.empty(0, dtype=torch.float64, device="cpu"))
+    n_before, n_samples = locate(len(table))
+    if rows.is_sparse or n_samples < 2:
         return row_length
-    lowest, highest = (bound * row_length for bound in RANGE)
-    samples = _draw_samples(sum(numbers), N_MOST_ROWS if rows.shape[1] <= N_MOST_ROWS_IF_WIDE else N_MOST_ROWS_IF_WIDE)
-    samples = samples - sum(numbers[: ranks.rank])
-    samples = samples[(samples >= 0) & (samples < len(table))]  # of this rank
-    targets = ranks.join(to_tensor(labels.encode(table.y[samples.numpy()])).double())
-    weights = np.ones(len(samples)) if table.weights is None else table.weights[samples.numpy()]
-    weights = ranks.join(torch.from_numpy(weights)).numpy()
+    lowest, highest = (bound * row_length for bound in ALPHA_RANGE)
+    samples = _draw_samples(n_samples, MAX_ROWS if rows.shape[1] <= MAX_ROWS_IF_WIDE else MAX_ROWS_IF_WIDE) - n_before
+    samples = samples[(samples >= 0) & (samples < len(table))]  # of this process
+    targets = join_samples(to_tensor(labels.encode(table.y[samples.numpy()])).double())
+    weights = np.ones(len(samples)) if table.sample_weights is None else table.sample_weights[samples.numpy()]
+    weights = join_samples(torch.from_numpy(weights)).numpy()
     n_free = targets.shape[1] - (labels.output == "softmax")  # the probabilities of all classes sum up to one
-    strength, slope = fit_evidence_ridge(ranks.join(rows.take(samples)), targets, weights, n_free)
+    strength, slope = fit_evidence_ridge(join_samples(rows.take(samples)), targets, weights, n_free)
     # Rounded, so that sums in another order, such as those of repeated rows or other threads, give the same number.
-    penalty = float(f"{FACTOR * strength * slope:.4g}")
+    penalty = float(f"{ALPHA_FACTOR * strength * slope:.4g}")
     return min(max(penalty, lowest), highest) if math.isfinite(penalty) else row_length
 
 

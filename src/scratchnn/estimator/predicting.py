@@ -1,4 +1,4 @@
-"""From rows to logits and probabilities."""
+"""From samples to logits and probabilities, with what one call has prepared for the next."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,14 +10,20 @@ import torch.nn.functional as F
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from .._compat import warn_user
+from ..activations import ACTIVATIONS
+from ..exceptions import MissingDeviceError
 from ..network import Coeffs, calc_preds, run_forward
+from ..tables.array_api import resolve_device
+from ..tables.arrays import Features, count_block_rows, get_device
+from ..tables.table import Table
+from ..tables.transform import ColumnTransform, TensorRows
 from ..training.precision import use_precision
-from .prepared import prepare
-from .tables import ScaledRows, Table, count_block_rows, get_device
+from .attributes import read_coeffs, read_edges, read_scales
 from .validation import validate_features
 
-LARGEST_INPUT = 1e100  # of a scaled column: products with coefficients and sums of them stay finite in float64
-LEAST_FROM_ONE = float(np.finfo(np.float64).epsneg)  # from 1 to the next smaller number
+MAX_INPUT = 1e100  # of a scaled column: products with coefficients and sums of them stay finite in float64
+MIN_FROM_ONE = float(np.finfo(np.float64).epsneg)  # from 1 to the next smaller number
 
 
 def predict_logits(estimator: Any, X: Any, method: str) -> Tensor:
@@ -31,7 +37,7 @@ def predict_probabilities(estimator: Any, X: Any, method: str) -> Tensor:
     They are rounded into the open interval from 0 to 1, where sigmoid and softmax have all their values.
     """
     preds = _predict(_calc_preds, _is_positive, estimator, X, method)
-    return preds.clamp_(torch.finfo(preds.dtype).tiny, 1 - LEAST_FROM_ONE)
+    return preds.clamp_(torch.finfo(preds.dtype).tiny, 1 - MIN_FROM_ONE)
 
 
 def predict_log_probabilities(estimator: Any, X: Any, method: str) -> Tensor:
@@ -79,10 +85,10 @@ def _predict(
     weight = coeffs.weights[-1]
     outputs = torch.empty((features.shape[0], weight.shape[-1]), dtype=torch.float64, device=get_device(features))
     table = Table(features, np.empty(len(outputs), bool))
-    rows = ScaledRows(table, scaling, weight.dtype, weight.device)
+    rows = TensorRows(table, scaling, weight.dtype, weight.device)
     # The first weight has a row for each column, of which only dense rows use all.
     widths = [each.shape[-2] for each in coeffs.weights[1 if rows.is_sparse else 0 :]]
-    size = count_block_rows(features, max([rows.n_centred, *widths]))
+    size = count_block_rows(features, max([rows.n_centered, *widths]))
     with torch.inference_mode(), use_precision("float32", weight.device):
         for start in range(0, len(outputs), size):
             samples = slice(start, start + size)
@@ -91,7 +97,7 @@ def _predict(
             sound = is_sound(values)
             if not sound.all():
                 unsound = start + (~sound.all(-1)).nonzero()[:, 0]
-                wide_rows = ScaledRows(table, scaling, torch.float64, weight.device)
+                wide_rows = TensorRows(table, scaling, torch.float64, weight.device)
                 wide_values = _send_in_double(calc, coeffs, wide_rows.take(unsound))
                 outputs[unsound.to(outputs.device)] = wide_values.to(outputs)
     return outputs
@@ -116,8 +122,96 @@ def _send_in_double(calc: Callable[[Coeffs, Tensor], Tensor], coeffs: Coeffs, in
 
 
 def _clip(values: Tensor) -> Tensor:
-    return values.clamp(-LARGEST_INPUT, LARGEST_INPUT)
+    return values.clamp(-MAX_INPUT, MAX_INPUT)
 
 
 def _to_double(tensors: Sequence[Tensor | None]) -> list[Any]:
     return [None if each is None else each.double() for each in tensors]
+
+
+class Prepared:
+    """The network of a fitted estimator, with an output for each class or label, and the scaling of its columns.
+
+    The tensors of coefficients share the memory of ``coefs_`` and ``intercepts_`` where they can, so that changes in
+    place count. Of all other arrays ``snapshots`` keep the values.
+    """
+
+    def __init__(self, estimator: Any, device: torch.device, device_of_X: torch.device) -> None:
+        _check_activation(estimator.activation)
+        weights, biases = read_coeffs(estimator, device)
+        coeffs = Coeffs(weights, list(biases), estimator.activation, estimator.out_activation_)
+        self.coeffs = _add_first_class(coeffs) if estimator.n_outputs_ == 1 else coeffs
+        self.scaling = ColumnTransform(*read_scales(estimator), read_edges(estimator), device_of_X)
+        self.cache_key = _make_cache_key(estimator, device, device_of_X)
+        self.arrays = _list_arrays(estimator)
+        shared = {value.data_ptr() for value in self.coeffs if value.device.type == "cpu"}
+        self.snapshots = [
+            (array, array.tobytes())
+            for array in self.arrays
+            if isinstance(array, np.ndarray) and array.ctypes.data not in shared
+        ]
+
+    def is_current(self, estimator: Any, device: torch.device, device_of_X: torch.device) -> bool:
+        """Return whether the estimator still has the same arrays with the same values. Of lists, that is not known."""
+        arrays = _list_arrays(estimator)
+        return (
+            len(arrays) == len(self.arrays)
+            and all(new is old for new, old in zip(arrays, self.arrays, strict=True))
+            and self.cache_key == _make_cache_key(estimator, device, device_of_X)
+            and all(array is None or isinstance(array, np.ndarray) for array in arrays)
+            and all(array.tobytes() == values for array, values in self.snapshots)
+        )
+
+
+def prepare(estimator: Any, features: Features) -> Prepared:
+    """Return the network for rows, as it was prepared for the last call if nothing has changed since."""
+    devices = _find_device(estimator.device, features), get_device(features)
+    cache: dict[str, Prepared] = getattr(estimator, "_cache", {})
+    prepared = cache.get("prepared")
+    if prepared is None or not prepared.is_current(estimator, *devices):
+        prepared = cache["prepared"] = Prepared(estimator, *devices)
+    return prepared
+
+
+def _check_activation(activation: Any) -> None:
+    """Raise ValueError if the user has since set an activation that does not exist."""
+    if activation not in list(ACTIVATIONS):
+        raise ValueError(
+            f"activation must be one of {sorted(ACTIVATIONS)}, got {activation!r}. Set the one that the network was "
+            "trained with."
+        )
+
+
+def _find_device(device: Any, features: Features) -> torch.device:
+    """Return the device to compute on. It is the CPU, with a warning, if a model trained on CUDA is used where none is.
+
+    The CPU computes the same model, so its file can be used on any machine.
+    """
+    try:
+        return resolve_device(device, features)
+    except MissingDeviceError:
+        warn_user(
+            f"device={str(device)!r} is not there, so the predictions are computed on the CPU. Call "
+            "set_params(device='auto') to say so."
+        )
+        return torch.device("cpu")
+
+
+def _list_arrays(estimator: Any) -> list[Any]:
+    return [*estimator.coefs_, *estimator.intercepts_, estimator.mean_, estimator.scale_, estimator.bin_edges_]
+
+
+def _make_cache_key(estimator: Any, *devices: torch.device) -> tuple[Any, ...]:
+    return (estimator.activation, estimator.out_activation_, estimator.n_outputs_, *devices)
+
+
+def _add_first_class(coeffs: Coeffs) -> Coeffs:
+    """Return a network with an output for each of two classes, the first of which is always 0.
+
+    The softmax of 0 and a logit is the logit's sigmoid. It finds each probability by itself, so that neither is rounded
+    to 0 early.
+    """
+    weight, bias = coeffs.weights[-1], coeffs.biases[-1]
+    weights = [*coeffs.weights[:-1], F.pad(weight, (1, 0))]
+    biases = [*coeffs.biases[:-1], None if bias is None else F.pad(bias, (1, 0))]
+    return replace(coeffs, weights=weights, biases=biases, output="softmax")

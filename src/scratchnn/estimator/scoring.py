@@ -12,16 +12,17 @@ from sklearn import config_context, get_config
 from sklearn.base import clone
 from sklearn.metrics import check_scoring
 
+from .._compat import get_class_arguments
+from ..tables.arrays import to_host
+from ..tables.statistics import ColumnStatistics
+from ..tables.table import Table
+from ..tables.targets import Labels
 from ..training.buffers import Buffer
-from .compat import get_class_arguments
-from .fitted import store_coeffs
-from .labels import Labels
-from .scaling import Scales
-from .tables import Table, to_host
+from .attributes import store_coeffs
 
 
 def make_calc_score(
-    estimator: Any, validation: Table | None, labels: Labels, scales: Scales
+    estimator: Any, validation: Table | None, labels: Labels, statistics: ColumnStatistics
 ) -> Callable[[Buffer], float] | None:
     """Return a function that scores coefficients on the validation rows; None if their loss is the score."""
     scorer = None if estimator.scoring == "loss" else check_scoring(estimator, scoring=estimator.scoring)
@@ -35,12 +36,12 @@ def make_calc_score(
     # Scorers take other arguments than weights only where scikit-learn routes metadata.
     # The thread that trains may be another than this one, whose configuration counts.
     config = {**get_config(), "array_api_dispatch": False} | ({"enable_metadata_routing": True} if arguments else {})
-    if validation.weights is not None:
-        arguments["sample_weight"] = validation.weights
+    if validation.sample_weights is not None:
+        arguments["sample_weight"] = validation.sample_weights
     gap = describe_gap(validation, labels)
 
     def calc_score(buffer: Buffer) -> float:
-        store_coeffs(judged, buffer, labels, scales)
+        store_coeffs(judged, buffer, labels, statistics)
         score = partial(scorer, judged, features, validation.y, **arguments)
         try:
             with config_context(**config):
@@ -81,7 +82,7 @@ def _score_despite(gap: str, scoring: Any, score: Callable[[], float]) -> float:
 
 def describe_gap(table: Table, labels: Labels) -> str | None:
     """Return which classes or labels a score may miss in the rows of positive weight, as a verb phrase, or None."""
-    y = table.y if table.weights is None else table.y[table.weights > 0]
+    y = table.y if table.sample_weights is None else table.y[table.sample_weights > 0]
     if labels.multilabel:
         constant = np.flatnonzero((y == y[:1]).all(0))
         return f"have only one value of the labels {constant}" if len(constant) else None

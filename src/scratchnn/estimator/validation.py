@@ -13,26 +13,23 @@ from sklearn.utils import check_array, check_X_y, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
-from ..training import failing_together, get_ranks
-from .agreeing import check_alone, check_columns, check_parameters
-from .arrays import find_array_library, get_float_dtypes, to_numpy
-from .compat import check_partial_fit_first_call, check_same_namespace
-from .encoding import encode, find_raw_table
-from .fitted import read_labels
-from .labels import Labels, check_known, find_labels
-from .tables import Array, Features, Table, to_tensor
+from .._compat import check_partial_fit_first_call, check_same_namespace
+from ..tables.array_api import find_array_library, get_float_dtypes, to_numpy
+from ..tables.arrays import Array, Features, to_tensor
+from ..tables.encoder import encode, find_raw_table
+from ..tables.summary import check_form, merge_flags
+from ..tables.table import Table
+from ..tables.targets import Labels, check_known, find_labels
+from .attributes import read_labels
 
 WEIGHT_RANGE = (1e-50, 1e50)  # of the largest weight: sums of weights times squares of X stay finite
 WEIGHT_REMEDY = "Use 0 for the rows or classes to leave out, and a positive number for the others."
 
 
-@failing_together
 def validate_table(estimator: Any, X: Any, y: Any, sample_weight: Any, *, resume: bool) -> tuple[Table, Labels]:
     """Return the rows of `fit` and the labels that their targets have."""
-    ranks = get_ranks()
-    check_parameters(estimator, ranks, resume)
     table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
-    labels = find_labels(table.y, multilabel, ranks)
+    labels = find_labels(table.y, multilabel)
     if resume and not np.array_equal(labels.classes, estimator.classes_):
         raise ValueError(
             "warm_start can only be used where `y` has the same classes as in the previous call to fit. "
@@ -45,7 +42,6 @@ def validate_part(
     estimator: Any, X: Any, y: Any, sample_weight: Any, classes: Any, *, resume: bool
 ) -> tuple[Table, Labels]:
     """Return the rows of `partial_fit`, and the labels of all its calls. Set ``classes_`` at the first call."""
-    check_alone("partial_fit")
     with _explain_labels("classes"):
         check_partial_fit_first_call(estimator, to_numpy(classes))
     table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
@@ -58,13 +54,12 @@ def validate_part(
     return table, labels
 
 
-@failing_together
 def validate_validation_table(
     estimator: Any, X_val: Any, y_val: Any, sample_weight_val: Any, labels: Labels, training: Table
 ) -> Table | None:
     """Return the validation rows, or None if the user gave none. Errors say that they are about these rows."""
     is_given = not (X_val is None and y_val is None and sample_weight_val is None)
-    if len(set(get_ranks().gather(is_given))) > 1:
+    if merge_flags(is_given) and not is_given:
         raise ValueError(
             "X_val and y_val must be given in all processes of data_parallel, or in none, got them in some. Pass each "
             "process a part of the validation data."
@@ -126,7 +121,13 @@ def _validate_rows(
     y, multilabel = check_targets(y)
     weights = check_weights(sample_weight, len(y), f"sample_weight{suffix}")
     if training is None:
-        check_columns(estimator, features, y, get_ranks())
+        names = getattr(estimator, "feature_names_in_", None)
+        check_form(
+            f"{features.shape[1]} columns",
+            "without names" if names is None else f"named {list(names)}",
+            "sparse" if sparse.issparse(features) else "dense",
+            "and targets of one column" if y.ndim == 1 else f"and targets of {y.shape[1]} columns",
+        )
     X = encode(estimator, features, weights=weights, reset=reset, training=training)
     return Table(X, y, weights), multilabel
 
@@ -224,17 +225,17 @@ def leave_out_rows(table: Table, name: str, *, may_be_all: bool = False) -> Tabl
     Raise ValueError if there are none, except with ``may_be_all``, or if the weights are too large or too small to
     compute with. The message says that ``name`` is the reason.
     """
-    largest = 0.0 if table.weights is None else table.weights.max(initial=0.0)
+    largest = 0.0 if table.sample_weights is None else table.sample_weights.max(initial=0.0)
     if largest and not WEIGHT_RANGE[0] <= largest <= WEIGHT_RANGE[1]:
         raise ValueError(
             f"{name} must have a largest value from {WEIGHT_RANGE[0]:g} to {WEIGHT_RANGE[1]:g}, got {largest:g}. "
             "Multiply all weights by the same number."
         )
-    if table.weights is None or table.weights.all():
+    if table.sample_weights is None or table.sample_weights.all():
         return table
-    if not (may_be_all or table.weights.any()):
+    if not (may_be_all or table.sample_weights.any()):
         raise ValueError(f"{name} must have a positive value, got only zeros. {WEIGHT_REMEDY}")
-    return table.take(table.weights > 0)
+    return table.take(table.sample_weights > 0)
 
 
 def with_sorted_entries(X: Features) -> Features:

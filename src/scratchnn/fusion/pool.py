@@ -103,7 +103,7 @@ class RunPool:
         with use_threads(0, most=self.n_threads):
             train(runs)
         seconds = time.perf_counter() - start
-        self.note_stack(TrainedStack(len(runs), seconds, runs[0].buffer.sizes, len(runs[0].data.deps), alone))
+        self.note_stack(TrainedStack(len(runs), seconds, runs[0].buffer.sizes, len(runs[0].data.targets), alone))
 
     def note_stack(self, stack: TrainedStack) -> None:
         """Report what has been trained."""
@@ -177,16 +177,26 @@ class RunPool:
 
     def _deduplicate(self, data: Data) -> Data:
         """Return equal data of another waiting run, or these."""
-        if not isinstance(data.indeps, torch.Tensor):
+        if not isinstance(data.inputs, torch.Tensor):
             return data
-        indeps = data.indeps
-        key = (indeps.shape, indeps.dtype, indeps.device, data.deps.shape, data.weights is None, data.weight_mean)
+        inputs = data.inputs
+        key = (
+            inputs.shape,
+            inputs.dtype,
+            inputs.device,
+            data.targets.shape,
+            data.sample_weights is None,
+            data.weight_mean,
+        )
         known = self.datas.setdefault(key, [])
         for other in known:
             if (
-                torch.equal(other.deps, data.deps)
-                and (data.weights is None or torch.equal(cast(torch.Tensor, other.weights), data.weights))
-                and torch.equal(cast(torch.Tensor, other.indeps), indeps)
+                torch.equal(other.targets, data.targets)
+                and (
+                    data.sample_weights is None
+                    or torch.equal(cast(torch.Tensor, other.sample_weights), data.sample_weights)
+                )
+                and torch.equal(cast(torch.Tensor, other.inputs), inputs)
             ):
                 return other
         known.append(data)
@@ -206,4 +216,4 @@ def count_bytes(run: TrainingRun) -> int:
 
 
 def _list_tensors(data: Data) -> list[torch.Tensor]:
-    return [each for each in (data.indeps, data.deps, data.weights) if isinstance(each, torch.Tensor)]
+    return [each for each in (data.inputs, data.targets, data.sample_weights) if isinstance(each, torch.Tensor)]

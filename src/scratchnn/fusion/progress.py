@@ -112,7 +112,7 @@ class Bar:
 
 def calc_share(run: TrainingRun) -> float:
     """Return which part of a run's epochs is done, from 0 to 1. Early stopping may end it before 1."""
-    return min(1.0, run.n_epochs / run.settings.max_iter)
+    return min(1.0, run.n_epochs / run.hyperparameters.max_iter)
 
 
 def load_tqdm() -> Any:

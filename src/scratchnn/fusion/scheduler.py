@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
-import torch
-
 from ..training import TrainingRun
 from ..training.threads import SharedContext, find_most_threads
 from .conductor import Conductor
@@ -44,7 +42,6 @@ class Scheduler:
     """
 
     MAX_TASKS = 256  # that are under way at the same time,
-    MAX_TASKS_WITH_CUDA = 2048  # and where there may be a device that trains larger stacks
     GRACE = 0.5  # seconds that cancelled tasks get to end, before they are left to themselves
 
     def __init__(self, report: FusionReport, say: Callable[[object], None] | None = None) -> None:
@@ -57,7 +54,7 @@ class Scheduler:
     @classmethod
     def find_max_tasks(cls) -> int:
         """Return how many tasks may be under way at the same time."""
-        return cls.MAX_TASKS_WITH_CUDA if torch.cuda.is_available() else cls.MAX_TASKS
+        return cls.MAX_TASKS
 
     def _clear(self) -> None:
         self.pid = os.getpid()

@@ -16,10 +16,11 @@ from skl2onnx.common.data_types import (
 )
 from sklearn.utils.validation import check_is_fitted
 
-from ..estimator.bins import LIMIT, Bins
-from ..estimator.fitted import read_coeffs, read_edges, read_labels, read_scales
-from ..estimator.tables import Array, Scaling
-from .encoding import encode
+from ..estimator.attributes import read_coeffs, read_edges, read_labels, read_scales
+from ..tables.arrays import Array
+from ..tables.bins import LIMIT, Bins
+from ..tables.transform import ColumnTransform
+from .encoder_graph import encode
 from .graph import Columns, Graph
 
 CPU = torch.device("cpu")
@@ -39,7 +40,7 @@ def convert(scope: Any, operator: Any, container: Any) -> None:
     graph = Graph(scope, container)
     options = scope.get_options(network, {"nocl": False, "raw_scores": False}, fail=False)
     labels = read_labels(network)
-    scaling = Scaling(*read_scales(network), read_edges(network), CPU)
+    scaling = ColumnTransform(*read_scales(network), read_edges(network), CPU)
     encoded = encode(graph, Columns(graph, operator.inputs, network), network)
     scores = _send_forward(graph, _scale(graph, encoded, scaling), network)
     if labels.n_outputs == 1:
@@ -87,8 +88,8 @@ def _read_classes(network: Any) -> Array:
     return classes.astype(object if classes.dtype.kind in "OUT" else np.int64)
 
 
-def _scale(graph: Graph, values: str, scaling: Scaling) -> str:
-    """Return what `Scaling.apply` makes of encoded columns, in doubles."""
+def _scale(graph: Graph, values: str, scaling: ColumnTransform) -> str:
+    """Return what `ColumnTransform.apply` makes of encoded columns, in doubles."""
     scaled, bins = values, scaling.bins
     if scaling.factor is not None:
         scaled = graph.add("Mul", values, graph.add_constant(scaling.factor))

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import TensorProto, helper
 from skl2onnx.common.data_types import StringTensorType
 
-from ..estimator.encoding import name_features
+from ..tables.encoder import name_features
 
 
 class Graph:

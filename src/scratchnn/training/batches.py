@@ -1,10 +1,8 @@
 """The minibatches of an epoch: order, gathering, padding and dropout masks, once for models with the same data."""
 
-import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import repeat
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,28 +11,7 @@ from ..batch import Batch
 from .buffers import count_sizes, make_column
 from .run import Data, RowSource, TrainingRun
 
-# Minibatches of about this size are gathered together: a CPU's stay in the cache. On other devices, their number is
-# limited, too: a CUDA graph of more steps is no faster.
-N_GATHERED_BYTES = 2**20
-N_GATHERED_BYTES_ON_DEVICE, MOST_GATHERED_ON_DEVICE = 2**26, 32
-
-
-class Group(NamedTuple):
-    """The rows of successive minibatches of ``size`` rows. The last may have fewer rows."""
-
-    rows: Batch
-    size: int
-    n_own: list[int] | None = None  # rows of each source in the only batch, if others pad it; None: all
-    is_whole: bool = False  # whether the rows are all of an epoch, in the same memory in each epoch
-
-    @property
-    def n_steps(self) -> int:
-        """The number of minibatches."""
-        return math.ceil(self.rows.deps.shape[-2] / self.size)
-
-    def split(self) -> Iterator[Batch]:
-        """Yield the minibatches, without masks."""
-        return iter([self.rows]) if self.rows.deps.shape[-2] <= self.size else _split_batch(self.rows, self.size)
+N_GATHERED_BYTES = 2**20  # minibatches of about this size together are gathered at once, and stay in a CPU's cache
 
 
 class BatchSource:
@@ -48,15 +25,17 @@ class BatchSource:
         self.runs = runs
         self.sources = _find_sources(runs)
         self.models_per_source = len(runs) // len(self.sources)
-        # That each run draws from: its source's.
         self.generators = [self.sources[model // self.models_per_source].generator for model in range(len(runs))]
-        self.on_device = [_make_generator(run) for run in self.sources]  # that orders and masks are drawn from
-        self.keep_rates = 1 - make_column([run.settings.dropout for run in runs], runs[0].buffer.flat).unsqueeze(-1)
+        self.dropout = any(run.hyperparameters.dropout for run in runs)
+        self.keep_rates = 1 - make_column([run.hyperparameters.dropout for run in runs], runs[0].buffer.flat).unsqueeze(
+            -1
+        )
 
     def draw_batches(self) -> Iterator[Batch]:
-        """Yield the minibatches of an epoch."""
-        for group in self.draw_groups():
-            yield from self.split(group)
+        """Yield the minibatches of an epoch, with dropout masks if there is dropout."""
+        for rows, size, n_own in self._gather():
+            for batch in _split_batch(rows, size):
+                yield batch._replace(masks=self._draw_masks(batch, n_own)) if self.dropout else batch
 
     def copy_generator_states(self) -> None:
         """Set the generator of each run, in place, to the state of its source's generator."""
@@ -64,73 +43,54 @@ class BatchSource:
             if run.generator is not generator:
                 run.generator.set_state(generator.get_state())
 
-    def draw_groups(self) -> Iterator[Group]:
-        """Yield the minibatches of an epoch in groups. To gather a group takes little longer than to gather a batch."""
-        self._seed_devices()
+    def _gather(self) -> Iterator[tuple[Batch, int, list[int] | None]]:
+        """Yield successive minibatches gathered together, and their size. To gather several takes as long as one.
+
+        If samples of weight 0 pad a minibatch, it is gathered alone, and the last value counts the samples of each
+        source in it. Otherwise that value is None.
+        """
         datas = [run.data for run in self.sources]
-        orders = [draw_order(run, generator) for run, generator in zip(self.sources, self.on_device, strict=True)]
-        numbers = [len(data.deps) for data in datas]
-        n_samples, size = max(numbers), max(run.settings.batch_size for run in self.sources)
-        is_padded = min(numbers) < n_samples
+        orders = [draw_order(run) for run in self.sources]
+        counts = [len(data) for data in datas]
+        n_samples, size = max(counts), max(run.hyperparameters.batch_size for run in self.sources)
+        is_padded = min(counts) < n_samples
         if size >= n_samples:
-            yield Group(self._whole_batch, size, numbers if is_padded else None, is_whole=True)
+            yield self._whole_batch, size, counts if is_padded else None
             return
-        n_rows = _count_gathered_rows(datas, size)
-        # A last batch that has to be padded is gathered alone.
+        n_gathered = _count_gathered(datas, size)
         end = (n_samples - 1) // size * size if is_padded else n_samples
-        for start in range(0, end, n_rows):
-            rows = slice(start, min(start + n_rows, end))
+        for start in range(0, end, n_gathered):
+            rows = slice(start, min(start + n_gathered, end))
             rows_of_sources = [rows if order is None else order[rows] for order in orders]
-            yield Group(_stack_rows(datas, rows_of_sources, models_per_source=self.models_per_source), size)
+            yield _stack_rows(datas, rows_of_sources, models_per_source=self.models_per_source), size, None
         if is_padded:
             last = _stack_padded(datas, orders, end, models_per_source=self.models_per_source)
-            yield Group(last, size, [number - end for number in numbers])
-
-    def split(self, group: Group) -> Iterator[Batch]:
-        """Yield the minibatches of a group, with dropout masks if there is dropout."""
-        if not self.runs[0].settings.dropout:
-            return group.split()
-        return (batch._replace(masks=self._draw_masks(batch, group.n_own)) for batch in group.split())
-
-    def _seed_devices(self) -> None:
-        """Seed the generators of another device for an epoch, in place, from the runs' own.
-
-        So the draws of a run depend neither on the runs beside it nor on those that have left the stack.
-        """
-        for run, generator in zip(self.sources, self.on_device, strict=True):
-            if generator is not run.generator:
-                generator.manual_seed(int(torch.randint(2**63 - 1, (), generator=run.generator, device="cpu")))
+            yield last, size, [count - end for count in counts]
 
     @cached_property
     def _whole_batch(self) -> Batch:
         return stack_whole([run.data for run in self.runs])
 
     def _draw_masks(self, batch: Batch, n_own: list[int] | None) -> list[Tensor]:
-        """Draw dropout's factors for each hidden layer, (models, n_rows, width): 0, or 1 / (1 - rate)."""
-        n_rows, device = batch.deps.shape[-2], self.keep_rates.device
-        n_own = n_own or [n_rows] * len(self.sources)
+        """Draw dropout's factors for each hidden layer, (models, n_samples, width): 0, or 1 / (1 - rate)."""
+        n_samples = batch.deps.shape[-2]
+        n_own = n_own or [n_samples] * len(self.sources)
         masks = []
         for width in self.runs[0].buffer.sizes[1:-1]:
-            draws = torch.ones(len(self.sources), n_rows, width, dtype=torch.float32, device=device)
-            for draw, generator, n in zip(draws, self.on_device, n_own, strict=True):
-                draw[:n].uniform_(generator=generator)
-            draws = draws.repeat_interleave(self.models_per_source, 0)
+            draws = torch.ones(len(self.sources), n_samples, width, dtype=torch.float32, device="cpu")
+            for draw, run, n in zip(draws, self.sources, n_own, strict=True):
+                draw[:n].uniform_(generator=run.generator)
+            draws = draws.to(self.keep_rates.device).repeat_interleave(self.models_per_source, 0)
             masks.append((draws < self.keep_rates).to(self.keep_rates.dtype).div_(self.keep_rates))
         return masks
 
 
-def draw_order(run: TrainingRun, generator: torch.Generator) -> Tensor | None:
+def draw_order(run: TrainingRun) -> Tensor | None:
     """Draw the order in which an epoch takes the samples, (n_samples,). None is the order of the data."""
-    n_samples = len(run.data.deps)
-    if not run.settings.shuffle or run.settings.batch_size >= n_samples:
+    n_samples = len(run.data)
+    if not run.hyperparameters.shuffle or run.hyperparameters.batch_size >= n_samples:
         return None
-    return torch.randperm(n_samples, generator=generator, device=generator.device)
-
-
-def _make_generator(run: TrainingRun) -> torch.Generator:
-    """Return the generator of the device that a run trains on: on the CPU the run's own."""
-    device = run.buffer.flat.device
-    return run.generator if device.type == "cpu" else torch.Generator(device)
+    return torch.randperm(n_samples, generator=run.generator, device="cpu").to(run.data.targets.device)
 
 
 def _find_sources(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
@@ -148,15 +108,12 @@ def _find_sources(runs: Sequence[TrainingRun]) -> list[TrainingRun]:
     return [runs[model] for model in firsts] if is_even else list(runs)
 
 
-def _count_gathered_rows(datas: Sequence[Data], size: int) -> int:
-    """Return how many rows are gathered together, a multiple of the ``size`` of a batch."""
-    indeps = datas[0].indeps
-    if not isinstance(indeps, Tensor):
+def _count_gathered(datas: Sequence[Data], size: int) -> int:
+    """Return how many samples are gathered together, a multiple of the ``size`` of a minibatch."""
+    inputs = datas[0].inputs
+    if not isinstance(inputs, Tensor):
         return size
-    batch_bytes = size * len(datas) * indeps.shape[-1] * indeps.itemsize
-    if indeps.device.type == "cpu":
-        return size * max(1, N_GATHERED_BYTES // batch_bytes)
-    return size * min(max(1, N_GATHERED_BYTES_ON_DEVICE // batch_bytes), MOST_GATHERED_ON_DEVICE)
+    return size * max(1, N_GATHERED_BYTES // (size * len(datas) * inputs.shape[-1] * inputs.itemsize))
 
 
 def stack_whole(datas: Sequence[Data]) -> Batch:
@@ -165,7 +122,7 @@ def stack_whole(datas: Sequence[Data]) -> Batch:
     models_per_source = len(datas) // len(sources)
     if any(data is not sources[model // models_per_source] for model, data in enumerate(datas)):
         sources, models_per_source = list(datas), 1
-    if len({len(source.deps) for source in sources}) > 1:
+    if len({len(source) for source in sources}) > 1:
         return _stack_padded(sources, [None] * len(sources), 0, models_per_source=models_per_source)
     return _stack_rows(sources, [slice(None)] * len(sources), models_per_source=models_per_source)
 
@@ -176,37 +133,37 @@ def _stack_rows(datas: Sequence[Data], rows: Sequence[slice | Tensor], *, models
     Targets and weights are (models, n_rows, ...), and inputs (n_sources, n_rows, n_features). If all models have one
     source, none of them has the first axis.
     """
-    indeps = _stack_tensors([data.indeps for data in datas], rows, models_per_source)
-    deps = _stack_tensors([data.deps for data in datas], rows, models_per_source)
-    weights = None
-    if any(data.weights is not None for data in datas):
-        weights = _stack_tensors(_list_weights(datas), rows, models_per_source)
+    inputs = _stack_tensors([data.inputs for data in datas], rows, models_per_source)
+    targets = _stack_tensors([data.targets for data in datas], rows, models_per_source)
+    sample_weights = None
+    if any(data.sample_weights is not None for data in datas):
+        sample_weights = _stack_tensors(_list_weights(datas), rows, models_per_source)
     if len(datas) > 1 and models_per_source > 1:
-        deps = deps.repeat_interleave(models_per_source, 0)
-        weights = None if weights is None else weights.repeat_interleave(models_per_source, 0)
-    return Batch(indeps, deps, weights)
+        targets = targets.repeat_interleave(models_per_source, 0)
+        sample_weights = None if sample_weights is None else sample_weights.repeat_interleave(models_per_source, 0)
+    return Batch(inputs, targets, sample_weights)
 
 
 def _list_weights(datas: Sequence[Data]) -> list[Tensor]:
     """Return the weights of each data, ones where it has none. One of them has weights."""
-    like = next(data.weights for data in datas if data.weights is not None)
-    return [like.new_ones(len(data.deps)) if data.weights is None else data.weights for data in datas]
+    like = next(data.sample_weights for data in datas if data.sample_weights is not None)
+    return [like.new_ones(len(data)) if data.sample_weights is None else data.sample_weights for data in datas]
 
 
 def _stack_padded(
     datas: Sequence[Data], orders: Sequence[Tensor | None], start: int, *, models_per_source: int
 ) -> Batch:
     """Return the rows from ``start`` on as a batch, in which rows of weight 0 pad the sources that have fewer rows."""
-    numbers = [len(data.deps) for data in datas]
+    counts = [len(data) for data in datas]
     rows = []
-    for data, order, number in zip(datas, orders, numbers, strict=True):
-        own = (torch.arange(number, device=data.deps.device) if order is None else order)[start:]
-        rows.append(torch.cat([own, own.new_zeros(max(numbers) - number)]))
+    for data, order, count in zip(datas, orders, counts, strict=True):
+        own = (torch.arange(count, device=data.targets.device) if order is None else order)[start:]
+        rows.append(torch.cat([own, own.new_zeros(max(counts) - count)]))
     batch = _stack_rows(datas, rows, models_per_source=models_per_source)
-    n_samples = make_column(numbers, batch.indeps).sub_(start).repeat_interleave(models_per_source, 0)
-    is_own = torch.arange(max(numbers) - start, device=n_samples.device) < n_samples
-    weights = is_own.to(batch.indeps.dtype) if batch.weights is None else batch.weights * is_own
-    return batch._replace(weights=weights, n_samples=n_samples)
+    n_samples = make_column(counts, batch.indeps).sub_(start).repeat_interleave(models_per_source, 0)
+    is_own = torch.arange(max(counts) - start, device=n_samples.device) < n_samples
+    sample_weights = is_own.to(batch.indeps.dtype) if batch.sample_weights is None else batch.sample_weights * is_own
+    return batch._replace(sample_weights=sample_weights, n_samples=n_samples)
 
 
 def _stack_tensors(
@@ -230,8 +187,11 @@ def take(values: Tensor | RowSource, rows: slice | Tensor) -> Tensor:
 
 
 def _split_batch(batch: Batch, size: int) -> Iterator[Batch]:
-    """Yield the minibatches of ``size`` rows that were gathered together. The last may have fewer rows."""
-    indeps, deps, weights = batch[:3]
-    sizes = count_sizes(deps.shape[-2], size)
+    """Yield the minibatches of ``size`` samples that were gathered together. The last may have fewer."""
+    n_samples = batch.deps.shape[-2]
+    if n_samples <= size:
+        return iter([batch])
+    sizes = count_sizes(n_samples, size)
+    weights = batch.sample_weights
     split_weights = repeat(None) if weights is None else weights.split_with_sizes(sizes, -1)
-    return map(Batch, indeps.split_with_sizes(sizes, -2), deps.split_with_sizes(sizes, -2), split_weights)
+    return map(Batch, batch.indeps.split_with_sizes(sizes, -2), batch.deps.split_with_sizes(sizes, -2), split_weights)

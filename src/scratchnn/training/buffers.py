@@ -15,7 +15,7 @@ class Buffer:
     """The coefficients of a network, or of a stack: ``flat``, (*models, n_coeffs), with gradients in ``flat.grad``.
 
     The weights come first, from the last layer's to the first's, then the biases, from the first to the last. So the
-    first weight and the first bias are neighbours, and `view` can offer both as one weight.
+    first weight and the first bias are neighbours, and `as_coeffs` can offer both as one weight.
     """
 
     flat: Tensor
@@ -29,7 +29,7 @@ class Buffer:
         """The number of coefficients that are weights, which come first in ``flat``."""
         return sum(fan_in * fan_out for fan_in, fan_out in pairwise(self.sizes))
 
-    def view(self, *, with_ones: bool = False) -> Coeffs:
+    def as_coeffs(self, *, with_ones: bool = False) -> Coeffs:
         """Return the network as views of the buffer, and of its gradients if there are any.
 
         With ``with_ones``, the network is for inputs that end in a column of ones. The first bias is then one more row
@@ -64,12 +64,7 @@ def stack_buffers(buffers: list[Tensor]) -> Tensor:
 
 def make_column(values: Sequence[float], like: Tensor) -> Tensor:
     """Return one value per model as a column, (models, 1), with the dtype and device of ``like``."""
-    return send(torch.tensor(values, dtype=like.dtype, device="cpu"), like.device).unsqueeze(-1)
-
-
-def send(values: Tensor, device: torch.device) -> Tensor:
-    """Return values of the CPU on a device. Copies of pinned memory do not wait for the device's work to end."""
-    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)
+    return torch.tensor(values, dtype=like.dtype, device=like.device).unsqueeze(-1)
 
 
 def count_sizes(total: int, size: int) -> list[int]:

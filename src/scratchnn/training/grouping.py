@@ -28,9 +28,9 @@ def make_stacks(runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
 def _group_by_shape(runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
     """Return groups of runs that are of one kind and have about the same number of samples."""
     kinds: dict[object, list[list[TrainingRun]]] = {}
-    for run in sorted(runs, key=lambda run: len(run.data.deps)):
+    for run in sorted(runs, key=lambda run: len(run.data)):
         groups = kinds.setdefault(_get_kind(run), [])
-        if not groups or not _can_pad(groups[-1][0], len(run.data.deps)):
+        if not groups or not _can_pad(groups[-1][0], len(run.data)):
             groups.append([])
         groups[-1].append(run)
     return list(chain(*kinds.values()))
@@ -39,7 +39,7 @@ def _group_by_shape(runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
 def _can_pad(run: TrainingRun, n_samples: int) -> bool:
     """Return whether padding the samples of a run to ``n_samples`` costs little time."""
     ratio, n_rows = PADDING_TOLERANCE
-    return n_samples <= ratio * len(run.data.deps) + n_rows
+    return n_samples <= ratio * len(run.data) + n_rows
 
 
 def _bundle_by_batches(group: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
@@ -64,9 +64,9 @@ def _pack_stacks(bundles: Sequence[list[TrainingRun]]) -> list[list[TrainingRun]
 
 def explain_alone(run: TrainingRun) -> str | None:
     """Return why a run cannot train in a stack with others, or None if it can."""
-    if run.settings.solver == "lbfgs":
+    if run.hyperparameters.solver == "lbfgs":
         return "solver='lbfgs' trains one model at a time"
-    if not isinstance(run.data.indeps, Tensor):
+    if not isinstance(run.data.inputs, Tensor):
         return "sparse or mapped rows are taken one model at a time"
     return None
 
@@ -74,7 +74,7 @@ def explain_alone(run: TrainingRun) -> str | None:
 def count_models(run: TrainingRun) -> int:
     """Return how many models like that of ``run`` fit in a stack: in a CPU's cache, or in a device's free memory."""
     flat = run.buffer.flat
-    n_bytes = min(run.settings.batch_size, len(run.data.deps)) * sum(run.buffer.sizes[1:]) * flat.itemsize
+    n_bytes = min(run.hyperparameters.batch_size, len(run.data)) * sum(run.buffer.sizes[1:]) * flat.itemsize
     if flat.device.type == "cpu":
         return max(1, N_STACK_BYTES // n_bytes)
     # About six times the values: each layer's, their slopes, and results of products. About eight times the
@@ -93,14 +93,14 @@ def _get_kind(run: TrainingRun) -> object:
     """Return a key that is equal for runs which may train in one stack."""
     if explain_alone(run) is not None:
         return id(run)
-    settings, buffer, validation = run.settings, run.buffer, run.validation
+    params, buffer, validation = run.hyperparameters, run.buffer, run.validation
     return (
-        (settings.loss, settings.solver, settings.nesterovs_momentum, settings.shuffle, settings.dropout > 0),
-        (settings.beta_1, settings.beta_2, settings.epsilon) if settings.solver == "adam" else None,
-        (run.n_steps, settings.batch_size if run.n_steps > 1 else None),
+        (params.loss, params.solver, params.nesterovs_momentum, params.shuffle, params.dropout > 0),
+        (params.beta_1, params.beta_2, params.epsilon) if params.solver == "adam" else None,
+        (run.n_steps, params.batch_size if run.n_steps > 1 else None),
         (buffer.sizes, buffer.activation, buffer.output, buffer.n_biases),
-        (buffer.flat.dtype, buffer.flat.device, settings.precision),
-        tuple(data and (data.indeps.shape[1], data.deps.shape[1]) for data in (run.data, validation)),
+        (buffer.flat.dtype, buffer.flat.device, params.precision),
+        tuple(data and (data.inputs.shape[1], data.targets.shape[1]) for data in (run.data, validation)),
     )
 
 

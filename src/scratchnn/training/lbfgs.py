@@ -84,15 +84,15 @@ def _find_reason(result: scipy.optimize.OptimizeResult, flat: Tensor, tol: float
 
 
 def _explain_lbfgs(run: TrainingRun, reason: str) -> str:
-    settings = run.settings
+    params = run.hyperparameters
     if reason == "max_fun":
-        return f"max_fun={settings.max_fun} evaluations of the loss are done. Raise max_fun, or tol={settings.tol:g}."
-    remedies = [f"Raise tol={settings.tol:g}"]
-    if not settings.standardize:
+        return f"max_fun={params.max_fun} evaluations of the loss are done. Raise max_fun, or tol={params.tol:g}."
+    remedies = [f"Raise tol={params.tol:g}"]
+    if not params.standardize:
         remedies.append("scale the columns of X (standardize=True does so)")
     if run.buffer.flat.dtype != torch.float64:
         remedies.append("set dtype='float64'")
-    if callable(settings.loss):
+    if callable(params.loss):
         remedies.append(stopping.FINITE_LOSS)
     remedies.append("take solver='adam', which needs no smooth loss")
     return f"its line search found no smaller loss. {', or '.join(remedies)}."
@@ -103,16 +103,16 @@ class _Problem:
 
     def __init__(self, run: TrainingRun) -> None:
         data = run.data
-        self.run, self.loss = run, get_loss(run.settings.loss)
-        self.batch = Batch(take(data.indeps, slice(None)), data.deps, data.weights)
-        self.decay = run.buffer.flat.new_tensor([run.settings.alpha / (data.weight_mean * len(data.deps))])
+        self.run, self.loss = run, get_loss(run.hyperparameters.loss)
+        self.batch = Batch(take(data.inputs, slice(None)), data.targets, data.sample_weights)
+        self.decay = run.buffer.flat.new_tensor([run.hyperparameters.alpha / (data.weight_mean * len(data))])
         self.training_loss = math.nan  # of the last evaluation, without the penalty
 
     def calc_loss_and_grads(self, flat: Tensor) -> tuple[float, Tensor]:
         """Return the penalized loss and its gradient, (n_coeffs,), at the coefficients ``flat``."""
         grads = get_grad(flat)
         buffer = replace(self.run.buffer, flat=flat)
-        coeffs, penalty = self.run.data.view(buffer), Penalty(buffer)
+        coeffs, penalty = self.run.data.as_coeffs(buffer), Penalty(buffer)
         loss = execute_epoch(coeffs, [self.batch], lambda coeffs: penalty.add_grads(self.decay), self.loss)
         self.run.history.n_updates += 1
         values = torch.stack([penalty.add_to_losses(loss, self.decay), loss])
@@ -122,10 +122,10 @@ class _Problem:
     def end_iteration(self, flat: Tensor, penalized_loss: float) -> None:
         """End an epoch of the run, in place. Raise StopIteration if it was the last."""
         run, validation = self.run, self.run.validation
-        run.history.n_samples_seen += len(run.data.deps)
+        run.history.n_samples_seen += len(run.data)
         validation_loss = None
         if validation is not None:
-            batch = Batch(take(validation.indeps, slice(None)), validation.deps, validation.weights)
+            batch = Batch(take(validation.inputs, slice(None)), validation.targets, validation.sample_weights)
             buffer = replace(run.buffer, flat=flat)
             validation_loss = calc_validation_losses(buffer, validation, batch, self.loss).item()
         if stopping.end_epoch(run, penalized_loss, validation_loss, flat, self.training_loss) or run.interrupted:
@@ -134,7 +134,7 @@ class _Problem:
 
 def train_lbfgs(run: TrainingRun) -> None:
     """Train one run with L-BFGS, in place."""
-    problem, settings = _Problem(run), run.settings
+    problem, params = _Problem(run), run.hyperparameters
     try:
         first_loss, first_grads = problem.calc_loss_and_grads(run.buffer.flat.clone())
         first_training_loss = problem.training_loss
@@ -144,9 +144,9 @@ def train_lbfgs(run: TrainingRun) -> None:
         reason = minimize_lbfgs(
             problem.calc_loss_and_grads,
             run.buffer.flat,
-            max_iter=settings.max_iter,
-            max_fun=settings.max_fun,
-            tol=settings.tol,
+            max_iter=params.max_iter,
+            max_fun=params.max_fun,
+            tol=params.tol,
             on_iteration=problem.end_iteration,
         )
         if reason is not None and run.warning is None and run.error is None:

@@ -1,8 +1,9 @@
-"""Training of runs: one alone, or several in stacks."""
+"""Training of runs: one alone, or several in stacks, which are halved if memory runs out."""
 
+import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from contextvars import ContextVar
+from copy import deepcopy
 from itertools import chain
 
 import torch
@@ -19,34 +20,33 @@ trainer: ContextVar[Callable[[TrainingRun], None] | None] = ContextVar("trainer"
 
 
 def train_run(run: TrainingRun) -> None:
-    """Train one run, in place: with the ``trainer`` of this thread if there is one, else alone."""
+    """Train one run, in place: with the ``trainer`` of this context if there is one, else alone."""
     train_with = trainer.get()
-    if train_with is not None:
-        train_with(run)
-        return
-    with nullcontext() if run.joint is None else run.joint:
+    if train_with is None:
         train([run])
+    else:
+        train_with(run)
 
 
 def train(runs: Sequence[TrainingRun]) -> None:
     """Train the runs, in place, each until its own rule stops it.
 
-    They must be of one shape: the same sizes of layers and data, and equal `Settings`, except that numbers other than
-    ``batch_size`` may differ. An interrupt (Ctrl-C) ends all runs, which keep their current coefficients. An error that
-    concerns one run is stored in its ``error``. The number of threads depends on the work of a single model's step, so
-    that a model trains in a stack as it does alone.
+    They must be of one shape: the same sizes of layers and data, and equal `Hyperparameters`, except that numbers other
+    than ``batch_size`` may differ. An interrupt (Ctrl-C) ends all runs, which keep their current coefficients. An error
+    that concerns one run is stored in its ``error``. The number of threads depends on the work of a single model's
+    step, so that a model trains in a stack as it does alone.
     """
     with (
         use_threads(runs[0].count_work()),
-        use_precision(runs[0].settings.precision, runs[0].buffer.flat.device),
+        use_precision(runs[0].hyperparameters.precision, runs[0].buffer.flat.device),
         torch.inference_mode(),
     ):
-        if runs[0].settings.solver == "lbfgs":
+        if runs[0].hyperparameters.solver == "lbfgs":
             for run in runs:
                 train_lbfgs(run)
             return
         # Sparse and memory-mapped rows are taken for one model at a time, so these runs train one by one.
-        stacks = [list(runs)] if all(isinstance(run.data.indeps, Tensor) for run in runs) else [[run] for run in runs]
+        stacks = [list(runs)] if all(isinstance(run.data.inputs, Tensor) for run in runs) else [[run] for run in runs]
         while stacks:
             stack = stacks.pop()
             stacks += make_stacks(Stack(stack).train_until_one_stops())
@@ -54,3 +54,55 @@ def train(runs: Sequence[TrainingRun]) -> None:
                 for run in chain(*stacks):
                     run.interrupted = True
                 return
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out. PyTorch raises a RuntimeError for memory of the CPU."""
+    if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
+        return True
+    signs = ("DefaultCPUAllocator", "std::bad_alloc", "can't allocate memory", "Cannot allocate memory")
+    return isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in signs)
+
+
+class Snapshot:
+    """A run as it was before training, except its data, which training does not change."""
+
+    def __init__(self, run: TrainingRun) -> None:
+        self.run, self.flat, self.drawn = run, run.buffer.flat.clone(), run.generator.get_state()
+        self.fields = {
+            name: deepcopy(getattr(run, name))
+            for name in ("solver_state", "history", "best_flat", "n_epochs", "warning", "error")
+        }
+
+    def restore(self) -> None:
+        """Undo, in place, what training did."""
+        self.run.buffer.flat.copy_(self.flat)
+        self.run.generator.set_state(self.drawn)
+        for name, value in self.fields.items():
+            setattr(self.run, name, value)
+
+
+def train_in_memory(runs: Sequence[TrainingRun]) -> None:
+    """Train the runs, in place, as one stack, or in halves of it for as long as memory runs out.
+
+    Raises
+    ------
+    MemoryError or torch.cuda.OutOfMemoryError
+        If memory does not suffice for a single run.
+    """
+    before: list[Snapshot] = []
+    try:
+        if len(runs) > 1:
+            before = [Snapshot(run) for run in runs]
+        train(runs)
+        return
+    except Exception as error:
+        if len(runs) == 1 or not is_out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # they keep the memory that the halves need
+    for snapshot in before:
+        snapshot.restore()
+    del before
+    half = len(runs) // 2
+    train_in_memory(runs[:half])
+    train_in_memory(runs[half:])

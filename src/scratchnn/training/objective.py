@@ -37,8 +37,8 @@ class Penalty:
 
 def calc_validation_losses(buffer: Buffer, validation: Data, batch: Batch, loss: Loss) -> Tensor:
     """Return the mean loss of each model, (*models,), over a batch. ``validation`` is the data of one model."""
-    with use_threads(validation.count_work(len(validation.deps), buffer)):
-        return calc_loss(validation.view(buffer), batch.indeps, batch.deps, batch.weights, loss)
+    with use_threads(validation.count_work(len(validation), buffer)):
+        return calc_loss(validation.as_coeffs(buffer), batch.indeps, batch.deps, batch.sample_weights, loss)
 
 
 def _add_squares(totals: Tensor, weights: Tensor, size: int = 16384) -> None:

@@ -1,25 +1,21 @@
-"""Records of training: its settings, its data, its history, and all of them as a run."""
+"""What is trained: a run, with its hyperparameters, its data and its history."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ..batch import Batch
 from ..network import Coeffs
 from .buffers import Buffer
-from .joint import JointSteps
 from .threads import VALUE_WORK, count_work
 
 
-class DivergenceError(ValueError):
-    """The loss, the gradient or the coefficients of a run are not finite."""
-
-
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Hyperparameters:
     """How to train: the estimator's parameters of the same names, validated and resolved to plain values."""
 
     loss: str | Callable[[Tensor, Tensor], Tensor]
@@ -59,26 +55,29 @@ class RowSource(Protocol):
 
 @dataclass(eq=False)
 class Data:
-    """Samples: ``indeps`` (n, features), ``deps`` (n, outputs), and ``weights`` (n,) with a mean of one, or None.
+    """Samples: ``inputs`` (n, features), ``targets`` (n, outputs), and weights (n,) with a mean of one, or None.
 
-    Of many classes, ``deps`` may be the numbers, (n, 1) of int64, see `losses`. ``weight_mean`` is the mean that the
-    weights were divided by: a row of weight 2 counts as two samples.
+    Of many classes, ``targets`` may be class indices, (n, 1) of int64, see `losses`. ``weight_mean`` is the mean that
+    the weights were divided by: a sample of weight 2 counts as two samples.
     """
 
-    indeps: Tensor | RowSource
-    deps: Tensor
-    weights: Tensor | None = None
+    inputs: Tensor | RowSource
+    targets: Tensor
+    sample_weights: Tensor | None = None
     weight_mean: float = 1.0
 
-    def view(self, buffer: Buffer) -> Coeffs:
-        """Return the network of a buffer for these inputs, which may end in a column of ones."""
-        return buffer.view(with_ones=self.indeps.shape[-1] > buffer.sizes[0])
+    def __len__(self) -> int:
+        return len(self.targets)
 
-    def count_work(self, n_rows: int, buffer: Buffer) -> int:
-        """Return the multiply-adds of a forward pass over ``n_rows`` of the samples."""
-        indeps = self.indeps
-        n_values = indeps.numel() if isinstance(indeps, Tensor) else indeps.n_values
-        return count_work(n_values * n_rows // len(self.deps), n_rows, buffer.sizes)
+    def as_coeffs(self, buffer: Buffer) -> Coeffs:
+        """Return the network of a buffer for these inputs, which may end in a column of ones."""
+        return buffer.as_coeffs(with_ones=self.inputs.shape[-1] > buffer.sizes[0])
+
+    def count_work(self, n_samples: int, buffer: Buffer) -> int:
+        """Return the multiply-adds of a forward pass over so many of the samples."""
+        inputs = self.inputs
+        n_values = inputs.numel() if isinstance(inputs, Tensor) else inputs.n_values
+        return count_work(n_values * n_samples // len(self), n_samples, buffer.sizes)
 
 
 @dataclass(eq=False)
@@ -102,7 +101,7 @@ class History:
 
 
 @dataclass(frozen=True, eq=False)
-class Epoch:
+class EpochResult:
     """The end of an epoch. The ``history`` and ``solver_state`` of the run are those of this moment, too."""
 
     number: int  # epochs of this call so far
@@ -111,17 +110,51 @@ class Epoch:
     generator: torch.Generator  # that the run draws from: in a stack, perhaps that of a run with the same draws
 
 
+class Steps:
+    """The steps of an epoch, in which one process takes all samples. `distributed` has steps of several processes."""
+
+    def count_samples(self, run: "TrainingRun") -> int:
+        """Return the number of samples of an epoch."""
+        return len(run.data)
+
+    def count_steps(self, run: "TrainingRun") -> int:
+        """Return the number of steps of an epoch."""
+        return math.ceil(len(run.data) / run.hyperparameters.batch_size)
+
+    def align(self, batches: Iterable[Batch]) -> Iterable[Batch]:
+        """Return a minibatch for each step."""
+        return batches
+
+    def add_grads(self, grads: Tensor) -> None:
+        """Add the gradients of the other processes, in place."""
+
+    def add_losses(self, penalized: Tensor, losses: Tensor) -> Tensor:
+        """Return the losses of an epoch with the penalty, and without it, (2, models)."""
+        return torch.stack([penalized, losses])
+
+    def add_validation_losses(self, losses: Tensor) -> Tensor:
+        """Return the mean validation losses, (models,)."""
+        return losses
+
+    def agree_on_end(self, is_last: bool, error: Exception | None) -> tuple[bool, Exception | None]:
+        """Return whether an epoch is the last, and the error that ended it."""
+        return is_last, error
+
+    def leave(self) -> None:
+        """End the training in the other processes, after an error or an interrupt in this one."""
+
+
 @dataclass(eq=False)
 class TrainingRun:
     """One model to train. `train` changes ``buffer``, ``solver_state`` and the fields below it, in place."""
 
     data: Data
-    settings: Settings
+    hyperparameters: Hyperparameters
     buffer: Buffer  # of one model: no models axis
     generator: torch.Generator
     validation: Data | None = None
     calc_score: Callable[[Buffer], float] | None = None  # None: minus the validation loss
-    on_epoch: Callable[[Epoch], bool] | None = None  # returns whether to stop
+    on_epoch: Callable[[EpochResult], bool] | None = None  # returns whether to stop
     solver_state: dict[str, Tensor] = field(default_factory=dict)
     history: History = field(default_factory=History)
     best_flat: Tensor | None = None  # with early stopping, the coefficients of the best validation score
@@ -130,29 +163,27 @@ class TrainingRun:
     interrupted: bool = False
     warning: str | None = None  # why the run ended before its own rule stopped it
     error: Exception | None = None  # of this run alone: divergence, or what a scorer or callback raised
-    joint: JointSteps | None = None  # where other processes train the model, too, on other rows
+    steps: Steps = field(default_factory=Steps)
 
     def __post_init__(self) -> None:
         self.n_updates_before = self.history.n_updates
 
     @property
     def n_samples(self) -> int:
-        """The number of samples of an epoch, in all processes."""
-        return len(self.data.deps) if self.joint is None else self.joint.n_samples
+        """The number of samples of an epoch."""
+        return self.steps.count_samples(self)
 
     @property
     def n_steps(self) -> int:
         """The number of steps of an epoch."""
-        if self.joint is not None:
-            return len(self.joint.sizes)
-        return math.ceil(len(self.data.deps) / self.settings.batch_size)
+        return self.steps.count_steps(self)
 
     def count_work(self) -> int:
         """Return the multiply-adds of a step: forward pass, backward pass (twice as many), and update."""
-        n_rows = len(self.data.deps)
-        if self.settings.solver != "lbfgs":
-            n_rows = min(n_rows, self.settings.batch_size)
-        return 3 * self.data.count_work(n_rows, self.buffer) + VALUE_WORK * self.buffer.flat.numel()
+        n_samples = len(self.data)
+        if self.hyperparameters.solver != "lbfgs":
+            n_samples = min(n_samples, self.hyperparameters.batch_size)
+        return 3 * self.data.count_work(n_samples, self.buffer) + VALUE_WORK * self.buffer.flat.numel()
 
     def copy_buffer(self, flat: Tensor) -> Buffer:
         """Return a copy of the coefficients ``flat``, (n_coeffs,), as a buffer of this network."""

@@ -1,7 +1,7 @@
 """Update rules for a stack of models, by which gradients change coefficients, and the schedules of learning rates.
 
-Buffers are flat, ``(models, n_coeffs)``, and each model's own settings are columns, ``(models, 1)``. The formulas are
-those of scikit-learn's MLPClassifier, so that its settings keep their meaning.
+Buffers are flat, ``(models, n_coeffs)``, and each model's own params are columns, ``(models, 1)``. The formulas are
+those of scikit-learn's MLPClassifier, so that its params keep their meaning.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..network import Coeffs, update_coeffs
-from .buffers import make_column, send, stack_buffers
+from .buffers import make_column, stack_buffers
 from .run import TrainingRun
 
 
@@ -52,8 +52,8 @@ class SGD:
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
         self.solver_state = _stack_solver_states(runs, ["velocity"])
-        self.momentum = make_column([run.settings.momentum for run in runs], runs[0].buffer.flat)
-        self.nesterov = runs[0].settings.nesterovs_momentum
+        self.momentum = make_column([run.hyperparameters.momentum for run in runs], runs[0].buffer.flat)
+        self.nesterov = runs[0].hyperparameters.nesterovs_momentum
 
     def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
         """Return the learning rates unchanged."""
@@ -75,10 +75,10 @@ class Adam:
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
         self.solver_state = _stack_solver_states(runs, ["mean", "square"])
-        mean, settings = self.solver_state["mean"], runs[0].settings  # one stack, one setting, see `make_stacks`
+        mean, params = self.solver_state["mean"], runs[0].hyperparameters  # one stack, one setting, see `make_stacks`
         self.steps = torch.zeros_like(mean)
-        self.betas, self.epsilon = (settings.beta_1, settings.beta_2), settings.epsilon
-        self.many = torch.tensor(1e9, dtype=torch.float32, device=mean.device)
+        self.betas, self.epsilon = (params.beta_1, params.beta_2), params.epsilon
+        self.step_count = torch.tensor(1e9, dtype=torch.float32, device=mean.device)
 
     def calc_rates(self, rates: np.ndarray, n_updates: list[int]) -> Sequence[Tensor]:
         """Return the learning rates times the bias correction of each step, computed in double precision."""
@@ -88,15 +88,16 @@ class Adam:
 
     def update(self, flat: Tensor, grads: Tensor, rates: Tensor) -> None:
         """Subtract ``rate * mean / (sqrt(square) + epsilon)`` from ``flat``, in place."""
-        # PyTorch's kernel does it in one pass, with one rate. From zeros, and at 1, it leaves the steps of all models.
-        # After so many steps its own bias correction, which treats epsilon otherwise than MLPClassifier, is none.
+        # PyTorch's kernel needs one pass, but takes one learning rate for all models. So it runs with lr=1 on zeros,
+        # which yields the unscaled steps, and with a step count of 1e9, which disables its bias correction:
+        # MLPClassifier applies epsilon differently.
         torch._fused_adam_(
             [self.steps.zero_()],
             [grads],
             [self.solver_state["mean"]],
             [self.solver_state["square"]],
             [],
-            [self.many],
+            [self.step_count],
             lr=1.0,
             beta1=self.betas[0],
             beta2=self.betas[1],
@@ -125,21 +126,21 @@ SCHEDULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 def calc_rate_factors(run: TrainingRun, n_updates: int, n_steps: int) -> np.ndarray:
     """Return the schedule's factors of the learning rate for ``n_steps`` steps after ``n_updates``, (n_steps,)."""
-    calc_factors = SCHEDULES.get(run.settings.learning_rate)
+    calc_factors = SCHEDULES.get(run.hyperparameters.learning_rate)
     if calc_factors is None:  # 'invscaling' and 'adaptive' change the rate after an epoch
         return np.ones(n_steps)
-    n_total = run.settings.max_iter * run.n_steps
+    n_total = run.hyperparameters.max_iter * run.n_steps
     done = n_updates - run.n_updates_before + np.arange(n_steps)
     return calc_factors(np.minimum(done / n_total, 1))
 
 
 def count_steps_left(run: TrainingRun) -> int:
     """Return the steps until the last epoch of this call ends, counted from the start of this epoch."""
-    return (run.settings.max_iter - run.n_epochs) * run.n_steps
+    return (run.hyperparameters.max_iter - run.n_epochs) * run.n_steps
 
 
 def _make_sgd(runs: Sequence[TrainingRun]) -> Solver:
-    return SGD(runs) if any(run.settings.momentum for run in runs) else GradientDescent(runs)
+    return SGD(runs) if any(run.hyperparameters.momentum for run in runs) else GradientDescent(runs)
 
 
 SOLVERS: dict[str, Callable[[Sequence[TrainingRun]], Solver]] = {"sgd": _make_sgd, "adam": Adam}
@@ -147,12 +148,12 @@ SOLVERS: dict[str, Callable[[Sequence[TrainingRun]], Solver]] = {"sgd": _make_sg
 
 def make_solver(runs: Sequence[TrainingRun]) -> Solver:
     """Return the solver of the runs, which are of one kind. It resumes from their ``solver_state``."""
-    return SOLVERS[runs[0].settings.solver](runs)
+    return SOLVERS[runs[0].hyperparameters.solver](runs)
 
 
 def _to_columns(rates: np.ndarray, like: Tensor) -> Sequence[Tensor]:
     """Return a column for each step, (models, 1), of rates of shape (n_steps, models)."""
-    return send(torch.tensor(rates, dtype=like.dtype, device="cpu"), like.device).unsqueeze(-1).unbind()
+    return torch.tensor(rates, dtype=like.dtype, device=like.device).unsqueeze(-1).unbind()
 
 
 def _stack_solver_states(runs: Sequence[TrainingRun], names: list[str]) -> dict[str, Tensor]:

@@ -6,11 +6,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .run import DivergenceError, Epoch, TrainingRun
+from ..exceptions import DivergenceError
+from .run import EpochResult, TrainingRun
 from .solvers import SCHEDULES
 
-LEAST_RATE = 1e-6  # "adaptive" stops at this rate
-FINITE_LOSS = "make sure that loss, your function, and its slopes are finite for all finite logits"
+MIN_RATE = 1e-6  # "adaptive" stops at this rate
+FINITE_LOSS = "make sure that loss, your function, and its gradient are finite for all finite logits"
 
 
 def end_epoch(
@@ -67,7 +68,7 @@ def _judge_epoch(
     run: TrainingRun, loss: float, validation_loss: float | None, flat: Tensor, generator: torch.Generator
 ) -> bool:
     """Update the history of a run, in place, and return whether the epoch was its last."""
-    settings, history = run.settings, run.history
+    params, history = run.hyperparameters, run.history
     line = f"Iteration {run.n_epochs}, loss = {loss:.8f}"
     if not math.isfinite(loss):
         _print(run, line)
@@ -76,17 +77,17 @@ def _judge_epoch(
     improved = _note_loss(run, loss)
     if validation_loss is not None:
         validation_improved = _note_validation(run, validation_loss, flat)
-        improved = validation_improved if settings.early_stopping else improved
+        improved = validation_improved if params.early_stopping else improved
         line += f", validation score = {history.validation_scores[-1]:f}"
     _print(run, line)
     history.n_no_change = 0 if improved else history.n_no_change + 1
-    if settings.learning_rate == "invscaling":
+    if params.learning_rate == "invscaling":
         # A power with a negative exponent becomes 0 where its inverse would overflow.
-        history.rate = settings.learning_rate_init * float(history.n_samples_seen + 1) ** -settings.power_t
+        history.rate = params.learning_rate_init * float(history.n_samples_seen + 1) ** -params.power_t
     is_last = _is_out_of_patience(run) or _is_out_of_epochs(run)
     if run.on_epoch is None:
         return is_last
-    if run.on_epoch(Epoch(run.n_epochs, is_last, partial(run.copy_buffer, flat), generator)):
+    if run.on_epoch(EpochResult(run.n_epochs, is_last, partial(run.copy_buffer, flat), generator)):
         run.warning = None  # the run was asked to stop
         return True
     return is_last
@@ -94,38 +95,38 @@ def _judge_epoch(
 
 def _note_loss(run: TrainingRun, loss: float) -> bool:
     """Record the best loss, in place, and return whether ``loss`` improves on all earlier ones by ``tol`` or more."""
-    improved = loss <= run.history.best_loss - run.settings.tol
+    improved = loss <= run.history.best_loss - run.hyperparameters.tol
     run.history.best_loss = min(run.history.best_loss, loss)
     return improved
 
 
 def _note_validation(run: TrainingRun, loss: float, flat: Tensor) -> bool:
     """Record the validation score, in place, and return whether it improves on all earlier ones by ``tol`` or more."""
-    settings, history = run.settings, run.history
+    params, history = run.hyperparameters, run.history
     calc_score = run.calc_score if math.isfinite(loss) else None  # scorers refuse NaN and infinity
     score = -loss if calc_score is None else calc_score(run.copy_buffer(flat))
     history.validation_losses.append(loss)
     history.validation_scores.append(score)
-    improved = score >= history.best_score + settings.tol  # False for NaN
+    improved = score >= history.best_score + params.tol  # False for NaN
     if score > history.best_score:
         history.best_score = score
-        if settings.early_stopping:
+        if params.early_stopping:
             run.best_flat = flat.clone()
     return improved
 
 
 def _is_out_of_patience(run: TrainingRun) -> bool:
     """Return whether too many epochs brought no improvement. "adaptive" lowers the rate first, in place."""
-    settings, history = run.settings, run.history
-    if history.n_no_change <= settings.n_iter_no_change:
+    params, history = run.hyperparameters, run.history
+    if history.n_no_change <= params.n_iter_no_change:
         return False
-    watched = "Validation score" if settings.early_stopping else "Training loss"
-    reason = f"{watched} did not improve more than tol={settings.tol:f} for {settings.n_iter_no_change} epochs."
-    if settings.learning_rate != "adaptive":
+    watched = "Validation score" if params.early_stopping else "Training loss"
+    reason = f"{watched} did not improve more than tol={params.tol:f} for {params.n_iter_no_change} epochs."
+    if params.learning_rate != "adaptive":
         _print(run, f"{reason} Stopping.")
         return True
     assert history.rate is not None
-    if history.rate <= LEAST_RATE:
+    if history.rate <= MIN_RATE:
         _print(run, f"{reason} Learning rate too small. Stopping.")
         return True
     history.rate /= 5
@@ -135,46 +136,46 @@ def _is_out_of_patience(run: TrainingRun) -> bool:
 
 
 def _is_out_of_epochs(run: TrainingRun) -> bool:
-    settings = run.settings
-    if run.n_epochs < settings.max_iter:
+    params = run.hyperparameters
+    if run.n_epochs < params.max_iter:
         return False
-    has_rule = settings.tol > 0 or math.isfinite(settings.n_iter_no_change)
-    if has_rule and not settings.ends_by_itself:
+    has_rule = params.tol > 0 or math.isfinite(params.n_iter_no_change)
+    if has_rule and not params.ends_by_itself:
         run.warning = (
-            f"Maximum iterations (max_iter={settings.max_iter}) reached and the training has not converged "
+            f"Maximum iterations (max_iter={params.max_iter}) reached and the training has not converged "
             f"yet. {_advise_on_end(run)}"
         )
     return True
 
 
 def _advise_on_end(run: TrainingRun) -> str:
-    settings = run.settings
-    more, patience = f"Set max_iter to more than {settings.max_iter}", settings.n_iter_no_change
-    if settings.learning_rate in SCHEDULES:
+    params = run.hyperparameters
+    more, patience = f"Set max_iter to more than {params.max_iter}", params.n_iter_no_change
+    if params.learning_rate in SCHEDULES:
         return f"{more}, or leave it None: the schedule was over before n_iter_no_change={patience:g} epochs."
-    if settings.solver != "lbfgs":
+    if params.solver != "lbfgs":
         return (
-            f"{more}, or raise tol={settings.tol:g} or learning_rate_init={settings.learning_rate_init:g}, or set "
+            f"{more}, or raise tol={params.tol:g} or learning_rate_init={params.learning_rate_init:g}, or set "
             "learning_rate='cosine', which ends by itself."
         )
-    return f"{more}, or raise tol={settings.tol:g}{'' if settings.standardize else ', or set standardize=True'}."
+    return f"{more}, or raise tol={params.tol:g}{'' if params.standardize else ', or set standardize=True'}."
 
 
 def _advise_on_divergence(run: TrainingRun) -> str:
-    settings = run.settings
+    params = run.hyperparameters
     remedies = []
-    if settings.solver != "lbfgs":
-        remedies.append(f"lower learning_rate_init={settings.learning_rate_init}")
-    if settings.solver == "sgd" and settings.momentum > 0.9:
-        remedies.append(f"lower momentum={settings.momentum}")
-    if not settings.standardize:
+    if params.solver != "lbfgs":
+        remedies.append(f"lower learning_rate_init={params.learning_rate_init}")
+    if params.solver == "sgd" and params.momentum > 0.9:
+        remedies.append(f"lower momentum={params.momentum}")
+    if not params.standardize:
         remedies.append("scale the columns of X (standardize=True does so)")
-    if callable(settings.loss):
+    if callable(params.loss):
         remedies.append(FINITE_LOSS)
-    remedy = ", or ".join(remedies or [f"lower alpha={settings.alpha:g}, or take solver='adam'"])
+    remedy = ", or ".join(remedies or [f"lower alpha={params.alpha:g}, or take solver='adam'"])
     return f"{remedy[0].upper()}{remedy[1:]}."
 
 
 def _print(run: TrainingRun, line: str) -> None:
-    if run.settings.verbose:
+    if run.hyperparameters.verbose:
         print(line)

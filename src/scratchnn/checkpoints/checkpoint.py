@@ -1,6 +1,7 @@
 """`Checkpoint`, which says where and how often a fit writes its state. The fit itself writes and reads it."""
 
 import os
+import re
 from contextvars import ContextVar
 from numbers import Integral
 from typing import Any
@@ -18,7 +19,7 @@ class Checkpoint:
     ----------
     path : str or path-like
         A file for one fit, or a folder in which each fit gets a file of its own, named after its data and parameters.
-        A path that is an existing folder, or ends in a slash, is a folder. Searches need one.
+        A path that is an existing folder, or ends in a slash, is a folder. Searches need one. "~" is the home folder.
     every : int, default=1
         Number of epochs after which the state is written. The end of the fit is always written.
 
@@ -27,7 +28,7 @@ class Checkpoint:
     TypeError
         If ``path`` is no path, or ``every`` no whole number.
     ValueError
-        If ``every`` is less than 1.
+        If ``path`` is an address such as "s3://bucket/net.npz", or ``every`` is less than 1.
 
     See Also
     --------
@@ -35,12 +36,11 @@ class Checkpoint:
 
     Notes
     -----
-    The state before the last one is kept beside the file, with ".previous" at the end of its name. ``fit`` reads it if
-    the file is damaged. ``fit`` raises a ValueError if the file belongs to other data or parameters, and with
-    ``solver="lbfgs"``. ``partial_fit`` neither writes nor reads checkpoints.
+    ``fit`` raises a ValueError if the file belongs to other data or parameters, and with ``solver="lbfgs"``.
+    ``partial_fit`` neither writes nor reads checkpoints.
 
     Inside `data_parallel` each process has the checkpoint, with the same ``every``. Rank 0 reads and writes the file,
-    which holds the state of all processes: after a crash, start as many as before, each with the same rows.
+    which holds the state of all processes: after a crash, start as many as before, each with the same samples.
 
     Examples
     --------
@@ -61,6 +61,11 @@ class Checkpoint:
     def __init__(self, path: str | os.PathLike[str], every: int = 1) -> None:
         if not isinstance(path, str | os.PathLike):
             raise TypeError(f"path must be a file or a folder, got {path!r}. Pass for example 'net.npz'.")
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", os.fspath(path)):
+            raise ValueError(
+                f"path must be a file or a folder of this machine, got the address {path!r}. Write to a local folder, "
+                "and copy its files there."
+            )
         if not isinstance(every, Integral) or isinstance(every, bool):
             raise TypeError(f"every must be a whole number of epochs, got {every!r}. Pass for example every=10.")
         if every < 1:
@@ -78,25 +83,30 @@ class Checkpoint:
     def __exit__(self, *error: object) -> None:
         _entered.set(_entered.get()[:-1])
 
-    # scikit-learn wants these methods of a callback. They are not told enough of the training to do the work.
+    def _ignore(self, estimator: Any, context: Any) -> None:
+        """Do nothing: scikit-learn wants these methods of a callback, but tells them too little of the training."""
 
-    def setup(self, estimator: Any, context: Any) -> None:
-        """Do nothing."""
-
-    def teardown(self, estimator: Any, context: Any) -> None:
-        """Do nothing."""
-
-    def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
-        """Do nothing."""
-
-    def on_fit_task_end(self, estimator: Any, context: Any) -> None:
-        """Do nothing."""
+    setup = teardown = on_fit_task_begin = on_fit_task_end = _ignore
 
 
 _entered: ContextVar[tuple[Checkpoint, ...]] = ContextVar("entered", default=())
 
 
-def get_entered() -> Checkpoint | None:
-    """Return the innermost `Checkpoint` whose context this thread is in, or None."""
-    entered = _entered.get()
-    return entered[-1] if entered else None
+def find_checkpoint(estimator: Any) -> Checkpoint | None:
+    """Return the checkpoint of an estimator's callbacks, or else of the innermost context; None if there is none.
+
+    Raises
+    ------
+    ValueError
+        If it has several, or a solver that cannot continue.
+    """
+    own = [each for each in getattr(estimator, "_skl_callbacks", None) or [] if isinstance(each, Checkpoint)]
+    if len(own) > 1:
+        raise ValueError(f"set_callbacks takes one Checkpoint, got {own}. Keep one of them.")
+    checkpoint = own[0] if own else next(reversed(_entered.get()), None)
+    if checkpoint is not None and estimator.solver == "lbfgs":
+        raise ValueError(
+            "solver must be 'adam' or 'sgd' with a Checkpoint, got 'lbfgs', whose search scipy cannot continue. Set "
+            "solver='adam', or fit without Checkpoint."
+        )
+    return checkpoint

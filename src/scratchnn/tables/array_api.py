@@ -6,12 +6,9 @@ import numpy as np
 import torch
 from sklearn import get_config
 
-from .compat import get_namespace_and_device
-from .tables import Features, to_host
-
-
-class MissingDeviceError(ValueError):
-    """The device that a parameter names is not there."""
+from .._compat import get_namespace_and_device
+from ..exceptions import MissingDeviceError
+from .arrays import Features, to_host
 
 
 class ArrayLibrary(NamedTuple):
@@ -59,7 +56,7 @@ def to_library_of(values: torch.Tensor | np.ndarray, X: Any) -> np.ndarray:
 
 
 def resolve_device(device: str | torch.device, X: Features = None) -> torch.device:
-    """Return the device that the parameter means: "auto" is that of X if it is a tensor, else CUDA where there is one.
+    """Return the device that the parameter means: "auto" is where X is, the CPU for arrays and frames.
 
     Raises
     ------
@@ -71,18 +68,18 @@ def resolve_device(device: str | torch.device, X: Features = None) -> torch.devi
     if isinstance(device, str) and device == "auto":
         if isinstance(X, torch.Tensor):
             return resolve_device(X.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device("cpu")
     rule = "device must be 'auto', 'cpu', 'cuda', 'cuda:N' or a torch.device of these types"
     try:
         resolved = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"{rule}, got {device!r}. Choose one, or leave it 'auto'.") from error
+        raise ValueError(f"{rule}, got {device!r}.") from error
     if resolved.type not in ("cpu", "cuda"):
-        raise ValueError(f"{rule}, got {device!r}. Choose one, or leave it 'auto'.")
+        raise ValueError(f"{rule}, got {device!r}.")
     n_devices = torch.cuda.device_count() if resolved.type == "cuda" else 1
     if resolved.type == "cuda" and (not torch.cuda.is_available() or (resolved.index or 0) >= n_devices):
         raise MissingDeviceError(
-            f"device must be one that is there, got {device!r} where PyTorch sees {torch.cuda.device_count()} CUDA "
-            "devices. Use device='cpu' or 'auto', or install a CUDA build of PyTorch and its driver."
+            f"device must be one that PyTorch finds, got {device!r} where it finds {torch.cuda.device_count()} CUDA "
+            "devices. Use device='cpu', or install a CUDA build of PyTorch and its driver."
         )
     return resolved

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from .tables import Array, Table
+from .arrays import Array
+from .table import Table
 
 
 def split_validation(table: Table, fraction: float, seed: int) -> Array:
@@ -20,7 +21,7 @@ def split_validation(table: Table, fraction: float, seed: int) -> Array:
     The split is stratified if ``y`` is one column of codes: of a class of two copies or more, at least one is held out,
     and at least one stays for training.
     """
-    weights = np.ones(len(table)) if table.weights is None else table.weights
+    weights = np.ones(len(table)) if table.sample_weights is None else table.sample_weights
     # Beyond 2**53 all floats are whole numbers.
     is_counted = bool((weights == np.floor(weights)).all()) and weights.sum() <= 2**53
     counts = weights if is_counted else np.ones(len(table))
@@ -64,7 +65,11 @@ def _count_held_out(n_copies: Array, fraction: float) -> Array:
 def cut_table(table: Table, shares: Array) -> Table:
     """Return the samples with their weights times ``shares``, (n_samples,). Samples of share 0 are left out."""
     taken = table.take(shares > 0)
-    return taken if taken.weights is None else replace(taken, weights=taken.weights * shares[shares > 0])
+    return (
+        taken
+        if taken.sample_weights is None
+        else replace(taken, sample_weights=taken.sample_weights * shares[shares > 0])
+    )
 
 
 def _hash_rows(table: Table) -> Array:

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from ..training import ALONE, Ranks
-from .agreeing import merge_classes, merge_counts
-from .tables import Array, Table, to_tensor
+from .arrays import Array, to_tensor
+from .summary import merge_class_weights, merge_classes
+from .table import Table
 
-MOST_TARGETS = 2**22  # zeros and ones of all samples, beyond which the numbers of the classes stand for them
+MAX_TARGETS = 2**22  # zeros and ones of all samples, beyond which class indices stand for them
 
 
 @dataclass(frozen=True)
 class Labels:
     """The classes of a problem, and the conversion between labels and the network's outputs."""
 
-    classes: Array  # (n_classes,); the column numbers if multilabel
+    classes: Array  # (n_classes,); the column indices if multilabel
     multilabel: bool
 
     @property
@@ -43,9 +43,9 @@ class Labels:
         targets[np.arange(len(y)), codes] = 1
         return targets
 
-    def encode_briefly(self, y: Array) -> Array:
-        """Return targets as `encode` does, or the numbers of their classes, (n_samples, 1), if those are much less."""
-        if self.output != "softmax" or len(y) * self.n_outputs <= MOST_TARGETS:
+    def encode_compact(self, y: Array) -> Array:
+        """Return targets as `encode` does, or class indices, (n_samples, 1), if those need much less memory."""
+        if self.output != "softmax" or len(y) * self.n_outputs <= MAX_TARGETS:
             return self.encode(y)
         return np.searchsorted(self.classes, y)[:, np.newaxis].astype(np.int64)
 
@@ -63,9 +63,9 @@ class Labels:
         return to_tensor(self.classes).to(logits.device)[codes]
 
 
-def find_labels(y: Array, multilabel: bool, ranks: Ranks = ALONE) -> Labels:
+def find_labels(y: Array, multilabel: bool) -> Labels:
     """Return the labels of training targets, or raise ValueError if there are fewer than two classes."""
-    labels = Labels(np.arange(y.shape[1]) if multilabel else merge_classes(np.unique(y), ranks), multilabel)
+    labels = Labels(np.arange(y.shape[1]) if multilabel else merge_classes(np.unique(y)), multilabel)
     if len(labels.classes) < 2:
         raise ValueError(
             f"y must have at least two classes, got one class: {labels.classes}. Add rows of another class; if this is "
@@ -87,29 +87,27 @@ def check_known(y: Array, multilabel: bool, labels: Labels, name: str) -> None:
         )
 
 
-def make_class_weights(
-    class_weight: Any, labels: Labels, table: Table, ranks: Ranks = ALONE
-) -> Callable[[Table], Table]:
+def make_class_weights(class_weight: Any, labels: Labels, table: Table) -> Callable[[Table], Table]:
     """Return a function that multiplies the weights of a table by class weights.
 
-    These follow from ``class_weight`` and the training ``table``, and those of the other ``ranks``. With multilabel
-    targets, a row's weight is multiplied by those of all its labels.
+    These follow from ``class_weight`` and the training ``table``. With multilabel targets, a row's weight is multiplied
+    by those of all its labels.
     """
     if class_weight is None or not len(table):
         return lambda unweighted: unweighted
     columns = _list_columns(table, labels)
     specs = _list_specs(class_weight, labels, len(columns))
     weights_of_columns = [
-        _find_class_weights(spec, labels, *merge_counts(column, table.weights, ranks))
+        _find_class_weights(spec, labels, *merge_class_weights(column, table.sample_weights))
         for spec, column in zip(specs, columns, strict=True)
     ]
 
     def weigh(unweighted: Table) -> Table:
-        weights = np.ones(len(unweighted)) if unweighted.weights is None else unweighted.weights
+        weights = np.ones(len(unweighted)) if unweighted.sample_weights is None else unweighted.sample_weights
         for column, (classes, class_weights) in zip(_list_columns(unweighted, labels), weights_of_columns, strict=True):
             codes = np.searchsorted(classes, column).clip(max=len(classes) - 1)
             weights = weights * np.where(classes[codes] == column, class_weights[codes], 1.0)
-        return replace(unweighted, weights=weights)
+        return replace(unweighted, sample_weights=weights)
 
     return weigh
 

@@ -1,4 +1,4 @@
-"""All that the package uses of scikit-learn's private functions, and what scikit-learn lacks."""
+"""Every private or version-dependent import of scikit-learn and joblib, and what these lack."""
 
 import functools
 import inspect
@@ -9,13 +9,25 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import _fit_context as fit_context
-from sklearn.model_selection import check_cv
 from sklearn.utils._array_api import get_namespace_and_device
-from sklearn.utils._metadata_requests import _raise_for_params, _routing_enabled
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils._repr_html.estimator import _VisualBlock
-from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.multiclass import _check_partial_fit_first_call as check_partial_fit_first_call
+
+from ._version import __version__
+from .exceptions import InconsistentVersionWarning, UnavailableError
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """An empty base class, as this scikit-learn has no callbacks."""
+
+    def with_callbacks(method: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the method unchanged."""
+        return method
+
 
 try:
     from sklearn.utils._array_api import check_same_namespace
@@ -30,20 +42,20 @@ except ImportError:  # scikit-learn before 1.9 checks array API support in anoth
 
 __all__ = [
     "HAS_ARRAY_API",
+    "CallbackSupportMixin",
     "Interval",
     "NotebookMixin",
     "Options",
     "StrOptions",
-    "UnavailableError",
+    "VersionMixin",
     "available_unless",
     "check_partial_fit_first_call",
     "check_same_namespace",
     "fit_context",
     "get_class_arguments",
     "get_namespace_and_device",
-    "make_router",
-    "make_splits",
     "warn_user",
+    "with_callbacks",
 ]
 
 
@@ -51,7 +63,6 @@ __all__ = [
 LIBRARIES = {"scratchnn", "sklearn"}
 
 
-N_FOLDS = 3  # of cross-validation, by default
 DOCUMENTATION = "https://scratchnn.readthedocs.io/en/stable"
 
 
@@ -80,10 +91,6 @@ def _describe_network(estimator: Any) -> str | None:
     sizes = [np.shape(estimator.coefs_[0])[0], *(np.shape(coef)[1] for coef in estimator.coefs_)]
     n_epochs = len(estimator.loss_curve_)
     return f"layers {'-'.join(map(str, sizes))}, {n_epochs} epoch{'' if n_epochs == 1 else 's'}"
-
-
-class UnavailableError(AttributeError, ValueError):
-    """The parameters rule a method out: an attribute is missing, and a value is the reason."""
 
 
 class available_unless:
@@ -128,29 +135,6 @@ def get_class_arguments(scorer: Any, classes: np.ndarray) -> dict[str, Any]:
     }
 
 
-def make_router(estimator: Any) -> MetadataRouter:
-    """Return who gets the metadata of `fit`: the estimator itself and its ``cv``."""
-    router = MetadataRouter(owner=estimator).add_self_request(estimator)
-    return router.add(splitter=estimator.cv, method_mapping=MethodMapping().add(caller="fit", callee="split"))
-
-
-def make_splits(estimator: Any, X: Any, y: Any, params: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the rows to train on and those to score on, for each fold of ``estimator.cv``.
-
-    Raises
-    ------
-    ValueError
-        If there is metadata, and scikit-learn does not route it, or if ``cv`` cannot split the rows.
-    """
-    _raise_for_params(params, estimator, "fit")
-    routed = process_routing(estimator, "fit", **params).splitter.split if _routing_enabled() and params else {}
-    cv = check_cv(N_FOLDS if estimator.cv is None else estimator.cv, y, classifier=True)
-    try:
-        return list(cv.split(X, y, **routed))
-    except ValueError as error:
-        raise ValueError(f"cv must be able to split the rows, got {estimator.cv!r}, which cannot: {error}") from error
-
-
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn, and show the line of the user's code that led here: the nearest one outside of ``LIBRARIES``.
 
@@ -164,3 +148,30 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
             calling_level = level
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=calling_level if package == "joblib" and calling_level else level)
+
+
+CACHE = "_cache"  # the attribute in which predictions keep what they have prepared
+VERSION_KEY = "_scratchnn_version"  # in the state that pickle, joblib and skops store
+
+
+class VersionMixin:
+    """Adds the version of scratchnn to what is stored of an estimator, and warns when another version loads it.
+
+    What predictions have prepared is left out of copies and files.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()  # type: ignore[assignment]
+        return {name: value for name, value in state.items() if name != CACHE} | {VERSION_KEY: __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        attributes = {**state, CACHE: {}}
+        version = attributes.pop(VERSION_KEY, "of an unknown version")
+        if version != __version__:
+            warn_user(
+                f"This {type(self).__name__} was saved by scratchnn {version}, and is loaded by scratchnn "
+                f"{__version__}: its predictions may differ, or fail. Compare them with known ones, or fit and save it "
+                "again.",
+                InconsistentVersionWarning,
+            )
+        super().__setstate__(attributes)  # type: ignore[misc]

@@ -1,27 +1,30 @@
-"""What becomes of an estimator whose `fit` or `partial_fit` is interrupted, or fails."""
+"""Restores the fitted attributes if `fit` or `partial_fit` fails."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 
+from ..tables.summary import get_exchange
 from ..training import is_out_of_memory
 
-PRIVATE = ("_state", "_memo", "_fill")  # attributes that a fit sets, besides those whose names end in "_"
+FITTED_PRIVATE = ("_state", "_cache", "_fill")  # attributes that a fit sets, besides those whose names end in "_"
 
 
 @contextmanager
-def keep_on_error(estimator: Any) -> Iterator[None]:
+def keep_on_error(estimator: Any, method: str) -> Iterator[None]:
     """Give the estimator back the fitted attributes that it had, in place, if an error or an interrupt ends the block.
 
     So a fit that fails changes nothing: the estimator predicts as before, or is not fitted. If memory ran out, the
-    error that is raised says what to lower.
+    error that is raised says what to lower. If other processes take part in the ``method``, it fails in all of them.
     """
+    exchange = get_exchange()
     before = _get_fitted(estimator)
     lengths = {name: len(value) for name, value in before.items() if isinstance(value, list)}
     try:
-        yield
+        with nullcontext() if exchange is None else exchange.guard(estimator, method):
+            yield
     except BaseException as error:
         for name in _get_fitted(estimator):
             delattr(estimator, name)
@@ -38,7 +41,7 @@ def _get_fitted(estimator: Any) -> dict[str, Any]:
     return {
         name: value
         for name, value in vars(estimator).items()
-        if name in PRIVATE or (name.endswith("_") and not name.startswith("_"))
+        if name in FITTED_PRIVATE or (name.endswith("_") and not name.startswith("_"))
     }
 
 

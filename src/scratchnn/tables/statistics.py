@@ -8,11 +8,13 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 from torch import Tensor
 
-from ..training import ALONE, Ranks
+from .arrays import Array, get_device, to_host, to_tensor
 from .bins import N_BINS, calc_edges, find_entered
-from .tables import Array, ScaledRows, Scaling, Table, get_device, to_host, to_tensor
+from .summary import gather, join_samples, locate
+from .table import Table
+from .transform import ColumnTransform, TensorRows
 
-LARGEST_VALUE = 1e100  # of a column to train on: sums of weights times squares stay finite
+MAX_VALUE = 1e100  # of a column to train on: sums of weights times squares stay finite
 MAX_EDGE_ROWS = 100_000  # rows, evenly spaced, of which the edges of bins are found
 
 
@@ -34,9 +36,9 @@ class Moments:
         Raises
         ------
         ValueError
-            If a value is larger than ``LARGEST_VALUE``.
+            If a value is larger than ``MAX_VALUE``.
         """
-        n_added = len(table) if table.weights is None else float(table.weights.sum())
+        n_added = len(table) if table.sample_weights is None else float(table.sample_weights.sum())
         counts_zeros = self.counts_zeros if self.n_samples else sparse.issparse(table.X)
         mean, variance, low, high = _describe_columns(table, n_added)
         _check_range(low, high)
@@ -56,7 +58,7 @@ class Moments:
         self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
 
     @property
-    def is_centred(self) -> Array:
+    def is_centered(self) -> Array:
         """Which columns to centre, (n_features,) of bool: those of a sparse table only where zeros are the minority.
 
         Centring makes an entry of every zero, which costs memory. Where zeros are common, as in one-hot columns and
@@ -65,22 +67,22 @@ class Moments:
         return np.broadcast_to(np.asarray(self.filled) > 0.5, np.shape(self.low))
 
     def calc_mean(self) -> Array | None:
-        """Return what to subtract from the columns, (n_features,): 0 where they are not centred; None if none is."""
-        if not self.is_centred.any():
+        """Return what to subtract from the columns, (n_features,): 0 where they are not centered; None if none is."""
+        if not self.is_centered.any():
             return None
         # The mean of a constant column is exact, so that centring leaves exact zeros of it.
-        return np.where(self.is_centred, np.where(self.low == self.high, self.low, self.mean), 0.0)
+        return np.where(self.is_centered, np.where(self.low == self.high, self.low, self.mean), 0.0)
 
     def calc_scale(self) -> Array:
         """Return what to divide the columns by, (n_features,): their standard deviations, with three exceptions.
 
         - Columns of two values, such as a one-hot encoder's, are divided by the distance of these. Divided by the
           deviation, a value would be the larger, the rarer it is.
-        - Columns that are not centred, in which zeros are common, are divided by their largest absolute value.
+        - Columns that are not centered, in which zeros are common, are divided by their largest absolute value.
         - Columns that do not vary are divided by 1.
         """
         scale = np.where(self.find_two_valued(), self.high - self.low, np.sqrt(self.variance))
-        return np.where(self.find_varying(), np.where(self.is_centred, scale, self._calc_size()), 1.0)
+        return np.where(self.find_varying(), np.where(self.is_centered, scale, self._calc_size()), 1.0)
 
     def find_two_valued(self) -> Array:
         """Return which columns have two values, or one, (n_features,) of bool."""
@@ -91,7 +93,7 @@ class Moments:
     def find_varying(self, is_scaled: bool = True) -> Array:
         """Return which columns are not all zeros as the network reads them, (n_features,) of bool.
 
-        With ``is_scaled``, it reads them centred and scaled, else as they are. A centred column whose variance may be
+        With ``is_scaled``, it reads them centered and scaled, else as they are. A centered column whose variance may be
         due to rounding counts as zeros.
         """
         size = self._calc_size()
@@ -101,10 +103,10 @@ class Moments:
         rounding = self.n_samples * eps * self.variance + (self.n_samples * self.mean * eps) ** 2
         # With weights the mean of a constant column may be off by more than that, but its range is exact.
         varies = np.asarray(self.high > self.low) & (self.variance > rounding)
-        return np.where(self.is_centred, varies, size > 0)
+        return np.where(self.is_centered, varies, size > 0)
 
     def calc_row_length(self, scale: Array | None) -> float:
-        """Return the root mean square length of the rows, centred and divided by ``scale``.
+        """Return the root mean square length of the rows, centered and divided by ``scale``.
 
         A column that varies by more than 1 counts as one that varies by 1.
         """
@@ -115,22 +117,22 @@ class Moments:
         return np.maximum(np.abs(self.low), np.abs(self.high))
 
 
-def merge_moments(moments: Moments, ranks: Ranks) -> Moments:
-    """Return the moments of the samples of all ranks."""
-    if ranks.size == 1:
-        return moments
-    merged = Moments()
-    for each in ranks.gather(moments):
-        if each.n_samples:
-            merged.merge(each)
+def find_moments(table: Table, earlier: Moments | None = None) -> Moments:
+    """Return the moments of the columns of a table, in all processes, and of ``earlier`` ones."""
+    own = Moments() if earlier is None else replace(earlier)
+    own.add(table)
+    merged, *others = gather(own)
+    for other in others:
+        if other.n_samples:
+            merged.merge(other)
     return merged
 
 
 def _check_range(low: Array, high: Array) -> None:
     sizes = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
-    if len(sizes) and sizes.max() > LARGEST_VALUE:
+    if len(sizes) and sizes.max() > MAX_VALUE:
         raise ValueError(
-            f"X must have no values beyond {LARGEST_VALUE:g} to train on, as their squares must be finite, got "
+            f"X must have no values beyond {MAX_VALUE:g} to train on, as their squares must be finite, got "
             f"{sizes.max():g} in column {sizes.argmax()}. Divide the column by a number, take its logarithm, or make "
             "these values NaN if they stand for missing ones."
         )
@@ -138,7 +140,7 @@ def _check_range(low: Array, high: Array) -> None:
 
 def _count_filled(table: Table) -> Array:
     """Return the weight of the samples that are not zero, for each column, (n_features,)."""
-    weights = np.ones(len(table)) if table.weights is None else table.weights
+    weights = np.ones(len(table)) if table.sample_weights is None else table.sample_weights
     total = np.zeros(table.X.shape[1])
     for samples, block in table.split():
         if sparse.issparse(block):
@@ -156,7 +158,10 @@ def _describe_columns(table: Table, n_samples: float) -> list[Array]:
     """
     if sparse.issparse(table.X):
         X = table.get_features()
-        return [*mean_variance_axis(X.astype(np.float64), axis=0, weights=table.weights), *min_max_axis(X, axis=0)]
+        return [
+            *mean_variance_axis(X.astype(np.float64), axis=0, weights=table.sample_weights),
+            *min_max_axis(X, axis=0),
+        ]
     device = get_device(table.X)
     total = torch.zeros(table.X.shape[1], dtype=torch.float64, device=device)
     low, high = total + np.inf, total - np.inf
@@ -173,13 +178,13 @@ def _describe_columns(table: Table, n_samples: float) -> list[Array]:
 
 
 def _weigh(values: Tensor, table: Table, samples: slice) -> Tensor:
-    if table.weights is None:
+    if table.sample_weights is None:
         return values
-    return values * to_tensor(table.weights[samples]).to(values.device).unsqueeze(-1)
+    return values * to_tensor(table.sample_weights[samples]).to(values.device).unsqueeze(-1)
 
 
 @dataclass(frozen=True)
-class Scales:
+class ColumnStatistics:
     """How the network reads the columns of X, (n_features,) each, and their bins, which follow the columns.
 
     Columns that are zero in all training rows, as the network reads them, cannot be learned from: their weights are
@@ -198,7 +203,7 @@ class Scales:
         """The number of columns and bins, where some are not read."""
         return 0 if self.is_read is None else len(self.is_read)
 
-    def make_rows(self, table: Table, like: torch.Tensor) -> ScaledRows:
+    def make_rows(self, table: Table, like: torch.Tensor) -> TensorRows:
         """Return the samples of a table as training reads them, as tensors ``like`` this one."""
         mean, scale = self.mean, self.scale
         if scale is not None and self.is_read is not None:
@@ -206,46 +211,54 @@ class Scales:
             scale = np.where(self.is_read[: len(scale)], scale, np.inf)
         if self.columns is not None:
             mean, scale = (None if each is None else each[self.columns] for each in (mean, scale))
-        scaling = Scaling(mean, scale, self.edges, get_device(table.X))
-        return ScaledRows(table, scaling, like.dtype, like.device, self.columns)
+        scaling = ColumnTransform(mean, scale, self.edges, get_device(table.X))
+        return TensorRows(table, scaling, like.dtype, like.device, self.columns)
 
 
-def find_scales(moments: Moments, n_features: int, known: tuple[Array | None, Array | None] | None = None) -> Scales:
+def find_statistics(
+    moments: Moments, n_features: int, known: tuple[Array | None, Array | None] | None = None
+) -> ColumnStatistics:
     """Return the mean and scale of the columns: the ``known`` ones if there is a scale, else those of the moments."""
     if known is not None and known[1] is not None:
-        return Scales(*known)
+        return ColumnStatistics(*known)
     if moments.n_samples == 0:
-        return Scales(None, np.ones(n_features))
-    return Scales(moments.calc_mean(), moments.calc_scale())
+        return ColumnStatistics(None, np.ones(n_features))
+    return ColumnStatistics(moments.calc_mean(), moments.calc_scale())
 
 
-def find_bin_edges(table: Table, moments: Moments, ranks: Ranks = ALONE) -> Array | None:
+def find_bin_edges(table: Table, moments: Moments) -> Array | None:
     """Return the edges of the bins, (n_columns, N_BINS + 1) with NaN for columns without bins; None if none has any.
 
-    Constant columns and those of two values have none. ``moments`` and edges describe the rows of all ``ranks``.
+    Constant columns and those of two values have none. ``moments`` are those of the table.
     """
     columns = np.flatnonzero(moments.find_varying() & ~moments.find_two_valued()) if len(table) else np.empty(0, int)
     edges = np.full((table.X.shape[1], N_BINS + 1), np.nan)
-    n_samples = sum(ranks.gather(len(table)))
+    _, n_samples = locate(len(table))
     n_taken = MAX_EDGE_ROWS * len(table) // max(1, n_samples)
     is_long = n_samples > MAX_EDGE_ROWS
     samples = np.linspace(0, len(table) - 1, n_taken).astype(np.int64) if is_long else slice(None)
     values = to_tensor(table.get_features(samples))
-    weights = None if table.weights is None else ranks.join(to_tensor(table.weights[samples]).to(values.device))
+    weights = (
+        None
+        if table.sample_weights is None
+        else join_samples(to_tensor(table.sample_weights[samples]).to(values.device))
+    )
     for column in columns:
-        edges[column] = calc_edges(ranks.join(values[:, column]), weights)
+        edges[column] = calc_edges(join_samples(values[:, column]), weights)
     return None if np.isnan(edges).all() else edges
 
 
-def find_read_columns(scales: Scales, moments: Moments, table: Table, is_trained: Array | None) -> Scales:
-    """Return the scales with the columns to read: those that vary, and those that ``is_trained`` names."""
-    is_read = np.concatenate([moments.find_varying(scales.scale is not None), find_entered(scales.edges)])
+def find_read_columns(
+    statistics: ColumnStatistics, moments: Moments, table: Table, is_trained: Array | None
+) -> ColumnStatistics:
+    """Return the statistics with the columns to read: those that vary, and those that ``is_trained`` names."""
+    is_read = np.concatenate([moments.find_varying(statistics.scale is not None), find_entered(statistics.edges)])
     if is_trained is not None:
         is_read |= is_trained
     if is_read.all():
-        return scales
-    leaves_out = sparse.issparse(table.X) and scales.edges is None
-    return replace(scales, is_read=is_read, columns=list_columns(is_read) if leaves_out else None)
+        return statistics
+    leaves_out = sparse.issparse(table.X) and statistics.edges is None
+    return replace(statistics, is_read=is_read, columns=list_columns(is_read) if leaves_out else None)
 
 
 def list_columns(is_read: Array) -> Array:

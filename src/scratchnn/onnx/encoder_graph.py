@@ -6,8 +6,8 @@ import numpy as np
 from skl2onnx.common.data_types import FloatTensorType, StringTensorType
 from sklearn.preprocessing import OneHotEncoder
 
-from ..estimator.encoding import TableEncoder, find_fill
-from ..estimator.frames import to_text
+from ..tables.dataframe import to_text
+from ..tables.encoder import TableEncoder, find_fill
 from .graph import Columns, Graph
 
 MISSING_TEXTS = ("None", "nan", "NaN", "<NA>", "NaT")  # what onnxruntime makes of Python's missing values

@@ -11,11 +11,11 @@ from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils import assert_all_finite
 
-from ..training import ALONE, Ranks, get_ranks
-from .agreeing import merge_categories, merge_numbers
-from .frames import RawTable, is_frame, to_raw_table
-from .scaling import Moments, merge_moments
-from .tables import Array, Features, Table, to_host, to_tensor
+from .arrays import Array, Features, to_host, to_tensor
+from .dataframe import RawTable, is_frame, to_raw_table
+from .statistics import find_moments
+from .summary import gather, merge_categories, merge_flags, merge_numbers
+from .table import Table
 
 MIN_ROWS = 2  # categories of fewer rows have one column together
 MAX_CATEGORIES = 100  # columns for one column of categories, at most: the most frequent, and one for all others
@@ -44,20 +44,20 @@ class TableEncoder(BaseEstimator):
     def __init__(self, is_categorical: Array) -> None:
         self.is_categorical = is_categorical
 
-    def fit(self, table: RawTable, rows: Any = slice(None), ranks: Ranks = ALONE) -> "TableEncoder":
-        """Learn what to fill, and the categories, from rows of a raw table, and those of the other ``ranks``."""
+    def fit(self, table: RawTable, rows: Any = slice(None)) -> "TableEncoder":
+        """Learn what to fill, and the categories, from rows of a raw table."""
         numbers, categories = (np.flatnonzero(mask) for mask in (~self.is_categorical, self.is_categorical))
         # Whatever `set_config` says of outputs, they are arrays here.
         self.imputer_ = self.one_hot_ = None
         if len(numbers):
             imputer = SimpleImputer(add_indicator=True, keep_empty_features=True)
-            values = merge_numbers(table.read_numbers(numbers, rows), ranks)
+            values = merge_numbers(table.read_numbers(numbers, rows))
             self.imputer_ = imputer.set_output(transform="default").fit(values)
         if len(categories):
             one_hot = OneHotEncoder(
                 handle_unknown="ignore", min_frequency=MIN_ROWS, max_categories=MAX_CATEGORIES, sparse_output=False
             )
-            texts = merge_categories(table.read_categories(categories, rows), ranks)
+            texts = merge_categories(table.read_categories(categories, rows))
             self.one_hot_ = one_hot.set_output(transform="default").fit(texts)
         self.n_columns_ = len(self.get_feature_names_out())
         return self
@@ -126,7 +126,7 @@ def encode(
     table = X if isinstance(X, RawTable) else None
     is_incomplete = table is None and has_missing(estimator, X)
     if reset:
-        needs_encoder = get_ranks().any(table is not None or is_incomplete)
+        needs_encoder = merge_flags(table is not None or is_incomplete)
         estimator.encoder_ = _make_encoder(estimator, _to_raw_table(X), weights) if needs_encoder else None
     encoder: TableEncoder | None = estimator.encoder_
     encoded: Features = X
@@ -137,7 +137,7 @@ def encode(
         encoded = table.read_numbers(range(table.shape[1]))
         is_incomplete = has_missing(estimator, encoded)
     if training is not None:
-        is_incomplete = get_ranks().any(is_incomplete)
+        is_incomplete = merge_flags(is_incomplete)
     if is_incomplete:
         encoded = fill_missing(encoded, find_fill(estimator, training))
     if isinstance(X, torch.Tensor) and isinstance(encoded, np.ndarray):
@@ -154,21 +154,18 @@ def _to_raw_table(X: Any) -> RawTable:
 def find_fill(estimator: Any, training: Table | None = None) -> Any:
     """Return what stands for missing numbers of columns that had none in training: one for each, or one for all."""
     if training is not None:
-        moments = Moments()
-        moments.add(training)
-        return merge_moments(moments, get_ranks()).mean
+        return find_moments(training).mean
     mean = getattr(estimator, "mean_", None)
     return getattr(estimator, "_fill", 0.0) if mean is None else to_host(mean)
 
 
 def _make_encoder(estimator: Any, table: RawTable, weights: Array | None) -> TableEncoder | None:
     """Return the encoder of a table of training rows, or None where all of them are numbers, and none is missing."""
-    ranks = get_ranks()
-    is_categorical = np.any(ranks.gather(find_categories(estimator.categorical_features, table)), axis=0)
+    is_categorical = np.any(gather(find_categories(estimator.categorical_features, table)), axis=0)
     rows = slice(None) if weights is None or not weights.any() else weights > 0
-    if not is_categorical.any() and not ranks.any(bool(np.isnan(table.read_numbers(range(table.shape[1]))).any())):
+    if not is_categorical.any() and not merge_flags(bool(np.isnan(table.read_numbers(range(table.shape[1]))).any())):
         return None
-    return TableEncoder(is_categorical).fit(table, rows, ranks)
+    return TableEncoder(is_categorical).fit(table, rows)
 
 
 def find_categories(categorical_features: Any, table: RawTable) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from .tables import Array
+from .arrays import Array
 
 NUMBER_KINDS = "fiub"  # of NumPy's dtypes, and of those of pandas
 VALUE_KINDS = "OUT"  # of dtypes that do not say what the values are, or that they are text

@@ -1,7 +1,6 @@
 """Files of arrays and plain values that a crash does not damage. They hold no pickles, and reading runs no code."""
 
 import contextlib
-import hashlib
 import json
 import os
 import sys
@@ -12,8 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .compat import warn_user
-from .tables import Array
+from .._compat import warn_user
+from ..exceptions import InUseError
+from ..tables.arrays import Array
 
 if sys.platform == "win32":
     import msvcrt
@@ -34,50 +34,48 @@ class Contents(NamedTuple):
     values: dict[str, Any]
 
 
-class InUseError(ValueError):
-    """Another fit has the file, in this process or in another one."""
-
-
 class Archive:
-    """A file of arrays and plain values, and the one that it replaced, which stays until the next is complete.
-
-    Parameters
-    ----------
-    path : str
-        The file.
-    """
+    """A file of arrays and plain values at a path."""
 
     def __init__(self, path: str) -> None:
-        self.path, self.previous = path, f"{path}.previous"
-        self.is_good = False  # whether the file is known to be complete, and may replace the previous one
+        self.path = path
         self.has_failed = False
 
     def read(self) -> Contents | None:
-        """Return the contents of the file, or of the previous one if it is damaged. None: there is no good one.
+        """Return the contents of the file. None: there is no file, or it is damaged.
+
+        Raises
+        ------
+        ValueError
+            If the file is not an archive, and must not be replaced by one.
 
         Warns
         -----
         UserWarning
             If the file is damaged.
         """
-        damage = []
-        for path in (self.path, self.previous):
-            try:
-                contents = read_file(path)
-            except (FileNotFoundError, NotADirectoryError):
-                continue
-            except PermissionError:
-                raise
-            except Exception as error:  # zipfile, zlib, NumPy and json raise many kinds for damaged files
-                damage.append(f"{path!r} is damaged ({type(error).__name__}: {error})")
-                continue
-            self.is_good = path == self.path
-            if damage:
-                warn_user(f"The checkpoint {damage[0]}. The one before it, {path!r}, is used.")
-            return contents
-        if damage:
-            warn_user(f"The checkpoint {', and '.join(damage)}. Training starts anew.")
-        return None
+        try:
+            with open(self.path, "rb") as file:
+                start = file.read(2)
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as pieces:  # zip has a checksum for each piece
+                    arrays = {name: pieces[name] for name in pieces.files}
+            return Contents(arrays, json.loads(str(arrays.pop("values"))))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except PermissionError:
+            raise
+        except Exception as error:  # zipfile, zlib, NumPy and json raise many kinds for damaged files
+            if start not in (b"", b"PK"):
+                raise ValueError(
+                    f"path of Checkpoint must be a checkpoint or a new file, got {self.path!r}, which is another file. "
+                    "Pass another path."
+                ) from error
+            warn_user(
+                f"The checkpoint {self.path!r} is damaged ({type(error).__name__}: {error}). Training starts from the "
+                "beginning."
+            )
+            return None
 
     def write(self, contents: Contents) -> None:
         """Replace the file. If that fails, the file stays as it is.
@@ -89,12 +87,12 @@ class Archive:
         """
         temporary = f"{self.path}.tmp"
         try:
-            _write_file(temporary, contents)
-            if os.path.exists(self.path):  # a damaged file must not replace the previous one, and may be another file
-                os.replace(self.path, self.previous if self.is_good else f"{self.path}.damaged")
+            with open(temporary, "wb") as file:
+                text = json.dumps(contents.values, default=lambda value: value.item())
+                np.savez(file, **contents.arrays, values=np.array(text))  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(temporary, self.path)
-            self.is_good = True
-            _sync_folder(self.path)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.remove(temporary)
@@ -115,8 +113,9 @@ def open_archive(path: str, name: str) -> Iterator[Archive]:
     InUseError
         If another fit has the file open. In a folder, a number is added to the name instead.
     """
-    path = os.path.abspath(path) + (os.sep if path.endswith((os.sep, os.altsep or os.sep)) else "")
-    is_folder = os.path.isdir(path) or path.endswith(os.sep)
+    is_folder = path.endswith((os.sep, os.altsep or os.sep))
+    path = os.path.abspath(os.path.expanduser(path))
+    is_folder = is_folder or os.path.isdir(path)
     with contextlib.suppress(OSError):  # what cannot be made cannot be written to, which `Archive.write` warns of
         os.makedirs(path if is_folder else os.path.dirname(path), exist_ok=True)
     for number in count(1):
@@ -134,53 +133,6 @@ def open_archive(path: str, name: str) -> Iterator[Archive]:
         _release(f"{file}.lock", descriptor)
 
 
-def read_file(path: str) -> Contents:
-    """Return the contents of a complete file.
-
-    Raises
-    ------
-    Exception
-        Of many kinds, if there is no file, or if it is damaged.
-    """
-    with open(path, "rb") as file, np.load(file, allow_pickle=False) as pieces:  # NumPy leaves damaged files open
-        arrays = {name: pieces[name] for name in pieces.files}
-    checksum, text = arrays.pop("checksum"), arrays.pop("values")
-    values = json.loads(str(text))
-    if not np.array_equal(checksum, _calc_checksum(arrays, str(text))):
-        raise ValueError("its checksum does not match")
-    return Contents(arrays, values)
-
-
-def _write_file(path: str, contents: Contents) -> None:
-    arrays, text = contents.arrays, json.dumps(contents.values, default=lambda value: value.item())
-    everything: dict[str, Any] = {**arrays, "values": np.array(text), "checksum": _calc_checksum(arrays, text)}
-    with open(path, "wb") as file:
-        np.savez(file, **everything)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _calc_checksum(arrays: dict[str, Array], text: str) -> Array:
-    """Return the checksum of the contents of a file, (16,) of uint8."""
-    digest = hashlib.blake2b(text.encode(), digest_size=16)
-    for name in sorted(arrays):
-        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape}".encode())
-        digest.update(arrays[name].tobytes())
-    return np.frombuffer(digest.digest(), np.uint8)
-
-
-def _sync_folder(path: str) -> None:
-    """Have the system write the names in the folder of a file to the disk, where it can."""
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(os.path.dirname(path), os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # some file systems cannot
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _acquire(path: str) -> int | None:
     """Return the descriptor of a locked file. The system unlocks it when the process ends, however it ends.
 
@@ -195,7 +147,7 @@ def _acquire(path: str) -> int | None:
             _lock(descriptor)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
-        except FileNotFoundError:  # whoever had it has removed it meanwhile
+        except FileNotFoundError:  # the fit that had it has removed it meanwhile
             pass
         except (BlockingIOError, PermissionError):
             os.close(descriptor)

@@ -1,0 +1,124 @@
+"""A fit with a checkpoint: it starts from the state that an earlier process has written, and writes its own."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from .._compat import warn_user
+from .._version import __version__
+from ..tables.summary import get_exchange
+from ..training import EpochResult, TrainingRun
+from .archive import Archive, Contents, open_archive
+from .checkpoint import Checkpoint
+from .fingerprint import Description, calc_name, find_differences
+from .state import get_state, set_state
+
+FORMAT = 2  # of the file; another number for each change that this module could not read
+
+
+class Session:
+    """The checkpoint of one fit.
+
+    Parameters
+    ----------
+    archive : Archive
+        Its file.
+    every : int
+        Number of epochs after which it is written.
+    description : dict
+        The data and parameters of the fit.
+    seed : int
+        The seed of the fit, if the file names none.
+
+    Raises
+    ------
+    ValueError
+        If the file belongs to another fit.
+    """
+
+    def __init__(self, archive: Archive, every: int, description: Description, seed: int) -> None:
+        self.archive, self.every, self.description, self.seed = archive, every, description, seed
+        self.saved = archive.read()
+        if self.saved is not None:
+            self._check(self.saved.values)
+            self.seed = self.saved.values["seed"]
+
+    def restore(self, run: TrainingRun) -> bool:
+        """Set the state of a run, in place, to the one in the file, if there is one. Return whether it had ended.
+
+        Raises
+        ------
+        ValueError
+            If another penalty was chosen, or another network made, than before the file was written.
+        """
+        if self.saved is None:
+            return False
+        arrays, values = self.saved
+        here, there = ({"alpha_": value} for value in (run.hyperparameters.alpha, values["alpha"]))
+        shape = tuple(run.buffer.flat.shape)
+        here["shape of all coefficients"], there["shape of all coefficients"] = shape, arrays["coefficients"].shape
+        self._refuse(find_differences(here, there))
+        set_state(run, self.saved)
+        self.saved = None
+        return bool(values["has_ended"])
+
+    def end_epoch(self, run: TrainingRun, result: EpochResult) -> None:
+        """Write the state of a run after every so many epochs, except the last one."""
+        if result.number % self.every == 0 and not result.is_last:
+            self._write(run, result.get_buffer().flat, result.generator, has_ended=False)
+
+    def end(self, run: TrainingRun) -> None:
+        """Write the state of a run that has ended."""
+        self._write(run, run.buffer.flat, run.generator, has_ended=True)
+
+    def _write(self, run: TrainingRun, flat: torch.Tensor, generator: torch.Generator, *, has_ended: bool) -> None:
+        arrays, values = get_state(run, flat, generator)
+        facts = {"format": FORMAT, **_list_versions(), "fit": self.description, "seed": self.seed}
+        facts |= {"alpha": run.hyperparameters.alpha, "has_ended": has_ended}
+        self.archive.write(Contents(arrays, facts | values))
+
+    def _check(self, values: dict[str, Any]) -> None:
+        """Raise ValueError if the file is not of this fit. Warn if it is of another version of the package."""
+        if values.get("format") != FORMAT:
+            raise ValueError(
+                f"The checkpoint {self.archive.path!r} must have format {FORMAT}, got {values.get('format')}, which "
+                "another version of scratchnn has written. Use that version, or delete the file to train anew."
+            )
+        self._refuse(find_differences(self.description, values["fit"]))
+        if values["scratchnn"] != __version__:
+            warn_user(
+                f"The checkpoint {self.archive.path!r} was written by scratchnn {values['scratchnn']}, and this is "
+                f"{__version__}. Training continues, and may not give the same bits."
+            )
+
+    def _refuse(self, differences: list[str]) -> None:
+        if differences:
+            raise ValueError(
+                f"The checkpoint {self.archive.path!r} must be of the same data and parameters, but "
+                f"{'; '.join(differences)}. To continue, set them as they were. To train anew, delete the file, or "
+                "give Checkpoint another path, or a folder, where each fit has its own file."
+            )
+
+
+@contextmanager
+def open_session(checkpoint: Checkpoint, description: Description, seed: int) -> Iterator[Session]:
+    """Open the checkpoint of a fit, which no other fit may use meanwhile.
+
+    Raises
+    ------
+    ValueError
+        If its file belongs to another fit or is in use.
+    """
+    exchange = get_exchange()
+    open_own = partial(open_archive, os.fspath(checkpoint.path), calc_name(description))
+    with open_own() if exchange is None else exchange.share_archive(open_own) as archive:
+        yield Session(archive, checkpoint.every, description, seed)
+
+
+def _list_versions() -> dict[str, str]:
+    return {"scratchnn": __version__, "torch": str(torch.__version__), "numpy": np.__version__}

@@ -1,0 +1,32 @@
+"""A call of `fit` or `partial_fit`: the estimator, its labels and its samples."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..tables.array_api import ArrayLibrary
+from ..tables.table import Table
+from ..tables.targets import Labels
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of `fit` or `partial_fit`, beyond its samples."""
+
+    estimator: Any
+    labels: Labels
+    resume: bool  # whether training starts from the fitted attributes
+    incremental: bool = False  # whether this is `partial_fit`
+    array_library: ArrayLibrary | None = None  # of the fitted model; None: NumPy
+    reported: dict[str, Any] | None = None  # X, y and metadata, for callbacks
+
+    @property
+    def leaves_out_columns(self) -> bool:
+        """Whether columns that do not vary get no weights. The plain method draws weights for all columns."""
+        return not self.incremental and (self.resume or self.estimator.init != "scratch")
+
+
+class Tables(NamedTuple):
+    """The samples to train on, and those to validate on, if there are any."""
+
+    training: Table
+    validation: Table | None = None

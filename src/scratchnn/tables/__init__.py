@@ -1,0 +1,1 @@
+"""From X and y, as users have them, to tensors: columns, categories, missing values, bins, scales and targets."""

@@ -1,0 +1,65 @@
+"""Arrays of NumPy, scipy and other libraries, and PyTorch tensors that share their memory."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+Array = NDArray[Any]
+Features = Any  # (n_samples, n_features): an ndarray, a tensor, or a CSR matrix or array of scipy
+
+
+def count_block_rows(X: Features, width: int = 1) -> int:
+    """Return how many rows a block has: as many as fit in the cache, with ``width`` values computed for each."""
+    n_values = int(X.nnz // max(1, X.shape[0]) + 1 if sparse.issparse(X) else X.shape[1])
+    return min(8192, max(1, 2**18 // max(n_values, width)))
+
+
+def count_values(X: Any) -> int:
+    """Return how many values X holds: its entries if it is sparse, and 0 if its shape is not known, as of a list."""
+    if sparse.issparse(X):
+        return int(X.nnz)
+    shape: Any = getattr(X, "shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 2 or not all(isinstance(length, int) for length in shape):
+        return 0
+    return int(shape[0] * shape[1])
+
+
+def get_device(X: Features) -> torch.device:
+    """Return the device of the rows."""
+    return X.device if isinstance(X, Tensor) else torch.device("cpu")
+
+
+def to_tensor(array: Any) -> Tensor:
+    """Return the array as a tensor on its device, if possible without a copy. It must not be written to."""
+    if not isinstance(array, np.ndarray):
+        return array.detach() if isinstance(array, Tensor) else torch.utils.dlpack.from_dlpack(array)
+    array = np.ascontiguousarray(array)
+    if min(array.strides, default=0) < 0:  # as of a single row that is reversed, which NumPy calls contiguous
+        array = array.copy()
+    if not array.flags.writeable and array.size:
+        array = np.asarray(_Memory(array))  # PyTorch knows no read-only tensors and would warn
+    return torch.from_numpy(array)
+
+
+def has_own_library(array: Any) -> bool:
+    """Return whether this is an array of another library than NumPy."""
+    return hasattr(array, "__dlpack__") and not isinstance(array, np.ndarray)
+
+
+def to_host(array: Any) -> Array:
+    """Return an array of any library, or nested lists, as a NumPy array, if possible without a copy."""
+    return to_tensor(array).cpu().numpy() if has_own_library(array) else np.asarray(array)
+
+
+class _Memory:
+    """The memory of an array that may be read-only, offered as writable."""
+
+    def __init__(self, array: Array) -> None:
+        interface = dict(array.__array_interface__)
+        interface["data"] = (interface["data"][0], False)
+        self.__array_interface__ = interface
+        self.owner = array

@@ -1,0 +1,162 @@
+"""What training must know of all samples, merged from the parts that processes have.
+
+Each process of `data_parallel` summarizes its own samples, and the summaries are merged: classes, counts of categories,
+moments, and samples from which bins and the penalty are computed. A process that fits alone has all samples, so each
+function returns what it got.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .arrays import Array
+from .table import Table
+
+T = TypeVar("T")
+
+
+class Exchange(Protocol):
+    """How the processes that train a model together exchange what they know. `distributed` has one."""
+
+    rank: int
+
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all processes, in their order."""
+
+    def guard(self, estimator: Any, method: str) -> AbstractContextManager[None]:
+        """Return a context for a call of an estimator's method, whose error ends the call in all processes."""
+
+    def share_archive(self, open_archive: Callable[[], Any]) -> AbstractContextManager[Any]:
+        """Return a context with the file of a checkpoint, which one process opens for all."""
+
+
+_exchange: Exchange | None = None
+
+
+def get_exchange() -> Exchange | None:
+    """Return the exchange of this process, or None if it fits alone."""
+    return _exchange
+
+
+def set_exchange(exchange: Exchange | None) -> None:
+    """Set the exchange of this process."""
+    global _exchange
+    _exchange = exchange
+
+
+def gather(value: T) -> list[T]:
+    """Return the values of all parts, in their order."""
+    return [value] if _exchange is None else _exchange.gather(value)
+
+
+def locate(n_samples: int) -> tuple[int, int]:
+    """Return how many samples there are in the parts before this one, and in all parts."""
+    counts, rank = gather(n_samples), 0 if _exchange is None else _exchange.rank
+    return sum(counts[:rank]), sum(counts)
+
+
+def merge_flags(flag: bool) -> bool:
+    """Return whether the flag is set in any part."""
+    return any(gather(flag))
+
+
+def join_samples(values: Tensor) -> Tensor:
+    """Return the samples of all parts, in their order, on the device of ``values``."""
+    return (
+        values
+        if _exchange is None
+        else torch.cat([torch.from_numpy(each) for each in gather(values.cpu().numpy())]).to(values)
+    )
+
+
+@dataclass(frozen=True)
+class SampleCounts:
+    """How many samples all parts have, with their weights, and the dtype that holds the values of X."""
+
+    n_samples: int
+    weight: float  # of all samples, each 1 where there are no weights
+    has_weights: bool
+    dtype: np.dtype[Any]
+
+    @property
+    def weight_mean(self) -> float:
+        """The mean weight of the samples."""
+        return self.weight / self.n_samples if self.n_samples else 1.0
+
+
+def count_samples(table: Table) -> SampleCounts:
+    """Return the counts of the samples of all parts, of which this process has ``table``."""
+    weight = float(len(table) if table.sample_weights is None else table.sample_weights.sum())
+    dtype = np.dtype(str(table.X.dtype).removeprefix("torch."))
+    found = gather((len(table), weight, table.sample_weights is not None, dtype))
+    counts, weights, have_weights, dtypes = zip(*found, strict=True)
+    return SampleCounts(sum(counts), sum(weights), any(have_weights), np.result_type(*dtypes))
+
+
+def check_form(*form: str) -> None:
+    """Raise ValueError if X and y, described by ``form``, do not have the same form in all parts."""
+    forms = [", ".join(each) for each in gather(form)]
+    for rank, other in enumerate(forms):
+        if other != forms[0]:
+            raise ValueError(
+                f"X and y must have the same columns in all processes of data_parallel, got {forms[0]} in rank 0; and "
+                f"{other} in rank {rank}. Pass parts of one table."
+            )
+
+
+def merge_classes(classes: Array) -> Array:
+    """Return the classes that the targets of any part have, sorted."""
+    found = gather(classes)
+    if len({each.dtype.kind in "biuf" for each in found}) > 1:
+        raise ValueError(
+            f"y must be of one type in all processes of data_parallel, got {[str(each.dtype) for each in found]}. "
+            "Pass numbers or strings in all of them."
+        )
+    return classes if len(found) == 1 else np.unique(np.concatenate(found))
+
+
+def merge_class_weights(y: Array, sample_weights: Array | None) -> tuple[Array, Array | None]:
+    """Return a column of targets with its weights, or for several parts each class once, with its whole weight."""
+    if _exchange is None:
+        return y, sample_weights
+    classes, codes = np.unique(y, return_inverse=True)
+    found = gather((classes, np.bincount(codes, sample_weights)))
+    merged = np.unique(np.concatenate([each for each, _ in found]))
+    totals = np.zeros(len(merged))
+    for each, weights in found:
+        totals[np.searchsorted(merged, each)] += weights
+    return merged, totals
+
+
+def merge_numbers(values: Array) -> Array:
+    """Return columns of numbers, or for several parts two rows from which an imputer learns the same.
+
+    The rows have the means of the columns of all parts, and NaN where a column lacks values.
+    """
+    if _exchange is None:
+        return values
+    is_there = ~np.isnan(values)
+    sums = np.where(is_there, values, 0).sum(0, dtype=np.float64)
+    found = gather((sums, is_there.sum(0), is_there.all(0)))
+    totals, counts = (np.sum([each[place] for each in found], axis=0) for place in range(2))
+    is_complete = np.all([each[2] for each in found], axis=0)
+    means = np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
+    return np.stack([means, np.where(is_complete, means, np.nan)])
+
+
+def merge_categories(values: Array) -> Array:
+    """Return columns of categories, for several parts as many rows as all have. Only counts are exchanged."""
+    if _exchange is None:
+        return values
+    found = gather([Counter(column) for column in values.T])
+    merged = np.empty((sum(sum(counts[0].values()) for counts in found), values.shape[1]), object)
+    for column in range(values.shape[1]):
+        total = sum((counts[column] for counts in found), Counter())
+        merged[:, column] = np.repeat(np.array(list(total), object), list(total.values()))
+    return merged

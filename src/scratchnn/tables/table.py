@@ -1,0 +1,47 @@
+"""Tables of validated samples."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .arrays import Array, Features, count_block_rows
+
+
+@dataclass(eq=False)
+class Table:
+    """Validated samples: ``X`` (n_rows, n_features), ``y`` for `Labels.encode`, and weights (n_samples,) or None.
+
+    ``rows``, (n_samples,), are the indices of the rows of ``X`` that are samples, or None for all. So samples can be
+    taken from a large table without a copy.
+    """
+
+    X: Features
+    y: Array
+    sample_weights: Array | None = None
+    rows: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, mask: Array) -> "Table":
+        """Return the samples where ``mask``, (n_samples,) of bool, is true."""
+        rows = np.flatnonzero(mask) if self.rows is None else self.rows[mask]
+        return Table(self.X, self.y[mask], None if self.sample_weights is None else self.sample_weights[mask], rows)
+
+    def get_features(self, samples: slice | Array = slice(None)) -> Features:
+        """Return the rows of X for the samples."""
+        rows = samples if self.rows is None else self.rows[samples]
+        return self.X[torch.from_numpy(rows) if isinstance(self.X, Tensor) and isinstance(rows, np.ndarray) else rows]
+
+    def split(self, width: int = 1) -> Iterator[tuple[slice, Features]]:
+        """Yield the samples in blocks that fit in the cache: their slice of all samples, and their features.
+
+        ``width`` is how many values are made of each.
+        """
+        size = count_block_rows(self.X, width)
+        for start in range(0, len(self), size):
+            samples = slice(start, min(start + size, len(self)))
+            yield samples, self.get_features(samples)

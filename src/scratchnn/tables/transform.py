@@ -1,0 +1,147 @@
+"""How the network reads columns: centered, scaled and with bins, as tensors."""
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from .arrays import Array, Features, count_values, to_tensor
+from .bins import Bins, count_bins
+from .table import Table
+
+
+class ColumnTransform:
+    """How the network reads columns: centered, scaled in double precision, and some with bins, which follow them all.
+
+    Parameters
+    ----------
+    mean, scale : ndarray of shape (n_columns,) or None
+        Without ``mean``, columns are not centered; without ``scale``, they are neither centered nor scaled.
+    edges : ndarray of shape (n_columns, n_edges) or None
+        The edges of the bins, see `bins.calc_edges`.
+    device : torch.device
+        Where the table is.
+    """
+
+    def __init__(self, mean: Array | None, scale: Array | None, edges: Array | None, device: torch.device) -> None:
+        self.factor = None if scale is None else torch.from_numpy(1 / scale).to(device)
+        self.shift = None if mean is None or scale is None else torch.from_numpy(-mean / scale).to(device)
+        self.bins = None if edges is None else Bins(edges, device)
+        self.n_bins = count_bins(edges)
+        self.centered = np.empty(0, int) if mean is None else np.flatnonzero(mean)
+
+    def apply(self, values: Tensor) -> Tensor:
+        """Return dense rows as the network reads them."""
+        encoded = None if self.bins is None else self.bins.calc(values)
+        if self.shift is not None and self.factor is not None:
+            values = torch.addcmul(self.shift, values.double(), self.factor)
+        elif self.factor is not None:
+            values = values * self.factor
+        if self.bins is not None and encoded is not None:
+            values = values if self.factor is None else self.bins.clip(values)
+            values = torch.cat([values, encoded], 1)
+        return values
+
+    def apply_to_sparse(self, block: Features) -> Features:
+        """Return rows in CSR format, scaled, and with an entry in every row for the columns that are centered."""
+        if self.factor is None:
+            return block
+        scaled = block.data * self.factor.numpy()[block.indices]
+        block = sparse.csr_array((scaled, block.indices, block.indptr), block.shape)
+        if self.shift is None or not len(self.centered):
+            return block
+        n_rows, n_centered = block.shape[0], len(self.centered)
+        shifts = np.tile(self.shift.numpy()[self.centered], n_rows)
+        ends = np.arange(n_rows + 1) * n_centered
+        return block + sparse.csr_array((shifts, np.tile(self.centered, n_rows), ends), block.shape)
+
+
+class TensorRows:
+    """Samples of a table that become tensors, of one dtype and device, when they are taken.
+
+    Samples of a sparse table stay sparse, unless columns have bins or most are centered: those have an entry in every
+    row. For a sparse table, ``columns`` are those to read, which ``scaling`` is for, and the others are left out.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        scaling: ColumnTransform,
+        dtype: torch.dtype,
+        device: torch.device,
+        columns: Array | None = None,
+    ) -> None:
+        self.table, self.scaling, self.dtype, self.device = table, scaling, dtype, device
+        n_rows, n_features = table.X.shape
+        self.shape = (len(table), (n_features if columns is None else len(columns)) + scaling.n_bins)
+        self.positions: Array | None = None  # of the columns of X among those read, or -1
+        if columns is not None:
+            self.positions = np.full(n_features, -1)
+            self.positions[columns] = np.arange(len(columns))
+        self.n_centered = (
+            len(scaling.centered) if sparse.issparse(table.X) else 0
+        )  # that zeros must be made entries for
+        self.is_sparse = sparse.issparse(table.X) and scaling.bins is None and 2 * self.n_centered <= self.shape[1]
+        self.n_values = (count_values(table.X) + n_rows * scaling.n_bins) * len(table) // max(1, n_rows)
+
+    def take(self, samples: slice | torch.Tensor) -> torch.Tensor:
+        """Return samples, (n_taken, n_features); in COO format if ``is_sparse``."""
+        block = self.table.get_features(samples if isinstance(samples, slice) else samples.cpu().numpy())
+        if not sparse.issparse(block):
+            return self._convert(to_tensor(block))
+        if self.positions is not None:
+            block = _select_columns(block, self.positions, self.shape[1])
+        if not self.is_sparse:
+            return self._convert(torch.from_numpy(block.toarray()))
+        entries = self.scaling.apply_to_sparse(block).tocoo()
+        indices = torch.from_numpy(np.stack([entries.row, entries.col]).astype(np.int64))
+        values = torch.from_numpy(entries.data).to(self.dtype)
+        return torch.sparse_coo_tensor(
+            indices, values, block.shape, device="cpu", is_coalesced=True, check_invariants=False
+        ).to(self.device)
+
+    def convert(self, bias_column: bool) -> "torch.Tensor | TensorRows":
+        """Return all samples as one tensor, or ``self`` if they are sparse or memory-mapped and may exceed memory.
+
+        If the values need no change, the tensor is a view of the table, memory-mapped or not. Otherwise it is a copy,
+        which ends in a column of ones if ``bias_column`` is set, see `Buffer.as_coeffs`.
+        """
+        if sparse.issparse(self.table.X):
+            return self
+        dtype_name = str(self.dtype).removeprefix("torch.")
+        is_mapped = _is_mapped(self.table.X)
+        is_whole = self.table.rows is None and self.scaling.bins is None
+        is_ready = self.scaling.factor is None and is_whole and str(self.table.X.dtype).endswith(dtype_name)
+        if is_ready and (not is_mapped or self.table.X.flags.c_contiguous):
+            return to_tensor(self.table.X).to(self.device)
+        if is_mapped:
+            return self
+        n_samples, n_columns = self.shape
+        if isinstance(self.table.X, torch.Tensor):
+            result = torch.empty((n_samples, n_columns + bias_column), dtype=self.dtype, device=self.table.X.device)
+        else:  # NumPy asks for large pages, which the system hands out several times faster
+            result = torch.from_numpy(np.empty((n_samples, n_columns + bias_column), dtype_name))
+        for samples, block in self.table.split(n_columns):
+            result[samples, :n_columns] = self.scaling.apply(to_tensor(block))  # rounds as it copies
+            result[samples, n_columns:] = 1
+        return result.to(self.device)
+
+    def _convert(self, values: torch.Tensor) -> torch.Tensor:
+        return self.scaling.apply(values).to(self.device, self.dtype)
+
+
+def _select_columns(block: Features, positions: Array, n_columns: int) -> Features:
+    """Return rows in CSR format with the columns whose ``positions`` are not negative, at these positions."""
+    columns = positions[block.indices]
+    is_read = columns >= 0
+    ends = np.concatenate([[0], np.cumsum(is_read)])[block.indptr]
+    return sparse.csr_array((block.data[is_read], columns[is_read], ends), (block.shape[0], n_columns))
+
+
+def _is_mapped(X: Array | None) -> bool:
+    """Return whether the user has mapped an array. One that joblib has mapped for its workers fitted in memory."""
+    while isinstance(X, np.ndarray):
+        if isinstance(X, np.memmap):
+            return "joblib_memmapping_folder" not in str(X.filename)
+        X = X.base
+    return False
