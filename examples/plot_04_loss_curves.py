@@ -13,7 +13,7 @@ from sklearn.datasets import make_classification
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
-from scratchnn import ScratchNNClassifier
+from scratchnn import LossCurveDisplay, ScratchNNClassifier
 
 # %%
 # Noisy labels
@@ -56,9 +56,10 @@ for name, model in models.items():
 # %%
 # Both losses of each fit
 # -----------------------
-# ``training_loss_curve_`` compares with ``validation_loss_curve_``: neither
-# contains the penalty, as ``loss_curve_`` does. The dots mark the smallest
-# validation loss.
+# `LossCurveDisplay` draws ``training_loss_curve_`` and
+# ``validation_loss_curve_``. They can be compared, because neither contains
+# the penalty, unlike ``loss_curve_``. The dots mark the smallest validation
+# loss.
 #
 # Without limits the training loss falls to zero, and the validation loss rises
 # from the fifth epoch on. Early stopping waits ten epochs for progress, stops,
@@ -67,21 +68,9 @@ for name, model in models.items():
 # noisy the table is, and keeps the weights small.
 
 figure, grid = plt.subplots(
-    2, 2, figsize=(5.4, 3.8), layout="constrained", sharex=True, sharey=True
+    2, 2, figsize=(7.2, 5.4), layout="constrained", sharex=True, sharey=True
 )
 for axes, (name, model) in zip(grid.flat, models.items(), strict=True):
-    epochs = np.arange(1, model.n_iter_ + 1)
-    validation = np.array(model.validation_loss_curve_)
-    axes.plot(epochs, model.training_loss_curve_, color="#0072B2")
-    axes.plot(epochs, validation, color="#D55E00")
-    best = validation.argmin()
-    axes.plot(epochs[best], validation[best], "o", color="#D55E00")
+    LossCurveDisplay.from_estimator(model, ax=axes)
     axes.set_title(name)
-    axes.spines[["top", "right"]].set_visible(False)
-grid[0, 0].text(20, 0.1, "training", color="#0072B2")
-grid[0, 0].text(20, 0.7, "validation", color="#D55E00")
-stopped = models["early stopping"]
-best = np.argmin(stopped.validation_loss_curve_) + 1  # epochs count from 1
-grid[0, 1].text(18, 0.6, f"stops at {stopped.n_iter_},\ngoes back to {best}")
-figure.supxlabel("epoch")
-figure.supylabel("log loss")
+    axes.label_outer()

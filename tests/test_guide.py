@@ -6,7 +6,7 @@ import pytest
 import sklearn
 import torch
 from helpers import ROOT, find_code_blocks, make_table
-from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -48,8 +48,6 @@ def make_names():
     names = {"X": X, "y": y, "X_train": X_train, "y_train": y_train, "X_val": X_val, "y_val": y_val, "X_test": X_val}
     names |= {"model": model, "pipeline": make_pipeline(StandardScaler(), ScratchNNClassifier((5,), max_iter=3))}
     names |= {"grid": {"scratchnnclassifier__alpha": [0.1, 1.0]}, "C": 1.0, "n_samples": len(X)}
-    watched = ScratchNNClassifier((5,), max_iter=3, early_stopping=True, random_state=0).fit(X, y)
-    names |= {"narrow": watched, "wide": watched, "cross_validate": cross_validate}
     names["search"] = GridSearchCV(names["pipeline"], names["grid"], cv=3)
     names |= {"weights": np.ones(len(X)), "parts": [(X[:60], y[:60]), (X[60:], y[60:])]}
     modules = {"joblib": joblib, "np": np, "sklearn": sklearn, "torch": torch}

@@ -1,4 +1,4 @@
-"""Figures of fitted networks. matplotlib is imported when one is drawn."""
+"""Figures of fitted networks. Matplotlib is imported when one is drawn."""
 
 from .curves import LossCurves
 from .figure import LossCurveDisplay
