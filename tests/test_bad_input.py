@@ -29,7 +29,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 import scratchnn
-from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV
+from scratchnn import ScratchNNClassifier
 
 OURS, SKLEARN = (str(Path(package.__file__).parent) for package in (scratchnn, sklearn))
 # What the user passed, by the names that scikit-learn's errors and ours have for it.

@@ -12,7 +12,7 @@ from numpydoc.docscrape import FunctionDoc, NumpyDocString
 from numpydoc.validate import validate
 
 import scratchnn
-from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV, batch, losses, network, training
+from scratchnn import ScratchNNClassifier, batch, losses, network, training
 
 TRAINING = [
     importlib.import_module(f"scratchnn.training.{each.name}") for each in pkgutil.iter_modules(training.__path__)
@@ -92,7 +92,7 @@ def test_documented_defaults_are_those_of_the_signature(name):
 
 
 def test_the_parameters_without_a_description_have_the_defaults_of_the_other_class():
-    own, theirs = (inspect.signature(cls).parameters for cls in (ScratchNNClassifierCV, ScratchNNClassifier))
+    own, theirs = (inspect.signature(cls).parameters for cls in (ScratchNNClassifier))
     assert {name for name in own if name not in theirs} == {"alphas", "cv", "refit"}
     assert {name for name in theirs if name not in own} == {"alpha", "C", "warm_start"}
     assert all(own[name].default == theirs[name].default for name in theirs if name in own)

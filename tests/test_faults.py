@@ -19,7 +19,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import scratchnn
-from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV, fused_fits
+from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn.estimator import running
 from scratchnn.fusion import pool
 from scratchnn.training import memory, train
@@ -89,7 +89,7 @@ def limit(most, exhaust=raise_cuda_error):
 @pytest.mark.parametrize("most", [1, 2])
 def test_stacks_become_smaller_where_cuda_runs_out_of_memory(most, monkeypatch):
     search = partial(cross_val_score, network(dtype="float64"), X, y, cv=5, scoring="neg_log_loss")
-    cv = partial(ScratchNNClassifierCV, (3,), alphas=[0.1, 1.0], max_iter=2, dtype="float64", random_state=0)
+    cv = partial((3,), alphas=[0.1, 1.0], max_iter=2, dtype="float64", random_state=0)
     expected, expected_scores = search(), cv().fit(X, y).scores_
     monkeypatch.setattr(pool, "train", limit(most))
     monkeypatch.setattr(memory, "train", limit(most))

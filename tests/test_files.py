@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import scratchnn
-from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV
+from scratchnn import ScratchNNClassifier
 from scratchnn.estimator import files
 from scratchnn.exceptions import InconsistentVersionWarning
 

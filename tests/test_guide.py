@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import scratchnn
-from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV, fused_fits
+from scratchnn import ScratchNNClassifier, fused_fits
 
 MADE = {"_build", "auto_examples", "changes", "generated"}  # folders with pages that are made from something else
 OWN_TESTS = {
@@ -75,7 +75,7 @@ def test_code_of_the_page_runs(page, tmp_path, monkeypatch):
         if needed in text:
             pytest.importorskip(needed)
     monkeypatch.chdir(tmp_path)
-    for cls in (ScratchNNClassifier, ScratchNNClassifierCV):
+    for cls in ScratchNNClassifier:
         monkeypatch.setattr(scratchnn, cls.__name__, make_small(cls))
     names = make_names()
     with sklearn.config_context():  # a block may set something

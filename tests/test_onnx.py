@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV
+from scratchnn import ScratchNNClassifier
 from scratchnn.activations import ACTIVATIONS
 
 skl2onnx = pytest.importorskip("skl2onnx", reason="needs skl2onnx")

@@ -28,7 +28,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV
+from scratchnn import ScratchNNClassifier
 
 N_MOST_ROWS = 4000  # of longer tables, so many are drawn
 

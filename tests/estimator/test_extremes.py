@@ -7,7 +7,7 @@ import pytest
 from helpers import assert_same_fit, make_table
 from scipy import sparse
 
-from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV
+from scratchnn import ScratchNNClassifier
 
 X, y = make_table(40, 3)
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

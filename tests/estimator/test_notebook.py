@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scratchnn import ScratchNNClassifier, ScratchNNClassifierCV
+from scratchnn import ScratchNNClassifier
 from scratchnn._compat import DOCUMENTATION
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -22,7 +22,7 @@ def make_network(**changes):
     return ScratchNNClassifier((5,), max_iter=3, numeric_encoding=None, random_state=0, **changes)
 
 
-@pytest.mark.parametrize("cls", [ScratchNNClassifier, ScratchNNClassifierCV])
+@pytest.mark.parametrize("cls", [ScratchNNClassifier])
 def test_the_link_leads_to_our_page(cls):
     page = f"{DOCUMENTATION}/generated/estimators/scratchnn.{cls.__name__}.html"
     assert cls()._get_doc_link() == page

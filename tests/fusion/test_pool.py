@@ -40,7 +40,7 @@ def test_what_a_run_takes_counts_its_rows_and_its_coefficients():
     assert plain == 5 * rows + 8 * (5 * 5 + 6) * 8
     assert watched == plain  # the rows are dealt out to training and validation
     run = runs[0]
-    meta = Data(run.data.indeps.to("meta"), run.data.deps.to("meta"))
+    meta = Data(run.data.inputs.to("meta"), run.data.targets.to("meta"))
     elsewhere = TrainingRun(meta, run.hyperparameters, run.buffer, run.generator)
     assert pool.count_bytes(elsewhere) == 8 * (5 * 5 + 6) * 8
 

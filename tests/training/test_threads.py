@@ -311,7 +311,7 @@ import multiprocessing, os, pickle, threading, traceback, warnings
 import joblib, numpy as np, torch
 from sklearn.model_selection import GridSearchCV
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn.estimator.tables import to_tensor
+from scratchnn.tables.arrays import to_tensor
 
 warnings.simplefilter("ignore")
 torch.set_num_threads(2)

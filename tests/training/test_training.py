@@ -129,7 +129,7 @@ def test_training_losses_are_the_losses_without_the_penalty(solver):
     # 'lbfgs' gives the loss after its step, the others before.
     flat = runs[1].buffer.flat if solver == "lbfgs" else starts[1]
     buffer = dataclasses.replace(runs[1].buffer, flat=flat)
-    loss = calc_loss(buffer.view(), data.indeps, data.deps, loss=LOSSES["log_loss"]).item()
+    loss = calc_loss(buffer.as_coeffs(), data.inputs, data.targets, loss=LOSSES["log_loss"]).item()
     squares = flat[: buffer.n_weights].square().sum().item()
     assert runs[1].history.training_losses == [pytest.approx(loss, rel=1e-10)]
     assert runs[1].history.losses == [pytest.approx(loss + 5 / 2 / 100 * squares, rel=1e-10)]
@@ -145,7 +145,7 @@ def test_lbfgs_at_a_minimum_has_a_loss_of_either_kind():
 
 def test_lbfgs_without_another_remedy_names_alpha():
     data = make_data()
-    data.indeps[0, 0] = math.inf
+    data.inputs[0, 0] = math.inf
     run = make_run(data, solver="lbfgs", standardize=True, alpha=2.0)
     train([run])
     assert str(run.error) == (
@@ -158,15 +158,15 @@ def test_lbfgs_reaches_a_point_without_gradient():
     train([run])
     assert run.warning is None
     flat = run.buffer.flat.clone().requires_grad_()
-    logits = run.data.indeps @ flat[:5, None] + flat[5]
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, run.data.deps)
+    logits = run.data.inputs @ flat[:5, None] + flat[5]
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, run.data.targets)
     (loss + 0.01 / 2 / 100 * flat[:5].square().sum()).backward()
     assert flat.grad.abs().max() < 1e-7
 
 
 def test_divergence_names_epoch_and_remedy():
     data = make_data()
-    data.indeps *= 1e200
+    data.inputs *= 1e200
     run = make_run(data, solver="sgd", learning_rate_init=1e200)
     train([run])
     assert run.error is not None
@@ -226,11 +226,11 @@ def test_interrupt_ends_all_runs_with_what_they_have(monkeypatch):
 
 def test_shuffling_draws_a_new_order_each_epoch_and_full_batches_draw_none():
     run = make_run()
-    first, second = draw_order(run, run.generator), draw_order(run, run.generator)
+    first, second = draw_order(run), draw_order(run)
     assert sorted(first.tolist()) == list(range(100))
     assert not torch.equal(first, second)
-    assert draw_order(make_run(batch_size=100), torch.Generator()) is None
-    assert draw_order(make_run(shuffle=False), torch.Generator()) is None
+    assert draw_order(make_run(batch_size=100)) is None
+    assert draw_order(make_run(shuffle=False)) is None
 
 
 @pytest.mark.parametrize("n_samples", [(620, 620), (621, 630), (630, 621), (641, 641)])  # 641: a last batch of one row
@@ -245,7 +245,7 @@ def test_runs_on_shared_data_and_seeds_train_as_if_alone(n_samples, batch_size, 
                 data,
                 seed=4,
                 validation=validation,
-                batch_size=min(batch_size, len(data.deps)),
+                batch_size=min(batch_size, len(data.targets)),
                 learning_rate_init=0.01 * rate,
                 max_iter=3 + rate,
                 alpha=0.1 * rate,
@@ -301,11 +301,11 @@ def test_stacks_on_a_device_fit_in_its_free_memory(n_free, expected, monkeypatch
 @pytest.mark.parametrize(("batch_size", "max_iter"), [(100, 600), (5, 30)])
 def test_what_a_penalty_shrinks_becomes_zero_before_it_is_no_longer_normal(batch_size, max_iter):
     data = make_data(dtype=torch.float32)
-    data.indeps[:, 2:] = 0  # nothing but the penalty moves their weights
+    data.inputs[:, 2:] = 0  # nothing but the penalty moves their weights
     run = make_run(data, sizes=(3,), solver="sgd", batch_size=batch_size, alpha=20.0 * batch_size, max_iter=max_iter)
     train([run])
     for values in (run.buffer.flat, *run.solver_state.values()):
         assert ((values == 0) | (values.abs() >= torch.finfo(torch.float32).tiny)).all()
-    weight = run.buffer.view().weights[0]
+    weight = run.buffer.as_coeffs().weights[0]
     assert (weight[2:] == 0).all()
     assert (weight[:2] != 0).any()

@@ -6,10 +6,10 @@ import math
 import torch
 
 from scratchnn.network import init_coeffs
-from scratchnn.training import Data, Settings, TrainingRun
+from scratchnn.training import Data, Hyperparameters, TrainingRun
 from scratchnn.training.buffers import pack
 
-SETTINGS = Settings(
+HYPERPARAMETERS = Hyperparameters(
     loss="log_loss",
     solver="adam",
     alpha=0.01,
@@ -50,10 +50,10 @@ def make_run(data=None, seed=0, validation=None, sizes=(8,), **changes):
     data = make_data() if data is None else data
     generator = torch.Generator().manual_seed(seed)
     coeffs = init_coeffs(
-        data.indeps.shape[1], sizes, data.deps.shape[1], generator=generator, init="glorot_uniform", hidden_bias=True
+        data.inputs.shape[1], sizes, data.targets.shape[1], generator=generator, init="glorot_uniform", hidden_bias=True
     )
     buffer = pack(coeffs)
-    buffer.flat = buffer.flat.to(data.indeps.dtype)
-    run = TrainingRun(data, dataclasses.replace(SETTINGS, **changes), buffer, generator, validation=validation)
+    buffer.flat = buffer.flat.to(data.inputs.dtype)
+    run = TrainingRun(data, dataclasses.replace(HYPERPARAMETERS, **changes), buffer, generator, validation=validation)
     run.history.rate = run.hyperparameters.learning_rate_init
     return run

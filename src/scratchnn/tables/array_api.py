@@ -79,7 +79,7 @@ def resolve_device(device: str | torch.device, X: Features = None) -> torch.devi
     n_devices = torch.cuda.device_count() if resolved.type == "cuda" else 1
     if resolved.type == "cuda" and (not torch.cuda.is_available() or (resolved.index or 0) >= n_devices):
         raise MissingDeviceError(
-            f"device must be one that PyTorch finds, got {device!r} where it finds {torch.cuda.device_count()} CUDA "
-            "devices. Use device='cpu', or install a CUDA build of PyTorch and its driver."
+            f"device must be one that is there, got {device!r} where PyTorch sees {torch.cuda.device_count()} CUDA "
+            "devices. Use device='cpu' or 'auto', or install a CUDA build of PyTorch and its driver."
         )
     return resolved

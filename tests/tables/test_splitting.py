@@ -133,7 +133,7 @@ def test_the_order_of_the_rows_does_not_matter(rng, weights):
     for rows in (np.arange(500), order):
         table = Table(X[rows], y[rows], None if weights is None else weights[rows])
         held_out = cut_table(table, split_validation(table, 0.2, seed=3))
-        n_rows = np.ones(len(held_out)) if weights is None else held_out.weights
+        n_rows = np.ones(len(held_out)) if weights is None else held_out.sample_weights
         cuts.append(sum_groups(held_out.get_features(), held_out.y, n_rows))
     assert cuts[0] == pytest.approx(cuts[1])
 
@@ -158,9 +158,9 @@ def test_rows_of_whole_weight_are_cut_as_repeated_rows_are(rng):
     expected = sum_groups(repeated.X, repeated.y, split_validation(repeated, 0.1, seed=0))
     parts = sum_groups(X, y, shares * weights)
     assert parts == pytest.approx(expected)
-    assert validation.weights.sum() == pytest.approx(np.ceil(weights.sum() * 0.1))
-    assert training.weights.sum() + validation.weights.sum() == pytest.approx(weights.sum())
-    assert training.weights.min() > 0.5 < validation.weights.min()
+    assert validation.sample_weights.sum() == pytest.approx(np.ceil(weights.sum() * 0.1))
+    assert training.sample_weights.sum() + validation.sample_weights.sum() == pytest.approx(weights.sum())
+    assert training.sample_weights.min() > 0.5 < validation.sample_weights.min()
     assert len(training) + len(validation) > 200  # some rows are on both sides
 
 

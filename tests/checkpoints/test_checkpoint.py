@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import scratchnn
-from scratchnn import Checkpoint, ScratchNNClassifier, ScratchNNClassifierCV, fused_fits
+from scratchnn import Checkpoint, ScratchNNClassifier, fused_fits
 from scratchnn.checkpoints import archive
 from scratchnn.checkpoints.archive import read_file
 

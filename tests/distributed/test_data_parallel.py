@@ -310,7 +310,7 @@ def test_a_rank_without_rows_left_takes_part_with_weight_0(numbers, batch_size, 
     rows = torch.arange(1.0, numbers[0] + 1).unsqueeze(-1)
     batches = list(steps.align(Batch(part, part) for part in rows.split(own)))
     assert [batch.n_samples for batch in batches] == sizes
-    weighted = [batch.deps[:, 0] * (1 if batch.weights is None else batch.weights) for batch in batches]
+    weighted = [batch.deps[:, 0] * (1 if batch.sample_weights is None else batch.sample_weights) for batch in batches]
     assert sum(each.sum().item() for each in weighted) == rows.sum().item()
 
 

@@ -58,7 +58,7 @@ def test_network_takes_sparse_inputs_as_dense_ones(hidden, models, weighted, n_s
     for indeps in [dense, dense.to_sparse()]:
         current = replace(buffer, flat=buffer.flat.clone())
         grads = get_grad(current.flat)
-        coeffs = current.view()
+        coeffs = current.as_coeffs()
         logits = store_grads(coeffs, Batch(indeps, deps, weights))
         results.append([grads, logits, calc_loss(coeffs, indeps, deps, weights), calc_preds(coeffs, indeps)])
     assert (results[0][0] != 0).any(-1).all()

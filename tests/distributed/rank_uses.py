@@ -21,7 +21,7 @@ import torch.distributed as dist
 from crashes import count_epochs, crash_after
 from scipy import sparse
 
-from scratchnn import Checkpoint, ScratchNNClassifier, ScratchNNClassifierCV, data_parallel, fused_fits
+from scratchnn import Checkpoint, ScratchNNClassifier, data_parallel, fused_fits
 from scratchnn.checkpoints.archive import open_archive, read_file
 
 FULL = {"hidden_layer_sizes": (5,), "batch_size": "full", "max_iter": 4, "dtype": "float64", "random_state": 0}

@@ -20,7 +20,7 @@ SETTINGS = {"hidden_layer_sizes": (5,), "max_iter": 3, "numeric_encoding": None,
 @pytest.fixture
 def numbered(monkeypatch):
     """Let the numbers of classes stand for targets of any size. Returns the data of all runs, as they are trained."""
-    monkeypatch.setattr(labels, "MOST_TARGETS", 0)
+    monkeypatch.setattr(labels, "MAX_TARGETS", 0)
     datas = []
 
     def train_noting(run):
@@ -60,8 +60,8 @@ def test_models_are_the_same_with_numbers_for_targets(changes, iris, request):
     datas = request.getfixturevalue("numbered")
     classifier = ScratchNNClassifier(**SETTINGS | changes).fit(*iris)
     (data,) = datas
-    assert data.deps.dtype == torch.int64
-    assert data.deps.shape == (len(data.indeps), 1)
+    assert data.targets.dtype == torch.int64
+    assert data.targets.shape == (len(data.inputs), 1)
     assert_same_fit(classifier, expected, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(classifier.loss_curve_, expected.loss_curve_, rtol=1e-5)
 
@@ -70,7 +70,7 @@ def test_numbers_stand_for_no_other_targets(numbered, iris):
     X, y = iris
     ScratchNNClassifier(**SETTINGS).fit(X, y > 0)
     ScratchNNClassifier(**SETTINGS).fit(*make_multilabel_classification(random_state=0))
-    assert [data.deps.is_floating_point() for data in numbered] == [True, True]
+    assert [data.targets.is_floating_point() for data in numbered] == [True, True]
 
 
 def test_stacks_take_numbers_for_targets(monkeypatch, iris):
@@ -86,7 +86,7 @@ def test_stacks_take_numbers_for_targets(monkeypatch, iris):
         return grid.cv_results_["mean_test_score"], [stack.n_models for stack in report.stacks]
 
     expected = search()
-    monkeypatch.setattr(labels, "MOST_TARGETS", 0)
+    monkeypatch.setattr(labels, "MAX_TARGETS", 0)
     scores, sizes = search()
     np.testing.assert_allclose(scores, expected[0], rtol=1e-5)
     assert sizes == expected[1]
