@@ -116,8 +116,7 @@ def test_an_unknown_seed_is_that_of_the_file(path):
 def test_a_finished_fit_is_not_repeated(path):
     first, second = (network(warm_start=True, learning_rate="constant", tol=1e-9) for _ in range(2))
     for model in (first, second):
-        warns = pytest.warns(ConvergenceWarning, match="max_iter=8")
-        with Checkpoint(path, every=100), count_epochs() as epochs, warns:
+        with Checkpoint(path, 100), count_epochs() as epochs, pytest.warns(ConvergenceWarning, match="max_iter=8"):
             model.fit(X, y)
     assert not epochs
     assert_equal_models(first, second)
@@ -196,7 +195,6 @@ DIFFERENT = {
     "random_state": ({"random_state": 1}, {}, "random_state is 1 in this fit and 0 in the checkpoint"),
     "loss": ({"loss": lambda logits, targets: (logits - targets) ** 2}, {}, "loss is '.*<lambda>, code .*' in"),
     "X": ({}, {"X": X + 1e-9}, r"X is 'float64 of shape \(120, 4\), digest \w+' in this fit and 'float64"),
-    "rows": ({}, {"X": X[:50], "y": y[:50]}, r"X is 'float64 of shape \(50, 4\).*; y is '.*\(50,\).*' in"),
     "dtype of X": ({}, {"X": X.astype("float32")}, "X is 'float32 of shape"),
     "y": ({}, {"y": 1 - y}, r"y is '\w+ of shape \(120,\), digest"),
     "labels": ({}, {"y": y * 2}, r"y is '\w+ of shape"),
@@ -287,7 +285,7 @@ def test_files_of_other_versions(path, monkeypatch):
         with pytest.warns(UserWarning, match="this is 99.0"), pytest.raises(ValueError, match=message):
             network().fit(X, y)
         monkeypatch.setattr("scratchnn.checkpoints.session.FORMAT", 3)
-        with pytest.raises(ValueError, match=r"must have format 3, got 2, .*delete the file"):
+        with pytest.raises(ValueError, match=r"must have format 3, got 2, which another version .*delete the file"):
             network().fit(X, y)
 
 

@@ -65,7 +65,7 @@ class Session:
         if values.get("format") != FORMAT:
             raise ValueError(
                 f"The checkpoint {self.archive.path!r} must have format {FORMAT}, got {values.get('format')}, which "
-                "data_parallel or another version of scratchnn has written. Use that, or delete the file to train anew."
+                "another version of scratchnn or data_parallel has written. Use it again, or delete the file."
             )
         self._refuse(find_differences(self.description, values["fit"]))
         if values["scratchnn"] != __version__:

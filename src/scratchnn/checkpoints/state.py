@@ -18,13 +18,8 @@ def get_state(run: TrainingRun, flat: Tensor, generator: torch.Generator) -> Con
     arrays |= {"coefficients": flat.cpu().numpy(), "generator": generator.get_state().numpy()}
     if run.best_flat is not None:
         arrays["best_coefficients"] = run.best_flat.cpu().numpy()
-    values = {
-        "n_epochs": run.n_epochs,
-        "n_updates_before": run.n_updates_before,
-        "warning": run.warning,
-        "history": {name: value for name, value in history.items() if name not in arrays},
-    }
-    return Contents(arrays, values)
+    counts = {name: value for name, value in history.items() if name not in arrays}
+    return Contents(arrays, {"n_epochs": run.n_epochs, "warning": run.warning, "history": counts})
 
 
 def set_state(run: TrainingRun, state: Contents) -> None:
@@ -42,4 +37,4 @@ def set_state(run: TrainingRun, state: Contents) -> None:
     run.best_flat = None if best is None else torch.from_numpy(best).to(flat, copy=True)
     for name in vars(run.history):
         setattr(run.history, name, arrays[name].tolist() if name in arrays else values["history"][name])
-    run.n_epochs, run.n_updates_before, run.warning = values["n_epochs"], values["n_updates_before"], values["warning"]
+    run.n_epochs, run.warning = values["n_epochs"], values["warning"]
