@@ -69,7 +69,8 @@ def copy_results(path):
     target = HERE / f"{new['benchmark']}.json"
     lost = list_lost(json.loads(target.read_text(encoding="utf-8")), new) if target.exists() else []
     if lost or "smoke" in new:
-        sys.exit(f"{path} is not copied: {'; '.join(lost) or 'it is of a smoke run'}")
+        reason = "is of a smoke run" if "smoke" in new else f"lacks {'; '.join(lost)}"
+        sys.exit(f"{path} is not copied, as it {reason}")
     target.write_text(json.dumps(new, indent=1) + "\n", encoding="utf-8")
 
 
