@@ -48,7 +48,9 @@ class MeasuredRange(SphinxRole):
 
     def run(self):
         """Return the text."""
-        return [nodes.Text(find_range(*self.text.split("; ")))], []
+        name, title, column = self.text.split("; ")
+        self.env.note_dependency(str(HERE / f"{name}.json"))
+        return [nodes.Text(find_range(name, title, column))], []
 
 
 def setup(app):
