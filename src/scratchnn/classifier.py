@@ -18,11 +18,11 @@ from ._compat import (
     with_callbacks,
 )
 from .estimator import parameters
+from .estimator.atomic import fitted_at_once, freeze
 from .estimator.attributes import get_linear_weights, name_encoded_columns, read_labels
 from .estimator.call import Call, Tables
 from .estimator.fitting import fit_network
 from .estimator.predicting import predict_log_probabilities, predict_logits, predict_probabilities
-from .estimator.rollback import keep_on_error
 from .estimator.validation import validate_part, validate_table, validate_validation_table
 from .tables.array_api import find_array_library, to_library_of
 from .tables.arrays import Array, count_values
@@ -379,13 +379,13 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         UserWarning
             If Ctrl-C ended it; the model so far is kept.
         """
-        with self._use_threads(X), keep_on_error(self, "fit"):
-            resume = self.warm_start and hasattr(self, "coefs_")
-            table, labels = validate_table(self, X, y, sample_weight, resume=resume)
-            validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels, table)
-            metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-            reported = {"X": X, "y": y, "metadata": metadata}
-            call = Call(self, labels, resume, array_library=find_array_library(X), reported=reported)
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        reported = {"estimator": self, "X": X, "y": y, "metadata": metadata}
+        with self._use_threads(X), fitted_at_once(self, "fit") as fitted:
+            resume = self.warm_start and hasattr(fitted, "coefs_")
+            table, labels = validate_table(fitted, X, y, sample_weight, resume=resume)
+            validation = validate_validation_table(fitted, X_val, y_val, sample_weight_val, labels, table)
+            call = Call(fitted, labels, resume, array_library=find_array_library(X), reported=reported)
             fit_network(call, Tables(table, validation))
         return self
 
@@ -429,10 +429,10 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
                 f"{self.class_weight!r}. Pass compute_class_weight('balanced', classes=..., y=...) of all targets as a "
                 "dict."
             )
-        with self._use_threads(X), keep_on_error(self, "partial_fit"):
-            resume = getattr(self, "t_", 0) > 0  # ignore earlier calls in which all sample weights were zero
-            table, labels = validate_part(self, X, y, sample_weight, classes, resume=resume)
-            call = Call(self, labels, resume, incremental=True, array_library=find_array_library(X))
+        with self._use_threads(X), fitted_at_once(self, "partial_fit") as fitted:
+            resume = getattr(fitted, "t_", 0) > 0  # ignore earlier calls in which all sample weights were zero
+            table, labels = validate_part(fitted, X, y, sample_weight, classes, resume=resume)
+            call = Call(fitted, labels, resume, incremental=True, array_library=find_array_library(X))
             fit_network(call, Tables(table))
         return self
 
@@ -479,8 +479,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
             For two classes, one value a row: positive where the second class is likelier.
         """
         with self._use_threads(X, predicts=True):
-            logits = predict_logits(self, X, "decision_function")
-            return to_library_of(logits[:, 0] if self.n_outputs_ == 1 else logits, X)
+            logits = predict_logits(freeze(self), X, "decision_function")
+            return to_library_of(logits[:, 0] if logits.shape[1] == 1 else logits, X)
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the likeliest labels.
@@ -496,8 +496,9 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
             Class labels, or zeros and ones for each of several labels.
         """
         with self._use_threads(X, predicts=True):
-            logits = predict_logits(self, X, "predict")
-            return to_library_of(read_labels(self).decode(logits), X)
+            fitted = freeze(self)
+            logits = predict_logits(fitted, X, "predict")
+            return to_library_of(read_labels(fitted).decode(logits), X)
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the probability of each class.
@@ -513,7 +514,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
             Probabilities between 0 and 1, in the order of ``classes_``. Multilabel columns do not sum to one.
         """
         with self._use_threads(X, predicts=True):
-            return to_library_of(predict_probabilities(self, X, "predict_proba"), X)
+            return to_library_of(predict_probabilities(freeze(self), X, "predict_proba"), X)
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
         """Return the logarithm of the probability of each class: exact where `predict_proba` rounds to 0 or 1.
@@ -529,7 +530,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
             Log-probabilities, finite, in the order of ``classes_``.
         """
         with self._use_threads(X, predicts=True):
-            return to_library_of(predict_log_probabilities(self, X, "predict_log_proba"), X)
+            return to_library_of(predict_log_probabilities(freeze(self), X, "predict_log_proba"), X)
 
     @property
     def coef_(self) -> Array:

@@ -1,5 +1,6 @@
 """The score of the validation rows that early stopping watches."""
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn import config_context, get_config
-from sklearn.base import clone
 from sklearn.metrics import check_scoring
 
 from .._compat import get_class_arguments
@@ -28,9 +28,10 @@ def make_calc_score(
     scorer = None if estimator.scoring == "loss" else check_scoring(estimator, scoring=estimator.scoring)
     if validation is None or scorer is None:
         return None
-    judged = clone(estimator)
+    judged = copy.copy(estimator)  # with what `fit` of a subclass has set
     features = validation.get_features()
-    judged.n_features_in_, judged.encoder_ = features.shape[1], None  # and no feature names: the rows are encoded
+    judged.n_features_in_, judged.encoder_ = features.shape[1], None  # the samples are encoded, so they have no names
+    vars(judged).pop("feature_names_in_", None)
     features = features if sparse.issparse(features) else to_host(features)
     arguments = {} if labels.multilabel else get_class_arguments(scorer, labels.classes)
     # Scorers take other arguments than weights only where scikit-learn routes metadata.

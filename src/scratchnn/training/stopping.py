@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ..exceptions import DivergenceError
-from .run import EpochResult, TrainingRun
+from .run import EpochResult, Hyperparameters, TrainingRun
 from .solvers import SCHEDULES
 
 MIN_RATE = 1e-6  # "adaptive" stops at this rate
@@ -50,6 +50,14 @@ def end_run(run: TrainingRun) -> None:
         diverge(run, "coefficients are not finite")
 
 
+def calc_rate(params: Hyperparameters, n_samples_seen: int) -> float:
+    """Return the learning rate with which an epoch begins, unless "adaptive" has lowered it."""
+    if params.learning_rate != "invscaling":
+        return params.learning_rate_init
+    # A power with a negative exponent becomes 0 where its inverse would overflow.
+    return float(params.learning_rate_init * (n_samples_seen + 1.0) ** -params.power_t)
+
+
 def diverge(run: TrainingRun, sign: str) -> None:
     """Record, in place, that training diverged: as a warning if the best coefficients are kept, else as an error.
 
@@ -82,8 +90,7 @@ def _judge_epoch(
     _print(run, line)
     history.n_no_change = 0 if improved else history.n_no_change + 1
     if params.learning_rate == "invscaling":
-        # A power with a negative exponent becomes 0 where its inverse would overflow.
-        history.rate = params.learning_rate_init * float(history.n_samples_seen + 1) ** -params.power_t
+        history.rate = calc_rate(params, history.n_samples_seen)
     is_last = _is_out_of_patience(run) or _is_out_of_epochs(run)
     if run.on_epoch is None:
         return is_last
