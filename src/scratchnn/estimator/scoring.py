@@ -58,10 +58,21 @@ def make_calc_score(
                 raise
             raise ValueError(
                 f"scoring must suit the labels and the validation rows, got {estimator.scoring!r}, which raised "
-                f"ValueError: {error}. Choose another, such as 'loss' or 'accuracy'."
+                f"ValueError: {error}. {_advise(estimator.scoring, str(error), labels)}"
             ) from error
 
     return calc_score
+
+
+def _advise(scoring: str, error: str, labels: Labels) -> str:
+    """Return what to do about a score that does not suit the labels."""
+    if "pos_label" in error:
+        return (
+            f"Say which class is positive: sklearn.metrics.make_scorer(..., pos_label={labels.classes.tolist()[-1]!r})."
+        )
+    if "multi_class" in error:
+        return f"Use {scoring + '_ovr'!r}."
+    return "Choose another, such as 'loss' or 'accuracy'."
 
 
 def _score_despite(gap: str, scoring: Any, score: Callable[[], float]) -> float:
