@@ -33,10 +33,7 @@ def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
     if classifier.early_stopping:
         return "partial_fit does not support early_stopping=True, as it sees data in parts. Use fit, or set it False."
     if classifier.solver == "lbfgs":
-        return (
-            "partial_fit does not support solver='lbfgs', which needs all the data at each step. Use fit, or set "
-            "solver='adam'."
-        )
+        return "partial_fit does not support solver='lbfgs', which needs all data. Use fit, or set solver='adam'."
     return None
 
 
@@ -55,13 +52,9 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
         'adam' and 'sgd' train on minibatches. 'lbfgs' (scipy's) uses all rows at each step, and suits small tables.
     alpha : float or 'auto', default='auto'
-        Strength of the L2 penalty on the weights. The penalty is divided by the number of rows in a batch. Without
-        hidden layer, and with all rows in a batch, ``alpha`` is LogisticRegression's ``1 / C``. 'auto' measures
-        how noisy the table is: ``0.5 * lam * w``, where ``lam`` is the strength of the ridge regression of the targets
-        (zeros and ones) that has most evidence (MacKay, 1992), on at most 2,000 rows, and ``w`` is the length of its
-        coefficients. For sparse tables, in `partial_fit`, without ``standardize``, with another loss than 'log_loss',
-        and unless there is one hidden layer, 'auto' is the root mean square length of the rows after ``standardize``,
-        in which a column counts for at most 1. In minibatches 'auto' is multiplied by ``batch_size / n_samples``.
+        Strength of the L2 penalty on the weights, divided by the number of samples in a minibatch, as in MLPClassifier.
+        Without a hidden layer, and with all samples in a minibatch, ``alpha`` is LogisticRegression's ``1 / C``. 'auto'
+        estimates it from the noise of the data, see :ref:`penalty`, and multiplies it by ``batch_size / n_samples``.
     C : float or None, default=None
         LogisticRegression's inverse strength of the penalty. If it is set, ``alpha`` is ``1 / C``.
     batch_size : int, 'auto' or 'full', default='auto'
@@ -330,8 +323,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         """
         if name not in parameters.RECIPES:
             raise ValueError(f"name must be one of the recipes {sorted(parameters.RECIPES)}, got {name!r}.")
-        own = set(cls._get_param_names())
-        return cls(**({key: value for key, value in parameters.RECIPES[name].items() if key in own} | changes))
+        return cls(**(parameters.RECIPES[name] | changes))
 
     @with_callbacks  # type: ignore[untyped-decorator]
     @fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -426,8 +418,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         if isinstance(self.class_weight, str):
             raise ValueError(
                 f"class_weight must be a dict or None for partial_fit, which sees one part of the data at a time, got "
-                f"{self.class_weight!r}. Pass compute_class_weight('balanced', classes=..., y=...) of all targets as a "
-                "dict."
+                f"{self.class_weight!r}. Pass a dict of compute_class_weight('balanced', classes=..., y=...)."
             )
         with self._use_threads(X), fitted_at_once(self, "partial_fit") as fitted:
             resume = getattr(fitted, "t_", 0) > 0  # ignore earlier calls in which all sample weights were zero
@@ -462,8 +453,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         if not (predicts and n_values and hasattr(self, "coefs_")):
             return use_threads(VALUE_WORK * n_values)
         widths = (width for coef in self.coefs_ for width in np.shape(coef)[-1:])  # checked later: they may be lists
-        sizes = (*np.shape(self.coefs_[0])[:1], *widths)
-        return use_threads(count_work(n_values, X.shape[0], sizes))
+        return use_threads(count_work(n_values, X.shape[0], (*np.shape(self.coefs_[0])[:1], *widths)))
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the logits: what sigmoid or softmax turn into probabilities.

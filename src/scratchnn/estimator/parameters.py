@@ -1,5 +1,6 @@
 """The constructor's parameters: which values they may take, named configurations, and what training makes of them."""
 
+from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -170,31 +171,20 @@ def make_hyperparameters(estimator: Any, n_samples: int, alpha_per_row: float, *
     default_max_iter = 50 if schedule in SCHEDULES else 200
     max_iter = 1 if incremental else estimator.max_iter
     batch_size = resolve_batch_size(estimator.batch_size, n_samples)
-    return Hyperparameters(
-        loss=estimator.loss,
-        solver=solver,
-        alpha=calc_alpha(resolve_alpha(estimator), alpha_per_row, n_samples if solver == "lbfgs" else batch_size),
-        batch_size=batch_size,
-        learning_rate=schedule,
-        learning_rate_init=estimator.learning_rate_init,
-        dropout=estimator.dropout,
-        power_t=estimator.power_t,
-        max_iter=default_max_iter if max_iter is None else max_iter,
+    resolved = {
+        "alpha": calc_alpha(resolve_alpha(estimator), alpha_per_row, n_samples if solver == "lbfgs" else batch_size),
+        "batch_size": batch_size,
+        "learning_rate": schedule,
+        "max_iter": default_max_iter if max_iter is None else max_iter,
         # A schedule that ends before patience could run out is one that the user cut short.
-        ends_by_itself=schedule in SCHEDULES and (max_iter is None or max_iter >= min(default_max_iter, patience)),
-        shuffle=estimator.shuffle,
-        tol=estimator.tol,
-        momentum=estimator.momentum,
-        nesterovs_momentum=estimator.nesterovs_momentum,
-        early_stopping=early_stopping,
-        beta_1=estimator.beta_1,
-        beta_2=estimator.beta_2,
-        epsilon=estimator.epsilon,
-        n_iter_no_change=patience,
-        max_fun=estimator.max_fun,
-        verbose=bool(estimator.verbose),
-        precision=estimator.dtype if estimator.dtype in FAST_PRODUCTS else "float32",
-        standardize=estimator.standardize,
+        "ends_by_itself": schedule in SCHEDULES and (max_iter is None or max_iter >= min(default_max_iter, patience)),
+        "early_stopping": early_stopping,
+        "n_iter_no_change": patience,
+        "verbose": bool(estimator.verbose),
+        "precision": estimator.dtype if estimator.dtype in FAST_PRODUCTS else "float32",
+    }
+    return Hyperparameters(
+        **{each.name: resolved.get(each.name, getattr(estimator, each.name, None)) for each in fields(Hyperparameters)}
     )
 
 
