@@ -96,9 +96,9 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     early_stopping : bool, default=False
         Whether to stop when the validation score no longer improves, and to restore the best epoch's coefficients.
     validation_fraction : float, default=0.1
-        Fraction of the rows that is held out for early stopping, stratified by class, if `fit` gets no ``X_val``. Equal
-        rows are split in proportion. A row of whole weight k counts as k rows, so a part of its weight may be held out.
-        If some weights are not whole numbers, each row counts as one.
+        Fraction of the samples that is held out for early stopping, stratified by class, if `fit` gets no ``X_val``. A
+        sample of whole weight k counts as k samples, so a part of its weight may be held out. If some weights are not
+        whole numbers, each sample counts as one.
     beta_1 : float, default=0.9
         Decay rate of the running mean of the gradients in 'adam'.
     beta_2 : float, default=0.999
@@ -116,8 +116,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         n_outputs), and returns a tensor with a value for each sample or each output. It must use PyTorch's functions,
         so that autograd can compute its gradient.
     dropout : float, default=0.0
-        Fraction of the values of the hidden layers that each step of training sets to zero. The other values are
-        divided by ``1 - dropout``. Must be 0 with 'lbfgs'.
+        Fraction of the hidden values that each step of training sets to zero. The others are divided by
+        ``1 - dropout``. Must be 0 with 'lbfgs'.
     class_weight : dict, 'balanced', list of dict or None, default=None
         Weight of each class. It multiplies the ``sample_weight`` of the rows, in training and in the validation loss
         and score. Classes that are missing in a dict have weight 1. 'balanced' gives all classes of the training data
