@@ -15,10 +15,6 @@ OPTIONAL = ("pandas", "polars", "pyarrow", "skl2onnx", "onnxruntime", "dask", "r
 def show_versions() -> None:
     """Print the versions of Python and packages, the threads and the devices, for reports of faults.
 
-    See Also
-    --------
-    sklearn.show_versions : The same for scikit-learn.
-
     Examples
     --------
     >>> import scratchnn

@@ -131,8 +131,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         of 8 quantile bins, from 0 below the bin to 1 above it. 'auto' does so with a hidden layer, for a dense X of at
         least 80 rows and, after categories are encoded, at most 100 columns. None keeps columns as they are.
     standardize : bool, default=True
-        Whether to centre and scale the columns before training and prediction, in the precision of X. Sparse columns
-        that are mostly zeros are scaled only. Raw columns then train as well as scaled ones.
+        Whether to center and scale the columns before training and prediction, in the precision of X. Sparse columns
+        that are mostly zeros are scaled only.
     init : {'he_uniform', 'glorot_uniform', 'scratch'}, default='he_uniform'
         Rule for drawing the coefficients, see `scratchnn.network.init_coeffs`. Without hidden layer the first two start
         at zero.
