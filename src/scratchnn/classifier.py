@@ -59,20 +59,23 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         LogisticRegression's inverse strength of the penalty. If it is set, ``alpha`` is ``1 / C``.
     batch_size : int, 'auto' or 'full', default='auto'
         Rows per minibatch. 'auto' is about a tenth of the rows, at least 32 and at most 200; 'full' is all rows.
-    learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle'}, default='cosine'
-        Schedule of the learning rate. 'cosine' and 'one_cycle' apply to 'sgd' and 'adam', and change the rate at each
-        step over the ``max_iter`` epochs of a call of `fit`: with 'cosine' it falls to zero, with 'one_cycle' it rises
-        for 30 % of the steps and then falls. In their place, `partial_fit` keeps the rate constant, because it cannot
-        know how many calls will follow. 'invscaling' and 'adaptive' apply to 'sgd' only, as in MLPClassifier:
-        'invscaling' divides ``learning_rate_init`` by ``(t_ + 1) ** power_t`` after each epoch, and 'adaptive' divides
-        the rate by 5 if the last ``n_iter_no_change`` epochs brought no improvement.
+    learning_rate : {'auto', 'cosine', 'one_cycle', 'constant', 'invscaling', 'adaptive'}, default='auto'
+        Schedule of the learning rate:
+
+        - 'cosine': it falls to zero along a cosine over the ``max_iter`` epochs of a call of `fit`. When patience runs
+          out, it falls to zero within ten more epochs.
+        - 'auto': 'cosine' over ``max_iter`` epochs or 50, whichever is less.
+        - 'one_cycle': it rises for 30 % of the steps and then falls.
+        - 'constant': it does not change. `partial_fit` uses this in place of the three above.
+        - 'invscaling', for 'sgd' only: ``learning_rate_init / (t_ + 1) ** power_t`` after each epoch.
+        - 'adaptive', for 'sgd' only: it is divided by 5 if ``n_iter_no_change`` epochs brought no improvement.
     learning_rate_init : float, default=0.005
         Learning rate of 'adam' and 'sgd'. It is the largest rate of every schedule.
     power_t : float, default=0.5
         Exponent of 'invscaling'.
     max_iter : int or None, default=None
-        Largest number of epochs of a fit (with 'lbfgs', of iterations). None is 50 with the schedules 'cosine' and
-        'one_cycle', which end by themselves, and 200 otherwise.
+        Maximum number of epochs (with 'lbfgs', of iterations). None is 50 with 'auto', 'cosine' and 'one_cycle', and
+        200 otherwise.
     shuffle : bool, default=True
         Whether to draw a new row order for each epoch. A batch of all rows is not shuffled.
     random_state : int, RandomState instance or None, default=None
@@ -87,7 +90,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     warm_start : bool, default=False
         Whether `fit` continues from the end of the last call, with its coefficients, solver state and random generator.
         The means and scales of the columns stay those of the first call. With 'sgd' and 'adam', two fits of 10 epochs
-        equal one of 20 if ``learning_rate`` is 'constant', 'invscaling' or 'adaptive'. 'cosine', the default, and
+        equal one of 20 if ``learning_rate`` is 'constant', 'invscaling' or 'adaptive'. 'auto', 'cosine' and
         'one_cycle' start their schedules anew with each fit. 'lbfgs' keeps the coefficients and starts its search anew.
     momentum : float, default=0.9
         Momentum of 'sgd', from 0 to 1.
@@ -233,7 +236,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         alpha: float | str = "auto",
         C: float | None = None,
         batch_size: int | str = "auto",
-        learning_rate: str = "cosine",
+        learning_rate: str = "auto",
         learning_rate_init: float = 0.005,
         power_t: float = 0.5,
         max_iter: int | None = None,
@@ -366,8 +369,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         -----
         ConvergenceWarning
             If ``max_iter`` ended the training before its own rule did (``tol`` and ``n_iter_no_change``), or 'lbfgs'
-            stopped short of ``tol``. It says what to change. A schedule, 'cosine' or 'one_cycle', that ran to its end
-            is such a rule, unless ``max_iter`` gives it fewer than ``n_iter_no_change`` (and 50) epochs.
+            stopped short of ``tol``. No warning if a schedule completes, unless ``max_iter`` is less than
+            ``n_iter_no_change`` (and 50) epochs.
         UserWarning
             If Ctrl-C ended it; the model so far is kept.
         """

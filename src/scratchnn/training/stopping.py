@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..exceptions import DivergenceError
 from .run import EpochResult, Hyperparameters, TrainingRun
-from .solvers import SCHEDULES
+from .solvers import N_ANNEALED, SCHEDULES
 
 MIN_RATE = 1e-6  # "adaptive" stops at this rate
 FINITE_LOSS = "make sure that loss, your function, and its gradient are finite for all finite logits"
@@ -125,10 +125,16 @@ def _note_validation(run: TrainingRun, loss: float, flat: Tensor) -> bool:
 def _is_out_of_patience(run: TrainingRun) -> bool:
     """Return whether too many epochs brought no improvement. "adaptive" lowers the rate first, in place."""
     params, history = run.hyperparameters, run.history
+    if history.annealing is not None:
+        return run.n_epochs >= history.annealing + N_ANNEALED
     if history.n_no_change <= params.n_iter_no_change:
         return False
     watched = "Validation score" if params.early_stopping else "Training loss"
     reason = f"{watched} did not improve more than tol={params.tol:f} for {params.n_iter_no_change} epochs."
+    if params.learning_rate in SCHEDULES:
+        history.annealing = run.n_epochs
+        _print(run, f"{reason} The learning rate falls to zero.")
+        return False
     if params.learning_rate != "adaptive":
         _print(run, f"{reason} Stopping.")
         return True
@@ -163,7 +169,7 @@ def _advise_on_end(run: TrainingRun) -> str:
     if params.solver != "lbfgs":
         return (
             f"{more}, or raise tol={params.tol:g} or learning_rate_init={params.learning_rate_init:g}, or set "
-            "learning_rate='cosine', which ends by itself."
+            "learning_rate='auto', which ends by itself."
         )
     return f"{more}, or raise tol={params.tol:g}{'' if params.standardize else ', or set standardize=True'}."
 
