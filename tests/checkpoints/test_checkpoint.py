@@ -67,7 +67,7 @@ SETTINGS = {
     "plain sgd": {"solver": "sgd", "momentum": 0.0, "shuffle": False},
     "adaptive": {"solver": "sgd", "learning_rate": "adaptive", "tol": 0.2, "n_iter_no_change": 1},
     "invscaling": {"solver": "sgd", "learning_rate": "invscaling", "class_weight": "balanced"},
-    "early stopping": {"early_stopping": True, "learning_rate_init": 0.1},
+    "annealing": {"learning_rate": "cosine", "tol": 1.0, "n_iter_no_change": 1, "max_iter": 30},
     "patience": {"early_stopping": True, "learning_rate_init": 0.3, "n_iter_no_change": 2, "max_iter": 50},
     "scoring": {"early_stopping": True, "scoring": "accuracy"},
     "dropout": {"dropout": 0.3},
