@@ -9,7 +9,7 @@ import matplotlib
 
 matplotlib.use("agg")
 warnings.filterwarnings("ignore", category=DeprecationWarning)
-sys.path.insert(0, str(Path(__file__).parent))  # for mathml and gallery_order
+sys.path.insert(0, str(Path(__file__).parent))  # for mathml, measured and gallery_order
 
 project = "scratchnn"
 author = "the scratchnn developers"
@@ -24,6 +24,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
     "mathml",
+    "measured",
 ]
 exclude_patterns = ["_build", "changes/*"]
 templates_path = ["_templates"]

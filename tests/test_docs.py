@@ -7,7 +7,7 @@ import pydoc
 import re
 
 import pytest
-from helpers import ROOT, load_script
+from helpers import ROOT
 from numpydoc.docscrape import FunctionDoc, NumpyDocString
 from numpydoc.validate import validate
 
@@ -146,16 +146,6 @@ def test_fragments_have_a_type_of_the_changelog():
     fragments = list((ROOT / "docs" / "changes").iterdir())
     assert fragments
     assert all(re.fullmatch(r"\+?[\w-]+\.(feature|change|fix|doc)\.rst", path.name) for path in fragments)
-
-
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_figure_shows_the_committed_results(theme):
-    draw_speed = load_script("docs/_figures/draw_speed.py")
-    drawn = draw_speed.draw(draw_speed.read_groups(), *draw_speed.COLOURS[theme])
-    assert drawn == (ROOT / "docs" / "_static" / f"speed-{theme}.svg").read_text()
-    ratios = [ratio for _, bars in draw_speed.read_groups() for _, ratio in bars]
-    assert len(ratios) == 7
-    assert all(f">{ratio}</text>" in drawn for ratio in ratios)
 
 
 def test_versions_agree():

@@ -19,7 +19,8 @@ from ._compat import (
 )
 from .estimator import parameters
 from .estimator.attributes import get_linear_weights, name_encoded_columns, read_labels
-from .estimator.fitting import Call, Tables, fit_network
+from .estimator.call import Call, Tables
+from .estimator.fitting import fit_network
 from .estimator.predicting import predict_log_probabilities, predict_logits, predict_probabilities
 from .estimator.rollback import keep_on_error
 from .estimator.validation import validate_part, validate_table, validate_validation_table

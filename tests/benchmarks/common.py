@@ -1,12 +1,15 @@
 """Functions that all benchmarks use: timings in turn, fresh processes, and tables, printed and in a file.
 
-The file is JSON, dated, and has the machine, the versions and all tables; ``compare.py`` compares two of them. With
-``--smoke``, the smallest workload of each table is timed once, which shows only that the benchmark runs.
+The file is JSON, dated, and has the machine, the versions and all tables. ``compare.py`` compares two of them, and
+``docs/_figures/refresh.py`` brings one into the documentation. With ``--smoke``, the smallest workload of each table is
+timed once, which shows only that the benchmark runs.
 """
 
 import argparse
 import datetime
+import gc
 import json
+import math
 import os
 import platform
 import statistics
@@ -73,11 +76,40 @@ def calc_ratio(seconds: dict[str, list[float]], slower: str, faster: str) -> flo
 
 
 def run_fresh(code: str) -> str:
-    """Run code in a new Python process, and return what it prints."""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    """Run code, which may import the modules of this folder, in a new Python process. Return what it prints."""
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-c", code, *(["--smoke"] if IS_SMOKE else [])]
+    result = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
     if result.returncode:
         raise RuntimeError(f"a benchmark's process failed:\n{result.stderr}")
     return result.stdout.strip()
+
+
+def restart_peak() -> float:
+    """Let the peak memory of this process start again. Return its present memory in MB, NaN where it is not known."""
+    gc.collect()
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError:
+        return math.nan
+    return read_status("VmRSS")
+
+
+def read_peak() -> float:
+    """Return the peak memory of this process in MB since `restart_peak`, NaN where it is not known."""
+    return read_status("VmHWM")
+
+
+def read_status(name: str) -> float:
+    """Return a size of memory that Linux tells of this process, in MB, NaN elsewhere."""
+    try:
+        with open("/proc/self/status") as lines:
+            return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+    except OSError:
+        return math.nan
 
 
 def attempt(name: str, call: Callable[[], Any]) -> Any:
@@ -127,16 +159,18 @@ def describe_machine() -> dict[str, str]:
     return machine
 
 
-def make_skorch_net(n_columns: int, hidden: Sequence[int], batch_size: int, epochs: int, device: str = "cpu") -> Any:
+def make_skorch_net(n_features: int, hidden: Sequence[int], batch_size: int, epochs: int) -> Any:
     """Return skorch's version of a network for two classes, or None if skorch is not installed."""
     try:
         from skorch import NeuralNetBinaryClassifier
     except ImportError:
         return None
-    from torch import optim
+    from torch import nn, optim
 
+    sizes = [n_features, *hidden]
+    layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
     return NeuralNetBinaryClassifier(
-        make_module(n_columns, hidden),
+        nn.Sequential(*layers, nn.Linear(sizes[-1], 1)),
         optimizer=optim.Adam,
         lr=0.001,
         batch_size=batch_size,
@@ -144,17 +178,7 @@ def make_skorch_net(n_columns: int, hidden: Sequence[int], batch_size: int, epoc
         iterator_train__shuffle=True,
         train_split=None,
         verbose=0,
-        device=device,
     )
-
-
-def make_module(n_columns: int, hidden: Sequence[int]) -> Any:
-    """Return the same network for two classes as a module of PyTorch."""
-    from torch import nn
-
-    sizes = [n_columns, *hidden]
-    layers = [layer for pair in pairwise(sizes) for layer in (nn.Linear(*pair), nn.ReLU())]
-    return nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
 
 
 def make_parser(tables: Iterable[str]) -> argparse.ArgumentParser:
@@ -195,6 +219,7 @@ def write_results(path: Path, machine: dict[str, str]) -> None:
     """Write the tables that were printed so far to a file."""
     date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     content = {"benchmark": path.stem.split("-")[0], "date": date, "machine": machine, "tables": _tables}
+    content |= {"smoke": True} if IS_SMOKE else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=1) + "\n")
     print(f"written to {path}", flush=True)

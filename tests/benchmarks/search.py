@@ -80,6 +80,8 @@ def bench_skorch():
     for name, load, hidden, epochs in WORKLOADS[:1]:
         X, y = load()
         net = make_skorch_net(X.shape[1], hidden, 200, epochs)
+        if net is None:
+            return
         calls = {
             "skorch": partial(make_search(net, n_jobs=2, rate="lr").fit, X.astype(np.float32), y.astype(np.float32)),
             FUSED: partial(fit_fused, make_search(make_net(ScratchNNClassifier, hidden, epochs)), X, y),
