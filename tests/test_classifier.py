@@ -446,12 +446,7 @@ def test_partial_fit_equals_epochs_of_fit(iris):
     """In full batches; the scaler's running means see the same rows again and again."""
     X, y = iris
     classifier = ScratchNNClassifier(
-        batch_size="full",
-        alpha=0.1,
-        learning_rate="constant",
-        random_state=0,
-        dtype="float64",
-        n_iter_no_change=np.inf,
+        batch_size="full", alpha=0.1, learning_rate="constant", random_state=0, dtype="float64", n_iter_no_change=np.inf
     )
     whole = clone(classifier).set_params(max_iter=10).fit(X, y)
     parts = clone(classifier)

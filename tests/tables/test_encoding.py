@@ -1,16 +1,18 @@
 """Bins of numeric columns: exact values, which columns have them, and every way by which rows come to the network."""
 
-import joblib
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
 import torch
+from helpers import make_network
 from scipy import sparse
 from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV
 
-from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn import fused_fits
 from scratchnn._compat import HAS_ARRAY_API
 from scratchnn.estimator.parameters import MAX_ENCODED_COLUMNS, MIN_ENCODED_ROWS
 from scratchnn.tables import bins
@@ -22,9 +24,7 @@ from scratchnn.tables.table import Table
 X, y = make_classification(240, 5, n_informative=4, n_redundant=0, random_state=0)
 
 
-def network(**changes):
-    settings = {"hidden_layer_sizes": 6, "max_iter": 10, "random_state": 0, "numeric_encoding": "piecewise"}
-    return ScratchNNClassifier(**(settings | changes))
+network = partial(make_network, hidden_layer_sizes=6, max_iter=10, numeric_encoding="piecewise")
 
 
 def calc_edges(values, weights=None):
@@ -221,12 +221,6 @@ def test_a_fused_search_equals_a_plain_one_and_stacks_the_folds():
         fused = GridSearchCV(network(), grid, cv=3, scoring="neg_log_loss").fit(rows, y)
     np.testing.assert_allclose(fused.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"], rtol=1e-4)
     assert [stack.n_models for stack in report.stacks] == [6]
-
-
-def test_files_predict_alike(tmp_path):
-    model = network().fit(X, y)
-    joblib.dump(model, tmp_path / "model")
-    np.testing.assert_array_equal(joblib.load(tmp_path / "model").predict_proba(X), model.predict_proba(X))
 
 
 def test_training_goes_on_with_the_bins_of_the_first_call():
