@@ -9,9 +9,7 @@ from helpers import make_network
 from scipy import sparse
 from sklearn.datasets import make_classification
 from sklearn.linear_model import BayesianRidge
-from sklearn.model_selection import cross_validate
 
-from scratchnn import fused_fits
 from scratchnn.estimator.penalty import fit_evidence_ridge
 
 
@@ -103,21 +101,3 @@ def test_labels_of_any_kind_have_a_penalty():
     one_label = fit(X, np.c_[y, 1 - y])  # two labels that say the same
     assert one_label.alpha_ == pytest.approx(fit(X, y).alpha_, rel=0.3)
     assert fit(X, (X[:, 0] > 0) + (X[:, 1] > 1) * 2).alpha_ > 0
-
-
-def test_memory_mapped_rows_have_the_penalty_of_rows_in_memory(tmp_path):
-    X, y = make_table(0.2)
-    mapped = np.memmap(tmp_path / "rows", X.dtype, "w+", shape=X.shape)
-    mapped[:] = X
-    assert fit(mapped, y).alpha_ == fit(X, y).alpha_
-
-
-def test_fused_fits_have_the_same_penalties():
-    X, y = make_table(0.2)
-    model = network(batch_size="auto")
-    alone = cross_validate(model, X, y, cv=3, return_estimator=True)
-    with fused_fits():
-        fused = cross_validate(model, X, y, cv=3, return_estimator=True)
-    alphas = [[each.alpha_ for each in result["estimator"]] for result in (alone, fused)]
-    assert alphas[0] == alphas[1]
-    np.testing.assert_array_equal(alone["test_score"], fused["test_score"])

@@ -126,6 +126,15 @@ def test_rows_do_not_travel(dispatch, monkeypatch):
     assert not [shape for shape in travelled if len(shape) == 2 and shape[0] >= 100]
 
 
+def test_tensors_may_lack_values_and_have_bins(dispatch):
+    rows = torch.tensor(X)
+    model = network(numeric_encoding="piecewise").fit(rows, torch.tensor(y))
+    assert isinstance(model.bin_edges_, torch.Tensor)
+    rows[0, 0] = torch.nan  # filled with the mean of training
+    assert torch.isfinite(model.predict_proba(rows)).all()
+    assert torch.isfinite(network().fit(rows, torch.tensor(y)).predict_proba(rows)).all()
+
+
 def test_strings_stay_strings(dispatch):
     names = np.array(["a", "b", "c"])[y]
     model = network().fit(torch.tensor(X), names)

@@ -13,7 +13,6 @@ from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV
 
 from scratchnn import fused_fits
-from scratchnn._compat import HAS_ARRAY_API
 from scratchnn.estimator.parameters import MAX_ENCODED_COLUMNS, MIN_ENCODED_ROWS
 from scratchnn.tables import bins
 from scratchnn.tables import statistics as scaling
@@ -189,27 +188,6 @@ def test_values_far_from_zero_keep_their_differences():
     encoded = Bins(model.bin_edges_, torch.device("cpu")).calc(torch.from_numpy(times)).numpy()
     np.testing.assert_allclose(encoded.sum(1), encode_by_hand(times[:, 0], model.bin_edges_[0]).sum(1), rtol=1e-12)
     assert len(np.unique(encoded.sum(1))) == 240
-
-
-def test_memory_mapped_rows_train_the_same_network(tmp_path):
-    rows = np.memmap(tmp_path / "rows", np.float64, "w+", shape=X.shape)
-    rows[:] = X
-    model, mapped = network().fit(X, y), network().fit(rows, y)
-    np.testing.assert_array_equal(mapped.bin_edges_, model.bin_edges_)
-    np.testing.assert_allclose(mapped.predict_proba(rows), model.predict_proba(X), rtol=1e-5)
-
-
-@pytest.mark.skipif(not HAS_ARRAY_API, reason="array API support needs scikit-learn 1.9")
-def test_tensors_train_the_same_network():
-    model = network().fit(X, y)
-    with sklearn.config_context(array_api_dispatch=True):
-        rows = torch.from_numpy(X.copy())
-        given = network().fit(rows, torch.from_numpy(y))
-        assert isinstance(given.bin_edges_, torch.Tensor)
-        np.testing.assert_array_equal(given.predict_proba(rows).numpy(), model.predict_proba(X))
-        rows[0, 0] = torch.nan  # filled with the mean of training
-        assert torch.isfinite(given.predict_proba(rows)).all()
-        assert torch.isfinite(network().fit(rows, torch.from_numpy(y)).predict_proba(rows)).all()
 
 
 def test_a_fused_search_equals_a_plain_one_and_stacks_the_folds():

@@ -1,7 +1,6 @@
 """Frames, arrays of objects, and missing values, as they are."""
 
 import datetime
-import pickle
 from functools import partial
 
 import numpy as np
@@ -10,8 +9,7 @@ import pytest
 import sklearn
 from helpers import assert_same_fit, make_network
 from scipy import sparse
-from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import cross_validate
 
 from scratchnn import fused_fits
 
@@ -313,19 +311,15 @@ def test_rows_of_weight_0_are_left_out():
     np.testing.assert_array_equal(model.predict_proba(FRAME), network().fit(FRAME, y).predict_proba(FRAME))
 
 
-def test_pickles_and_clones_predict_alike():
-    model = network(categorical_features=["port", "sex"]).fit(FRAME, y)
-    expected = model.predict_proba(FRAME)
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(model)).predict_proba(FRAME), expected)
-    np.testing.assert_array_equal(clone(model).fit(FRAME, y).predict_proba(FRAME), expected)
-
-
-def test_searches_and_fused_searches_take_frames():
-    search = GridSearchCV(network(), {"alpha": [0.1, 10.0]}, cv=3, error_score="raise")
-    plain = search.fit(FRAME, y).cv_results_["mean_test_score"]
-    with fused_fits():
-        fused = search.fit(FRAME, y).cv_results_["mean_test_score"]
-    np.testing.assert_allclose(fused, plain, atol=1 / N_ROWS)
+def test_fused_fits_of_frames_have_the_scores_and_penalties_of_plain_ones():
+    validate = partial(cross_validate, cv=3, scoring="neg_log_loss", return_estimator=True, error_score="raise")
+    for model in (network(), network(alpha=10.0)):
+        plain = validate(model, FRAME, y)
+        with fused_fits():
+            fused = validate(model, FRAME, y)
+        np.testing.assert_allclose(fused["test_score"], plain["test_score"], rtol=1e-4)
+        alphas = [[each.alpha_ for each in result["estimator"]] for result in (fused, plain)]
+        assert alphas[0] == alphas[1]
 
 
 def test_validation_frames_are_encoded_as_training():

@@ -184,6 +184,8 @@ def test_mapped_rows_train_as_those_in_memory(cancer, make_mapped, standardize, 
     memory, mapped = (clone(model).fit(rows, y, weights) for rows in (X, make_mapped(X)))
     assert_same_fit(mapped, memory, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(mapped.predict_proba(make_mapped(X)), memory.predict_proba(X), rtol=1e-5)
+    np.testing.assert_array_equal(mapped.bin_edges_, memory.bin_edges_)
+    assert mapped.alpha_ == memory.alpha_
 
 
 def test_mapped_rows_are_taken_batch_by_batch(cancer, make_mapped, monkeypatch):
