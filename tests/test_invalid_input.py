@@ -281,19 +281,10 @@ def test_rows_to_predict_must_be_finite_and_have_the_columns_of_training(rows, m
         network().fit(X, y).predict(rows)
 
 
-@pytest.mark.parametrize(
-    ("params", "message"),
-    [
-        *[
-            ({"activation": value}, r"activation must be one of \['gelu', .*, got .* Set the one that")
-            for value in ("relux", None, [], 3)
-        ],
-        *[({"device": value}, "device must be 'auto', 'cpu', 'cuda'") for value in (object(), 1j, None)],
-    ],
-)
-def test_predictions_refuse_what_was_set_since_and_does_not_exist(params, message):
-    model = network().fit(X, y).set_params(**params)
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("device", [object(), 1j, None])
+def test_predictions_refuse_a_device_of_another_type(device):
+    model = network().fit(X, y).set_params(device=device)
+    with pytest.raises(ValueError, match="device must be 'auto', 'cpu', 'cuda'"):
         model.predict(X)
 
 

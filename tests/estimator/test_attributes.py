@@ -110,28 +110,6 @@ def test_coefficients_that_are_not_finite_are_an_error(method):
         METHODS[method](classifier, X, y)
 
 
-def test_hidden_bias_may_change_between_calls():
-    X, y = make_table(200, 4, 2)
-    classifier = make_network().partial_fit(X, y, classes=[0, 1])
-    classifier.set_params(hidden_bias=False).partial_fit(X, y)
-    assert (classifier.intercepts_[0] == 0).all()
-
-
-# --- the cost of a call
-
-
-def test_call_of_partial_fit_does_not_copy_the_history():
-    """Its curves grow in place; a copy of all of them made each call dearer than the one before."""
-    X, y = make_table(200, 4, 2)
-    classifier = make_network().partial_fit(X, y, classes=[0, 1])
-    curve = classifier.loss_curve_
-    for n_calls in range(2, 5):
-        classifier.partial_fit(X, y)
-        assert classifier.loss_curve_ is curve
-        assert len(curve) == n_calls
-        assert classifier._state.history.losses == curve[-1:]
-
-
 @pytest.mark.parametrize("params", [{}, {"early_stopping": True}, {"solver": "lbfgs"}])
 def test_curves_of_a_warm_start_hold_all_calls(params):
     X, y = make_table(200, 4, 2)

@@ -36,7 +36,6 @@ CHANGES = {
     "new weight": lambda model: model.coefs_.__setitem__(0, -model.coefs_[0]),
     "lists": lambda model: setattr(model, "coefs_", [(-each).tolist() for each in model.coefs_]),
     "float64": lambda model: setattr(model, "coefs_", [-each.astype(float) for each in model.coefs_]),
-    "activation": lambda model: model.set_params(activation="tanh"),
     "fit": lambda model: model.fit(-X, y),
 }
 

@@ -188,4 +188,4 @@ def test_a_score_that_does_not_suit_the_labels_has_its_own_remedy(scoring, label
     X = np.random.default_rng(0).normal(size=(120, 3))
     y = np.array(labels)[np.arange(120) % len(labels)]
     with pytest.raises(ValueError, match=remedy):
-        ScratchNNClassifier((3,), max_iter=2, early_stopping=True, scoring=scoring).fit(X, y)
+        make_network(scoring).fit(X, y)
