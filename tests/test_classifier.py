@@ -537,10 +537,13 @@ def test_training_loss_curve_of_a_fused_fit_is_that_of_the_fit_alone(cancer):
         np.testing.assert_allclose(fused.training_loss_curve_, alone.training_loss_curve_, rtol=1e-9)
 
 
-def test_verbose_says_why_training_stops(iris, capsys):
-    ScratchNNClassifier(tol=10, verbose=True, random_state=0).fit(*iris)
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last == "Training loss did not improve more than tol=10.000000 for 10 epochs. Stopping."
+@pytest.mark.parametrize(
+    ("schedule", "place", "end"), [("constant", -1, "Stopping."), ("auto", 12, "The learning rate falls to zero.")]
+)
+def test_verbose_says_why_training_stops(iris, capsys, schedule, place, end):
+    ScratchNNClassifier(tol=10, verbose=True, learning_rate=schedule, random_state=0).fit(*iris)
+    line = capsys.readouterr().out.splitlines()[place]
+    assert line == f"Training loss did not improve more than tol=10.000000 for 10 epochs. {end}"
 
 
 def test_shuffle_changes_minibatches_but_not_full_batches(iris):
