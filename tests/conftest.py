@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, make_multilabel_classification
 from threadpoolctl import threadpool_limits
 
@@ -36,6 +37,20 @@ def two_threads(monkeypatch):
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def never_dense(monkeypatch):
+    """Refuse to make a sparse table of more than 100,000 places dense."""
+
+    def refuse(array, *args, **kwargs):
+        assert np.prod(array.shape) <= 100_000, "made dense"
+        return to_array(array, *args, **kwargs)
+
+    to_array = sparse.coo_matrix.toarray
+    for owner in [sparse.csr_matrix, sparse.csr_array, sparse.coo_matrix, sparse.coo_array]:
+        monkeypatch.setattr(owner, "toarray", refuse)
+    monkeypatch.setattr(torch.Tensor, "to_dense", refuse)
 
 
 @pytest.fixture(scope="session")

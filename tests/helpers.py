@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from scratchnn import ScratchNNClassifier
+
 ROOT = Path(__file__).parents[1]
 # The functions of `scratchnn.network`, in the order of the method.
 METHOD = [
@@ -62,6 +64,17 @@ def make_table(n_rows, n_features, n_informative=1):
     """Return normal columns, and whether the first of them add up to more than zero."""
     X = np.random.default_rng(0).normal(size=(n_rows, n_features))
     return X, (X[:, :n_informative].sum(1) > 0).astype(int)
+
+
+def make_read_only(X):
+    X = X.copy()
+    X.flags.writeable = False
+    return X
+
+
+def make_network(**params):
+    """Return a small network of three epochs, always the same, where the parameters do not say otherwise."""
+    return ScratchNNClassifier(**({"hidden_layer_sizes": (5,), "max_iter": 3, "random_state": 0} | params))
 
 
 def get_coeffs(classifier):

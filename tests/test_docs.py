@@ -51,7 +51,6 @@ LEFT_OUT = {
     "RT03",
 }  # an extended summary, examples, See Also; "self : class" says it all
 SHORT = {"PR01", "RT01"}  # one line, where the signature says the rest
-INHERITED = {"PR01", "PR02", "PR04"}  # "hidden_layer_sizes, ... : all parameters of ..."
 
 
 def list_public():
@@ -61,7 +60,7 @@ def list_public():
     for module in (network, losses, batch):
         objects |= {f"{module.__name__}.{member.__name__}": SHORT for member in public_members(module)}
     for name in scratchnn.__all__:
-        objects[f"scratchnn.{name}"] = INHERITED if name == "ScratchNNClassifierCV" else set()
+        objects[f"scratchnn.{name}"] = set()
         member = getattr(scratchnn, name)
         for key in vars(member) if inspect.isclass(member) else ():
             # scikit-learn makes set_fit_request and the like.
@@ -89,13 +88,6 @@ def test_documented_defaults_are_those_of_the_signature(name):
             _, is_documented, default = entry.type.partition("default=")
             expected = eval(default, {}) if is_documented else inspect.Parameter.empty
             assert parameters[key].default == expected, key
-
-
-def test_the_parameters_without_a_description_have_the_defaults_of_the_other_class():
-    own, theirs = (inspect.signature(cls).parameters for cls in (ScratchNNClassifier))
-    assert {name for name in own if name not in theirs} == {"alphas", "cv", "refit"}
-    assert {name for name in theirs if name not in own} == {"alpha", "C", "warm_start"}
-    assert all(own[name].default == theirs[name].default for name in theirs if name in own)
 
 
 def test_every_parameter_of_the_constructor_is_documented_in_its_order():

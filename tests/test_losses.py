@@ -3,7 +3,10 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from helpers import ALL_EPOCHS, make_network
 from sklearn import metrics
+from sklearn.datasets import make_classification
 
 from scratchnn.losses import LOSSES
 
@@ -90,3 +93,33 @@ def test_a_small_log_loss_keeps_its_digits():
     """-log(sigmoid(40)) = log(1 + exp(-40)): no difference of large numbers."""
     losses = LOSSES["log_loss"].loss(torch.tensor([[40.0]]).double(), torch.tensor([[1.0]]).double(), "logistic")
     assert losses.item() == pytest.approx(np.log1p(np.exp(-40)), rel=1e-12, abs=0)
+
+
+# --- losses of fits
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+def test_a_callable_loss_is_as_the_one_by_hand(solver):
+    def cross_entropy(logits, deps):
+        assert logits.shape == deps.shape
+        return F.cross_entropy(logits, deps, reduction="none")
+
+    def cross_entropies(logits, deps):
+        return F.binary_cross_entropy_with_logits(logits, deps, reduction="none")
+
+    X, y = make_classification(300, 6, n_informative=4, n_classes=3, random_state=0)
+    labels = np.stack([y > 0, X[:, 0] > 1], 1).astype(int)
+    settings = {"alpha": 1.0, "solver": solver, "dtype": "float64", **ALL_EPOCHS}
+    for function, targets in [(cross_entropy, y), (cross_entropies, y > 0), (cross_entropies, labels)]:
+        ours = make_network(loss=function, **settings).fit(X, targets)
+        theirs = make_network(**settings).fit(X, targets)
+        np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=1e-6)
+        np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-6)
+
+
+def test_brier_loss_is_the_mean_squared_error_of_the_true_class(cancer):
+    X, y = cancer
+    settings = {"loss": "brier", "alpha": 0.0, "batch_size": "full", "learning_rate": "constant", **ALL_EPOCHS}
+    before, model = (make_network(max_iter=n, **settings).fit(X, y) for n in (29, 30))
+    assert model.loss_ == pytest.approx(np.mean((y - before.predict_proba(X)[:, 1]) ** 2), rel=1e-4)

@@ -1,14 +1,13 @@
 """ONNX models of fitted networks: onnxruntime predicts what they predict."""
 
 import importlib
-import re
 import sys
-import textwrap
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, TARGETS, make_table
+from helpers import ROOT, TARGETS, find_code_blocks, make_network, make_table
 from scipy import sparse
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import make_column_transformer
@@ -16,7 +15,6 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from scratchnn import ScratchNNClassifier
 from scratchnn.activations import ACTIVATIONS
 
 skl2onnx = pytest.importorskip("skl2onnx", reason="needs skl2onnx")
@@ -30,9 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 PLAIN = {"zipmap": False}  # probabilities as an array
 
 
-def network(**changes):
-    settings = {"hidden_layer_sizes": (5,), "max_iter": 3, "random_state": 0, "numeric_encoding": None}
-    return ScratchNNClassifier(**(settings | changes))
+network = partial(make_network, numeric_encoding=None)
 
 
 def convert(model, X, options=PLAIN, **arguments):
@@ -229,11 +225,6 @@ def test_a_column_transformer_before_the_network():
     assert_agree(make_pipeline(columns, network()).fit(frame, y), frame)
 
 
-def test_the_network_whose_penalty_was_chosen(iris):
-    X, y = iris
-    assert_agree(ScratchNNClassifierCV((4,), alphas=[0.1, 1.0], cv=2, max_iter=2, random_state=0).fit(X, y), X)
-
-
 def test_in_searches_and_calibration(cancer):
     X, y = cancer[0][:100].astype(np.float32), cancer[1][:100]
     for model in (GridSearchCV(network(), {"alpha": [0.1]}, cv=2), CalibratedClassifierCV(network(), cv=2)):
@@ -313,13 +304,12 @@ def test_without_skl2onnx_the_message_says_what_to_install(monkeypatch):
 
 
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
-    page = (ROOT / "docs" / "guide" / "onnx.rst").read_text()
-    blocks = re.findall(r"\.\. code-block:: python\n\n((?: +.*\n|\n)+)", page)
+    blocks = find_code_blocks((ROOT / "docs" / "guide" / "onnx.rst").read_text())
     assert len(blocks) == 3
     monkeypatch.chdir(tmp_path)
     namespace = {}
-    for block in blocks:
-        exec(compile(textwrap.dedent(block), "onnx.rst", "exec"), namespace)
+    for _, code in blocks:
+        exec(compile(code, "onnx.rst", "exec"), namespace)
     assert (tmp_path / "model.onnx").exists()
     expected = namespace["network"].predict_proba(namespace["table"])
     np.testing.assert_allclose(namespace["probabilities"], expected, atol=1e-5)

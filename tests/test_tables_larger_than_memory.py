@@ -1,25 +1,14 @@
 """The examples of docs/guide/beyond_one_machine.rst that read tables larger than memory: they run, and learn."""
 
-import re
-import textwrap
-
 import dask.array
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT
+from helpers import ROOT, find_code_blocks
 from sklearn.datasets import load_breast_cancer
 
 PAGE = ROOT / "docs" / "guide" / "beyond_one_machine.rst"
-TITLE = "Tables larger than memory"
 SOURCES = ["mmap_mode", "pyarrow.dataset", "dask.compute", "dask.dataframe", "Incremental"]
-
-
-def list_examples():
-    """Return the code blocks of the section, without indentation."""
-    section = PAGE.read_text(encoding="utf-8").split(f"\n{TITLE}\n")[1]
-    blocks = re.findall(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", section)
-    return [textwrap.dedent(block).strip() for block in blocks]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +32,8 @@ def folder(tmp_path_factory):
 def test_example_learns_from_a_table_in_parts(source, folder, monkeypatch):
     if source == "Incremental":
         pytest.importorskip("dask_ml")
-    (example,) = (example for example in list_examples() if source in example)
+    section = PAGE.read_text(encoding="utf-8").split("\nTables larger than memory\n")[1]
+    (example,) = (code for _, code in find_code_blocks(section) if source in code)
     path, X, y = folder
     monkeypatch.chdir(path)
     namespace = {}

@@ -1,65 +1,95 @@
-"""The network where people use it: inside scikit-learn."""
+"""The classifier where people use it: inside scikit-learn, in the place of LogisticRegression."""
 
-import functools
+from functools import partial
 
-import joblib
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
-from helpers import run_python
+import sklearn
+from helpers import ALL_EPOCHS, assert_same_fit, make_network
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer, make_column_selector
+from sklearn.datasets import load_iris
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.metrics import accuracy_score, make_scorer
+from sklearn.model_selection import GridSearchCV, HalvingGridSearchCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from uses import USES, frame, make_uses, y
 
 from scratchnn import ScratchNNClassifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+SETTINGS = {"tol": 1e-10, "max_iter": 10_000}
+THEIRS = make_uses(partial(LogisticRegression, **SETTINGS))
+OURS = make_uses(partial(ScratchNNClassifier.from_recipe, "logistic_regression", **SETTINGS))
 
 
-make_network = functools.partial(ScratchNNClassifier, max_iter=30, learning_rate_init=0.01, random_state=0)
+@pytest.mark.parametrize("name", THEIRS)
+def test_a_linear_network_in_the_place_of_logistic_regression_has_its_results(name):
+    for ours, theirs in zip(OURS[name](), THEIRS[name](), strict=True):
+        if theirs.dtype.kind in "fc":
+            np.testing.assert_allclose(ours, theirs, atol=2e-4)
+        else:
+            np.testing.assert_array_equal(ours, theirs)
 
 
-def test_pipeline_after_train_test_split(cancer):
-    X_train, X_test, y_train, y_test = train_test_split(*cancer, random_state=0)
-    pipeline = make_pipeline(StandardScaler(), make_network(standardize=False)).fit(X_train, y_train)
-    assert pipeline.score(X_test, y_test) > 0.95
-    np.testing.assert_allclose(pipeline.predict_proba(X_test).sum(1), 1)
+@pytest.mark.parametrize("name", [name for name in USES if name not in THEIRS])
+def test_uses_that_logistic_regression_has_not_give_finite_numbers(name):
+    assert all(np.isfinite(each).all() for each in USES[name]())
 
 
-def test_cross_val_score(cancer):
-    scores = cross_val_score(make_network(), *cancer, cv=3, scoring="roc_auc")
-    assert scores.min() > 0.97
+def test_a_search_in_processes_has_the_results_of_one_process():
+    search = GridSearchCV(make_pipeline(StandardScaler(), make_network()), {"scratchnnclassifier__alpha": [1e-3, 1]})
+    here, there = (search.set_params(n_jobs=n).fit(*load_iris(return_X_y=True)).cv_results_ for n in (None, 2))
+    np.testing.assert_array_equal(there["mean_test_score"], here["mean_test_score"])
 
 
-@pytest.mark.parametrize("n_jobs", [None, 2])
-def test_grid_search_over_pipeline_parameters(cancer, n_jobs):
-    pipeline = make_pipeline(StandardScaler(), make_network())
-    grid = {"scratchnnclassifier__alpha": [1e-3, 1], "scratchnnclassifier__learning_rate_init": [1e-5, 1e-2]}
-    search = GridSearchCV(pipeline, grid, cv=3, n_jobs=n_jobs).fit(*cancer)
-    assert search.best_params_["scratchnnclassifier__learning_rate_init"] == 1e-2
-    assert search.best_score_ > 0.95
-    alone = GridSearchCV(pipeline, {name: [value] for name, value in search.best_params_.items()}, cv=3).fit(*cancer)
-    assert alone.best_score_ == search.best_score_
+def test_a_halving_search_may_spend_epochs():
+    model = make_network(hidden_layer_sizes=20, learning_rate_init=0.05, **ALL_EPOCHS)
+    settings = {"resource": "max_iter", "min_resources": 5, "max_resources": 20, "factor": 2}
+    search = HalvingGridSearchCV(model, {"alpha": [0.01, 0.1, 1.0, 1e4]}, cv=3, random_state=0, **settings)
+    search.fit(*load_iris(return_X_y=True))
+    assert search.n_resources_ == [5, 10, 20]
+    assert search.best_params_["alpha"] < 1e4
+    assert search.best_estimator_.n_iter_ == 20
 
 
-def test_in_the_place_of_logistic_regression(cancer):
-    """The same code, another class: fit, predict, probabilities, decision function, coefficients of the same shape."""
-    X_train, X_test, y_train, y_test = train_test_split(*cancer, random_state=0)
-    theirs = make_pipeline(StandardScaler(), LogisticRegression()).fit(X_train, y_train)
-    ours = make_pipeline(StandardScaler(), ScratchNNClassifier((), solver="lbfgs", alpha=1.0)).fit(X_train, y_train)
-    assert abs(ours.score(X_test, y_test) - theirs.score(X_test, y_test)) < 0.01
-    for method in ["predict", "predict_proba", "predict_log_proba", "decision_function"]:
-        left, right = getattr(ours, method)(X_test), getattr(theirs, method)(X_test)
-        assert left.shape == right.shape
-        np.testing.assert_allclose(left, right, atol=1e-2, rtol=1e-2)
-    np.testing.assert_allclose(ours[-1].coef_, theirs[-1].coef_, atol=1e-2)
+@pytest.mark.parametrize("kind", [pd.DataFrame, pl.DataFrame], ids=["pandas", "polars"])
+def test_frames_that_a_pipeline_makes_keep_their_names(kind):
+    table = kind(frame.to_dict("list"))
+    numbers = ("numbers", StandardScaler(), make_column_selector(dtype_include="number"))
+    if kind is pl.DataFrame:
+        numbers = ("numbers", StandardScaler(), ["size", "depth", "age"])
+    columns = ColumnTransformer([numbers, ("kinds", OneHotEncoder(sparse_output=False), ["kind"])])
+    pipeline = make_pipeline(columns, make_network()).set_output(transform=kind.__module__.partition(".")[0])
+    names = pipeline.fit(table, y)[-1].feature_names_in_.tolist()
+    assert names == [
+        "numbers__size",
+        "numbers__depth",
+        "numbers__age",
+        "kinds__kind_a",
+        "kinds__kind_b",
+        "kinds__kind_c",
+    ]
+    plain = make_pipeline(clone(columns).set_output(transform="default"), make_network()).fit(table, y)
+    np.testing.assert_array_equal(pipeline.predict_proba(table), plain.predict_proba(table))
+    with pytest.raises(ValueError, match="feature names"):
+        pipeline[-1].predict(pd.DataFrame(np.zeros((2, 5)), columns=list("abcde")))
 
 
-def test_a_pipeline_in_a_file_predicts_the_same_in_a_new_process(cancer, tmp_path):
-    X, y = cancer
-    pipeline = make_pipeline(StandardScaler(), make_network()).fit(X, y)
-    joblib.dump(pipeline, tmp_path / "model.joblib")
-    np.save(tmp_path / "X.npy", X)
-    code = "import joblib, numpy as np; np.save('P.npy', joblib.load('model.joblib').predict_proba(np.load('X.npy')))"
-    run_python(code, cwd=tmp_path)
-    np.testing.assert_array_equal(np.load(tmp_path / "P.npy"), pipeline.predict_proba(X))
+def test_weights_are_routed_through_a_search_to_training_and_scores():
+    X, y = load_iris(return_X_y=True)
+    weights = np.where(y == 0, 0.1, 3.0)
+    with sklearn.config_context(enable_metadata_routing=True):
+        scaler = StandardScaler().set_fit_request(sample_weight=False)
+        pipeline = Pipeline([("scale", scaler), ("net", make_network().set_fit_request(sample_weight=True))])
+        scorer = make_scorer(accuracy_score).set_score_request(sample_weight=True)
+        search = GridSearchCV(pipeline, {"net__alpha": [0.1, 10.0]}, cv=3, scoring=scorer)
+        plain = clone(search).fit(X, y)
+        search.fit(X, y, sample_weight=weights)
+    assert np.abs(search.cv_results_["mean_test_score"] - plain.cv_results_["mean_test_score"]).min() > 0.01
+    expected = make_network(alpha=search.best_params_["net__alpha"]).fit(scaler.fit_transform(X), y, weights)
+    assert_same_fit(search.best_estimator_[-1], expected)

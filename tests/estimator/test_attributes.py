@@ -1,18 +1,11 @@
 """Going on from fitted attributes: as a call left them, or as somebody has set them."""
 
-import functools
-
 import numpy as np
 import pytest
-from helpers import make_table
+from helpers import make_network, make_table
 from sklearn.base import clone
 
-from scratchnn import ScratchNNClassifier
-
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-
-make_classifier = functools.partial(ScratchNNClassifier, hidden_layer_sizes=(5,), max_iter=4, random_state=0)
 
 
 FORMS = {
@@ -34,7 +27,7 @@ METHODS = {
 @pytest.mark.parametrize("before", [{}, {"warm_start": True}, {"warm_start": True, "early_stopping": True}])
 def test_training_goes_on_from_coefficients_of_any_float_type(form, method, before):
     X, y = make_table(200, 4, 2)
-    untouched, changed = (make_classifier(**before).fit(X, y) for _ in range(2))
+    untouched, changed = (make_network(**before).fit(X, y) for _ in range(2))
     changed.coefs_ = [FORMS[form](coef) for coef in changed.coefs_]
     changed.intercepts_ = [FORMS[form](intercept) for intercept in changed.intercepts_]
     rtol = 1e-2 if form == "float16" else 1e-5
@@ -50,7 +43,7 @@ def test_training_goes_on_from_coefficients_that_were_averaged(how):
     """Federated averaging: also where early stopping keeps the last coefficients beside the best ones."""
     X, y = make_table(200, 4, 2)
     params = {"warm_start": True, "early_stopping": True, "learning_rate_init": 1e-9, "max_iter": 1, "alpha": 0}
-    classifier = make_classifier(**params, n_iter_no_change=1).fit(X, y)
+    classifier = make_network(**params, n_iter_no_change=1).fit(X, y)
     values = [np.full_like(coef, 0.25) for coef in classifier.coefs_]
     if how == "list":
         classifier.coefs_ = values
@@ -67,12 +60,12 @@ def test_training_goes_on_from_coefficients_that_were_averaged(how):
 
 def test_scales_that_were_set_stay_in_partial_fit():
     X, y = make_table(200, 4, 2)
-    classifier = make_classifier()
+    classifier = make_network()
     for _ in range(2):
         classifier.partial_fit(X, y, classes=[0, 1])
     np.testing.assert_allclose(classifier.mean_, X.mean(0))
     classifier.mean_, classifier.scale_ = [1.0] * 4, np.full(4, 2, np.float32)
-    expected = make_classifier(standardize=False)
+    expected = make_network(standardize=False)
     expected.classes_, expected.n_features_in_ = classifier.classes_, 4
     probabilities = classifier.predict_proba(X)
     classifier.partial_fit(X, y)
@@ -102,7 +95,7 @@ def drop_last(values):
 )
 def test_attributes_that_are_no_network_are_an_error(name, change, message, method):
     X, y = make_table(200, 4, 2)
-    classifier = make_classifier().fit(X, y)
+    classifier = make_network().fit(X, y)
     setattr(classifier, name, change(getattr(classifier, name)))
     with pytest.raises(ValueError, match=message):
         METHODS.get(method, lambda classifier, X, y: classifier.predict(X))(classifier, X, y)
@@ -111,38 +104,16 @@ def test_attributes_that_are_no_network_are_an_error(name, change, message, meth
 @pytest.mark.parametrize("method", METHODS)
 def test_coefficients_that_are_not_finite_are_an_error(method):
     X, y = make_table(200, 4, 2)
-    classifier = make_classifier().fit(X, y)
+    classifier = make_network().fit(X, y)
     classifier.coefs_[0][0, 0] = np.inf
     with pytest.raises(ValueError, match="coefs_ and intercepts_ must be finite to go on from them"):
         METHODS[method](classifier, X, y)
 
 
-def test_hidden_bias_may_change_between_calls():
-    X, y = make_table(200, 4, 2)
-    classifier = make_classifier().partial_fit(X, y, classes=[0, 1])
-    classifier.set_params(hidden_bias=False).partial_fit(X, y)
-    assert (classifier.intercepts_[0] == 0).all()
-
-
-# --- the cost of a call
-
-
-def test_call_of_partial_fit_does_not_copy_the_history():
-    """Its curves grow in place; a copy of all of them made each call dearer than the one before."""
-    X, y = make_table(200, 4, 2)
-    classifier = make_classifier().partial_fit(X, y, classes=[0, 1])
-    curve = classifier.loss_curve_
-    for n_calls in range(2, 5):
-        classifier.partial_fit(X, y)
-        assert classifier.loss_curve_ is curve
-        assert len(curve) == n_calls
-        assert classifier._state.history.losses == curve[-1:]
-
-
 @pytest.mark.parametrize("params", [{}, {"early_stopping": True}, {"solver": "lbfgs"}])
 def test_curves_of_a_warm_start_hold_all_calls(params):
     X, y = make_table(200, 4, 2)
-    classifier = make_classifier(warm_start=True, **params)
+    classifier = make_network(warm_start=True, **params)
     lengths = []
     for _ in range(3):
         classifier.fit(X, y)
@@ -155,7 +126,7 @@ def test_curves_of_a_warm_start_hold_all_calls(params):
 
 def test_call_that_fails_leaves_everything_as_it_was():
     X, y = make_table(200, 4, 2)
-    classifier, other = (make_classifier().partial_fit(X, y, classes=[0, 1]) for _ in range(2))
+    classifier, other = (make_network().partial_fit(X, y, classes=[0, 1]) for _ in range(2))
     before = [*classifier.loss_curve_]
     with pytest.raises(ValueError, match="diverged"):
         classifier.set_params(learning_rate_init=1e36, solver="sgd").partial_fit(X[:, ::-1] * 1e30, y)

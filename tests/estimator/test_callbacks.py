@@ -1,7 +1,6 @@
 """scikit-learn's callbacks: what they see, when they are called, and that they can stop a fit."""
 
-import re
-import textwrap
+import traceback
 from collections import Counter
 from contextlib import nullcontext
 
@@ -9,16 +8,15 @@ import joblib
 import numpy as np
 import pandas as pd
 import pytest
-import sklearn.pipeline
-from helpers import ALL_EPOCHS, ROOT, run_python
+from helpers import ALL_EPOCHS, make_network
 from sklearn.datasets import load_iris
 from sklearn.ensemble import VotingClassifier
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import StandardScaler
 
-from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn import fused_fits
 
 callback = pytest.importorskip("sklearn.callback", reason="scikit-learn has callbacks from 1.9 on")
 
@@ -27,8 +25,7 @@ SOLVERS = {"adam": ALL_EPOCHS, "lbfgs": {"tol": 1e-9}}
 
 
 def network(solver="adam", **changes):
-    settings = {"hidden_layer_sizes": 5, "max_iter": 6, "learning_rate": "constant", "random_state": 0}
-    return ScratchNNClassifier(solver=solver, **(settings | SOLVERS[solver] | changes))
+    return make_network(**({"solver": solver, "max_iter": 6, "learning_rate": "constant"} | SOLVERS[solver] | changes))
 
 
 class Recorder:
@@ -52,10 +49,28 @@ class Recorder:
         return self.stop_at is not None and context.task_id >= self.stop_at
 
 
+class OwnError(Exception):
+    pass
+
+
+def raise_own():
+    raise OwnError("no more")
+
+
 class Raiser(Recorder):
+    """Raises an error at the third epoch, before it or after it."""
+
+    def __init__(self, method="on_fit_task_end"):
+        super().__init__()
+        self.method = method
+
+    def on_fit_task_begin(self, estimator, context):
+        if self.method == "on_fit_task_begin" and context.task_id == 2:
+            raise_own()
+
     def on_fit_task_end(self, estimator, context):
-        if context.task_id == 2:
-            raise RuntimeError("no more")
+        if self.method == "on_fit_task_end" and context.task_id == 2:
+            raise_own()
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -91,18 +106,6 @@ def test_the_end_of_the_fit_has_the_best_coefficients():
     assert model.n_iter_ < 50
     np.testing.assert_array_equal(recorder.probabilities[-1], model.predict_proba(X))
     assert np.abs(recorder.probabilities[-2] - recorder.probabilities[-1]).max() > 0
-
-
-def test_weights_are_copied_only_for_a_callback_that_wants_them(monkeypatch):
-    from scratchnn.training import TrainingRun
-
-    copied = []
-    original = TrainingRun.copy_buffer
-    monkeypatch.setattr(TrainingRun, "copy_buffer", lambda *args: copied.append(1) or original(*args))
-    network().set_callbacks(callback.ProgressBar()).fit(X, y)
-    assert not copied
-    network().set_callbacks(callback.ProgressBar(), Recorder(), Recorder()).fit(X, y)
-    assert len(copied) == 6
 
 
 def get_rows(monitor):
@@ -157,36 +160,6 @@ def test_callbacks_in_a_search(how):
     assert search.best_estimator_.score(X, y) in last
 
 
-@pytest.mark.parametrize("block", range(2))
-def test_the_lines_of_the_guide_work(block):
-    section = (ROOT / "docs" / "guide" / "callbacks.rst").read_text()
-    blocks = [textwrap.dedent(code) for code in re.findall(r"code-block:: python\n\n((?:    .*\n|\n)+)", section)]
-    assert len(blocks) == 2
-    names = {"ScratchNNClassifier": network, "GridSearchCV": GridSearchCV, "StandardScaler": StandardScaler}
-    names |= {"make_pipeline": sklearn.pipeline.make_pipeline, "X": X, "y": y}
-    names |= {"ProgressBar": callback.ProgressBar, "monitor": callback.ScoringMonitor(scoring="neg_log_loss")}
-    exec(blocks[block], names)
-    n_fits = [1, 2 * 5 + 1][block]  # the search is the most recent run: 2 alphas x 5 folds, and the refit
-    assert len(get_rows(names["monitor"])) == 6 * n_fits
-    assert len(names["monitor"].get_logs().data) == 7 * n_fits
-
-
-def test_scikit_learn_refuses_a_bar_on_an_inner_estimator():
-    with pytest.raises(TypeError, match="Register them directly on the meta-estimator"):
-        make_pipeline(callback.ProgressBar()).fit(X, y)
-    search = GridSearchCV(network().set_callbacks(callback.ProgressBar()), {"alpha": [1.0]}, error_score="raise")
-    with pytest.raises(TypeError, match="Register them directly on the meta-estimator"):
-        search.fit(X, y)
-
-
-@pytest.mark.parametrize("make", [lambda: make_pipeline(), lambda: GridSearchCV(network(), {"alpha": [1.0]})])
-def test_a_monitor_on_an_outer_estimator_has_nothing_to_score(make):
-    monitor = callback.ScoringMonitor(scoring="accuracy")
-    make().set_callbacks(monitor).fit(X, y)
-    with pytest.raises(ValueError, match="No logs to retrieve"):
-        monitor.get_logs()
-
-
 @pytest.mark.parametrize("fit", ["cross_val_score", "voting", "one against the rest"])
 @pytest.mark.parametrize("fused", [False, True])
 def test_both_go_on_the_network_where_nothing_is_handed_down(fit, fused, capsys):
@@ -201,14 +174,6 @@ def test_both_go_on_the_network_where_nothing_is_handed_down(fit, fused, capsys)
             OneVsRestClassifier(model).fit(X, y)
     assert [len(log.data) for log in monitor.get_logs(select="all")] == [7] * 3  # six epochs and the fit
     assert capsys.readouterr().out.count("ScratchNNClassifier - fit") >= 3
-
-
-def test_a_transformer_without_callbacks_is_missing_in_the_bar():
-    monitor = callback.ScoringMonitor(scoring="accuracy")
-    pipeline = Pipeline([("scale", MinMaxScaler()), ("net", network().set_callbacks(monitor))])
-    with pytest.warns(UserWarning, match="MinMaxScaler does not support callbacks"):
-        pipeline.set_callbacks(callback.ProgressBar()).fit(X, y)
-    assert len(get_rows(monitor)) == 6
 
 
 def test_partial_fit_is_not_reported():
@@ -226,11 +191,14 @@ def test_a_fused_fit_is_stopped_alone():
     np.testing.assert_allclose(search.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"])
 
 
+@pytest.mark.parametrize("method", ["on_fit_task_begin", "on_fit_task_end"])
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_an_error_of_a_callback_ends_the_fit(solver):
-    raiser = Raiser()
-    with pytest.raises(RuntimeError, match="no more"):
+def test_an_error_of_a_callback_ends_the_fit_with_its_own_traceback(solver, method):
+    raiser = Raiser(method)
+    with pytest.raises(OwnError) as raised:
         network(solver).set_callbacks(raiser).fit(X, y)
+    names = [frame.name for frame in traceback.extract_tb(raised.value.__traceback__)]
+    assert names[-2:] == [method, "raise_own"]
     assert raiser.calls[-1] == "teardown"
 
 
@@ -242,15 +210,3 @@ def test_an_error_of_a_callback_fails_alone():
     scores = search.cv_results_["mean_test_score"]
     assert scores[0] > 0
     assert scores[1] == -1
-
-
-def test_older_scikit_learn_works_without():
-    code = (
-        "import sys; sys.modules['sklearn.callback'] = None\n"
-        "from scratchnn import ScratchNNClassifier\n"
-        "model = ScratchNNClassifier(max_iter=30, tol=1).fit([[0.0], [1.0]], [0, 1])\n"
-        "assert not hasattr(model, 'set_callbacks') and model.n_iter_ > 1"
-    )
-    # scikit-learn's own modules need theirs, so they come first.
-    code = "import sklearn.linear_model, sklearn.pipeline, sklearn.model_selection, sklearn.preprocessing\n" + code
-    run_python(code)

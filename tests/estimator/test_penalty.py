@@ -1,14 +1,15 @@
 """alpha="auto" follows the noise of the table."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from helpers import make_network
 from scipy import sparse
 from sklearn.datasets import make_classification
 from sklearn.linear_model import BayesianRidge
-from sklearn.model_selection import cross_validate
 
-from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn.estimator.penalty import fit_evidence_ridge
 
 
@@ -16,9 +17,11 @@ def make_table(noise, n_rows=300):
     return make_classification(n_rows, 6, n_informative=4, flip_y=noise, random_state=0)
 
 
+network = partial(make_network, hidden_layer_sizes=(8,), max_iter=2, batch_size="full")
+
+
 def fit(X, y, sample_weight=None, **changes):
-    settings = {"hidden_layer_sizes": (8,), "max_iter": 2, "batch_size": "full", "random_state": 0}
-    return ScratchNNClassifier(**(settings | changes)).fit(X, y, sample_weight)
+    return network(**changes).fit(X, y, sample_weight)
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -52,6 +55,7 @@ def test_parts_of_a_whole_as_weights_do_not_change_the_penalty_of_a_row():
     plain = fit(X, y)
     parts = fit(X, y, np.full(60, 1 / 60))
     assert parts.alpha_ == pytest.approx(plain.alpha_ / 60, rel=1e-3)
+    np.testing.assert_allclose(parts.predict_proba(X), plain.predict_proba(X), atol=1e-4)
 
 
 def test_penalty_is_that_of_a_batch_where_rows_are_in_batches():
@@ -82,7 +86,7 @@ def test_where_no_linear_model_can_tell_the_length_of_the_rows_does():
     for changes in ({"hidden_layer_sizes": ()}, {"hidden_layer_sizes": (5, 5)}, {"loss": "brier"}):
         assert fit(X, y, **changes).alpha_ == pytest.approx(length, rel=1e-6)
     assert fit(sparse.csr_array(X), y).alpha_ > 0
-    part = ScratchNNClassifier((8,), batch_size="full", random_state=0).partial_fit(X, y, classes=[0, 1])
+    part = network().partial_fit(X, y, classes=[0, 1])
     assert part.alpha_ == pytest.approx(length, rel=1e-6)
 
 
@@ -97,21 +101,3 @@ def test_labels_of_any_kind_have_a_penalty():
     one_label = fit(X, np.c_[y, 1 - y])  # two labels that say the same
     assert one_label.alpha_ == pytest.approx(fit(X, y).alpha_, rel=0.3)
     assert fit(X, (X[:, 0] > 0) + (X[:, 1] > 1) * 2).alpha_ > 0
-
-
-def test_memory_mapped_rows_have_the_penalty_of_rows_in_memory(tmp_path):
-    X, y = make_table(0.2)
-    mapped = np.memmap(tmp_path / "rows", X.dtype, "w+", shape=X.shape)
-    mapped[:] = X
-    assert fit(mapped, y).alpha_ == fit(X, y).alpha_
-
-
-def test_fused_fits_have_the_same_penalties():
-    X, y = make_table(0.2)
-    model = ScratchNNClassifier((8,), max_iter=2, random_state=0)
-    alone = cross_validate(model, X, y, cv=3, return_estimator=True)
-    with fused_fits():
-        fused = cross_validate(model, X, y, cv=3, return_estimator=True)
-    alphas = [[each.alpha_ for each in result["estimator"]] for result in (alone, fused)]
-    assert alphas[0] == alphas[1]
-    np.testing.assert_array_equal(alone["test_score"], fused["test_score"])

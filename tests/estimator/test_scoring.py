@@ -4,6 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
+import sklearn
+from helpers import assert_same_fit
+from sklearn.base import clone
 from sklearn.metrics import (
     balanced_accuracy_score,
     brier_score_loss,
@@ -15,6 +18,8 @@ from sklearn.metrics import (
     roc_auc_score,
     top_k_accuracy_score,
 )
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
 from scratchnn import ScratchNNClassifier
 
@@ -156,6 +161,22 @@ def test_what_a_scorer_of_ones_own_warns_of_is_heard():
         fit_without([1], warn)
 
 
+@pytest.mark.parametrize("scoring", ["loss", "balanced_accuracy", "neg_log_loss", lambda model, X, y: X.mean()])
+def test_validation_data_go_through_the_pipeline(scoring):
+    X, y = make_classes()
+    rows, others = X[:80] * 9, X[80:] * 9
+    scaler = StandardScaler().fit(rows)
+    model = make_network(scoring, standardize=False)
+    with sklearn.config_context(enable_metadata_routing=True):
+        net = clone(model).set_fit_request(X_val=True, y_val=True)
+        pipeline = Pipeline([("scale", StandardScaler()), ("net", net)], transform_input=["X_val"])
+        pipeline.fit(rows, y[:80], X_val=others, y_val=y[80:])
+    model.fit(scaler.transform(rows), y[:80], X_val=scaler.transform(others), y_val=y[80:])
+    assert_same_fit(pipeline[-1], model)
+    np.testing.assert_array_equal(pipeline[-1].validation_scores_, model.validation_scores_)
+    assert len(model.validation_scores_) == model.n_iter_ == 3
+
+
 @pytest.mark.parametrize(
     ("scoring", "labels", "remedy"),
     [
@@ -167,4 +188,4 @@ def test_a_score_that_does_not_suit_the_labels_has_its_own_remedy(scoring, label
     X = np.random.default_rng(0).normal(size=(120, 3))
     y = np.array(labels)[np.arange(120) % len(labels)]
     with pytest.raises(ValueError, match=remedy):
-        ScratchNNClassifier((3,), max_iter=2, early_stopping=True, scoring=scoring).fit(X, y)
+        make_network(scoring).fit(X, y)

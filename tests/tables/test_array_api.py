@@ -3,18 +3,21 @@
 import functools
 
 import numpy as np
+import pandas as pd
 import pytest
 import sklearn
 import torch
-from helpers import ALL_EPOCHS, DEVICES
+from helpers import ALL_EPOCHS, DEVICES, assert_same_fit, make_network
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn import fused_fits
 from scratchnn._compat import HAS_ARRAY_API
+from scratchnn.tables.array_api import resolve_device
 
 if not HAS_ARRAY_API:
     pytest.skip("array API support needs scikit-learn 1.9", allow_module_level=True)
@@ -23,7 +26,7 @@ X, y = make_classification(300, 6, n_informative=4, n_classes=3, random_state=0)
 labels = np.stack([y > 0, X[:, 0] > 1], 1).astype(int)
 
 
-network = functools.partial(ScratchNNClassifier, hidden_layer_sizes=8, max_iter=6, random_state=0, **ALL_EPOCHS)
+network = functools.partial(make_network, max_iter=6, **ALL_EPOCHS)
 
 
 @pytest.fixture
@@ -64,8 +67,6 @@ def assert_same_outputs(model, plain, rows, device, atol=1e-12):
 def test_tensors_train_the_same_network(dispatch, device, params):
     atol = 1e-12 if device == "cpu" else 1e-4
     for targets in (y, (y > 0).astype(int), labels):
-        if params.get("class_weight") is not None and targets.ndim == 2:
-            continue
         rows = torch.tensor(X, device=device)
         model = network(**params).fit(rows, torch.tensor(targets, device=device))
         plain = network(**params).fit(X, targets)
@@ -125,6 +126,15 @@ def test_rows_do_not_travel(dispatch, monkeypatch):
     assert not [shape for shape in travelled if len(shape) == 2 and shape[0] >= 100]
 
 
+def test_tensors_may_lack_values_and_have_bins(dispatch):
+    rows = torch.tensor(X)
+    model = network(numeric_encoding="piecewise").fit(rows, torch.tensor(y))
+    assert isinstance(model.bin_edges_, torch.Tensor)
+    rows[0, 0] = torch.nan  # filled with the mean of training
+    assert torch.isfinite(model.predict_proba(rows)).all()
+    assert torch.isfinite(network().fit(rows, torch.tensor(y)).predict_proba(rows)).all()
+
+
 def test_strings_stay_strings(dispatch):
     names = np.array(["a", "b", "c"])[y]
     model = network().fit(torch.tensor(X), names)
@@ -152,3 +162,22 @@ def test_without_dispatch_tensors_are_arrays():
 
 def test_the_tag_says_so():
     assert network().__sklearn_tags__().array_api_support
+
+
+@pytest.mark.parametrize(
+    "rows", [X, X.astype(object), pd.DataFrame(X), sparse.csr_array(X)], ids=lambda rows: type(rows).__name__
+)
+def test_device_auto_is_the_cpu_for_tables_of_the_host_where_there_is_a_gpu(rows, monkeypatch):
+    expected = network().fit(rows, y)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert resolve_device("auto", rows) == torch.device("cpu")
+    assert resolve_device("cuda", rows) == torch.device("cuda")
+    model = network(device="auto").fit(rows, y)
+    assert_same_fit(model, expected)
+    np.testing.assert_array_equal(model.predict_proba(rows), expected.predict_proba(rows))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_device_auto_is_that_of_a_tensor(device):
+    assert resolve_device("auto", torch.zeros(2, 3, device=device)).type == device

@@ -1,17 +1,18 @@
 """Bins of numeric columns: exact values, which columns have them, and every way by which rows come to the network."""
 
-import joblib
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
 import torch
+from helpers import make_network
 from scipy import sparse
 from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV
 
-from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn._compat import HAS_ARRAY_API
+from scratchnn import fused_fits
 from scratchnn.estimator.parameters import MAX_ENCODED_COLUMNS, MIN_ENCODED_ROWS
 from scratchnn.tables import bins
 from scratchnn.tables import statistics as scaling
@@ -22,9 +23,7 @@ from scratchnn.tables.table import Table
 X, y = make_classification(240, 5, n_informative=4, n_redundant=0, random_state=0)
 
 
-def network(**changes):
-    settings = {"hidden_layer_sizes": 6, "max_iter": 10, "random_state": 0, "numeric_encoding": "piecewise"}
-    return ScratchNNClassifier(**(settings | changes))
+network = partial(make_network, hidden_layer_sizes=6, max_iter=10, numeric_encoding="piecewise")
 
 
 def calc_edges(values, weights=None):
@@ -191,27 +190,6 @@ def test_values_far_from_zero_keep_their_differences():
     assert len(np.unique(encoded.sum(1))) == 240
 
 
-def test_memory_mapped_rows_train_the_same_network(tmp_path):
-    rows = np.memmap(tmp_path / "rows", np.float64, "w+", shape=X.shape)
-    rows[:] = X
-    model, mapped = network().fit(X, y), network().fit(rows, y)
-    np.testing.assert_array_equal(mapped.bin_edges_, model.bin_edges_)
-    np.testing.assert_allclose(mapped.predict_proba(rows), model.predict_proba(X), rtol=1e-5)
-
-
-@pytest.mark.skipif(not HAS_ARRAY_API, reason="array API support needs scikit-learn 1.9")
-def test_tensors_train_the_same_network():
-    model = network().fit(X, y)
-    with sklearn.config_context(array_api_dispatch=True):
-        rows = torch.from_numpy(X.copy())
-        given = network().fit(rows, torch.from_numpy(y))
-        assert isinstance(given.bin_edges_, torch.Tensor)
-        np.testing.assert_array_equal(given.predict_proba(rows).numpy(), model.predict_proba(X))
-        rows[0, 0] = torch.nan  # filled with the mean of training
-        assert torch.isfinite(given.predict_proba(rows)).all()
-        assert torch.isfinite(network().fit(rows, torch.from_numpy(y)).predict_proba(rows)).all()
-
-
 def test_a_fused_search_equals_a_plain_one_and_stacks_the_folds():
     # The last column has five values, one of which a fold may lack.
     rows = np.column_stack([X, np.r_[np.arange(236) % 4, np.full(4, 4)]])
@@ -221,12 +199,6 @@ def test_a_fused_search_equals_a_plain_one_and_stacks_the_folds():
         fused = GridSearchCV(network(), grid, cv=3, scoring="neg_log_loss").fit(rows, y)
     np.testing.assert_allclose(fused.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"], rtol=1e-4)
     assert [stack.n_models for stack in report.stacks] == [6]
-
-
-def test_files_predict_alike(tmp_path):
-    model = network().fit(X, y)
-    joblib.dump(model, tmp_path / "model")
-    np.testing.assert_array_equal(joblib.load(tmp_path / "model").predict_proba(X), model.predict_proba(X))
 
 
 def test_training_goes_on_with_the_bins_of_the_first_call():

@@ -1,20 +1,22 @@
 """Targets of many classes, for which the numbers of the classes stand: memory does not grow with rows times classes."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
-from helpers import ALL_EPOCHS, assert_same_fit
+from helpers import ALL_EPOCHS, assert_same_fit, make_network
 from sklearn.datasets import make_multilabel_classification
 from sklearn.model_selection import GridSearchCV
 
-from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn import fused_fits
 from scratchnn.batch import Batch
 from scratchnn.losses import LOSSES
 from scratchnn.network import calc_loss, init_coeffs, store_grads
 from scratchnn.tables import targets as labels
 from scratchnn.training import train, trainer
 
-SETTINGS = {"hidden_layer_sizes": (5,), "max_iter": 3, "numeric_encoding": None, "random_state": 0, **ALL_EPOCHS}
+network = partial(make_network, numeric_encoding=None, **ALL_EPOCHS)
 
 
 @pytest.fixture
@@ -56,9 +58,9 @@ def test_targets_of_many_classes_have_one_column():
     ],
 )
 def test_models_are_the_same_with_numbers_for_targets(changes, iris, request):
-    expected = ScratchNNClassifier(**SETTINGS | changes).fit(*iris)
+    expected = network(**changes).fit(*iris)
     datas = request.getfixturevalue("numbered")
-    classifier = ScratchNNClassifier(**SETTINGS | changes).fit(*iris)
+    classifier = network(**changes).fit(*iris)
     (data,) = datas
     assert data.targets.dtype == torch.int64
     assert data.targets.shape == (len(data.inputs), 1)
@@ -68,8 +70,8 @@ def test_models_are_the_same_with_numbers_for_targets(changes, iris, request):
 
 def test_numbers_stand_for_no_other_targets(numbered, iris):
     X, y = iris
-    ScratchNNClassifier(**SETTINGS).fit(X, y > 0)
-    ScratchNNClassifier(**SETTINGS).fit(*make_multilabel_classification(random_state=0))
+    network().fit(X, y > 0)
+    network().fit(*make_multilabel_classification(random_state=0))
     assert [data.targets.is_floating_point() for data in numbered] == [True, True]
 
 
@@ -79,7 +81,7 @@ def test_stacks_take_numbers_for_targets(monkeypatch, iris):
     weights = np.linspace(0.5, 1.5, len(y))
 
     def search():
-        grid = GridSearchCV(ScratchNNClassifier(**SETTINGS), {"alpha": [0.1, 1.0]}, cv=folds, scoring="neg_log_loss")
+        grid = GridSearchCV(network(), {"alpha": [0.1, 1.0]}, cv=folds, scoring="neg_log_loss")
         order = np.random.default_rng(0).permutation(len(y))
         with fused_fits() as report:
             grid.fit(X[order], y[order], sample_weight=weights)

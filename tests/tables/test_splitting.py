@@ -54,14 +54,14 @@ def test_early_stopping_learns_the_shares_of_classes_among_equal_rows(seed):
     np.testing.assert_allclose(predict_flags(model), [0.2, 0.8], atol=0.03)
 
 
-def test_so_it_does_from_a_table_of_counts():
+def test_early_stopping_learns_the_shares_of_classes_from_a_table_of_counts():
     X, y = [[0.0], [0.0], [1.0], [1.0]], [0, 1, 0, 1]
     model = ScratchNNClassifier(early_stopping=True, random_state=0, solver="lbfgs")
     model.fit(X, y, [800, 200, 200, 800])
     np.testing.assert_allclose(predict_flags(model), [0.2, 0.8], atol=0.03)
 
 
-def test_so_it_does_with_classes_of_equal_weight(rng):
+def test_early_stopping_learns_the_odds_of_classes_that_are_balanced():
     X, y = make_flags()
     X, y = X[:1400], y[:1400]  # 880 rows of class 0
     shares = [(y[X[:, 0] == flag] == 1).mean() for flag in (0, 1)]
@@ -70,7 +70,7 @@ def test_so_it_does_with_classes_of_equal_weight(rng):
     np.testing.assert_allclose(predict_flags(model), odds / (1 + odds), atol=0.04)
 
 
-def test_so_it_does_of_ratings(rng):
+def test_early_stopping_learns_the_probabilities_of_ratings_that_repeat(rng):
     X, y, _ = make_ratings(rng, 2000)
     rows, _, probabilities = make_ratings(rng, 20_000)
     model = ScratchNNClassifier(early_stopping=True, random_state=0).fit(X, y)
@@ -80,7 +80,7 @@ def test_so_it_does_of_ratings(rng):
     assert excess.mean() < 0.01
 
 
-def test_so_it_does_of_labels():
+def test_early_stopping_learns_the_shares_of_labels_among_equal_rows():
     X, y = make_flags()
     model = ScratchNNClassifier(40, early_stopping=True, random_state=0).fit(X, np.column_stack([y, 1 - y]))
     np.testing.assert_allclose(model.predict_proba([[0.0], [1.0]]), [[0.2, 0.8], [0.8, 0.2]], atol=0.03)

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import assert_same_fit, make_table, spoil, within
+from helpers import assert_same_fit, make_network, make_table, spoil, within
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import scratchnn
-from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn.estimator import running
+from scratchnn import fused_fits
+from scratchnn.estimator import fitting
 from scratchnn.fusion import pool
-from scratchnn.training import memory, train
+from scratchnn.training import stopping, train
 
 X, y = make_table(40, 3)
 OTHER_X, OTHER_y = make_table(30, 5)
@@ -30,10 +30,8 @@ SOURCE = str(Path(scratchnn.__file__).parent)
 CUDA_MESSAGE = "CUDA out of memory. Tried to allocate 20.00 GiB"
 
 
-def network(**changes):
-    return ScratchNNClassifier(
-        **({"hidden_layer_sizes": (3,), "max_iter": 2, "random_state": 0, "numeric_encoding": None} | changes)
-    )
+network = partial(make_network, hidden_layer_sizes=(3,), max_iter=2, numeric_encoding=None)
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
 def raise_cuda_error():
@@ -48,7 +46,6 @@ def fit_in_parts(model):
     return model.partial_fit(X, y, classes=[0, 1])
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("fit", [lambda model: model.fit(X, y), fit_in_parts])
 @pytest.mark.parametrize(
     ("exhaust", "kind", "remedy"),
@@ -60,7 +57,7 @@ def fit_in_parts(model):
 def test_a_fit_that_memory_does_not_suffice_for_says_what_to_lower(fit, exhaust, kind, remedy, monkeypatch):
     model = fit(network())
     before = model.predict_proba(X)
-    monkeypatch.setattr(running, "train_run", lambda run: exhaust())
+    monkeypatch.setattr(fitting, "train_run", lambda run: exhaust())
     message = "must fit in memory, which ran out. Lower batch_size='auto' or hidden_layer_sizes="
     for each in [model, network()]:
         with pytest.raises(kind) as error:
@@ -85,27 +82,20 @@ def limit(most, exhaust=raise_cuda_error):
     return train_or_raise
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("most", [1, 2])
 def test_stacks_become_smaller_where_cuda_runs_out_of_memory(most, monkeypatch):
     search = partial(cross_val_score, network(dtype="float64"), X, y, cv=5, scoring="neg_log_loss")
-    cv = partial((3,), alphas=[0.1, 1.0], max_iter=2, dtype="float64", random_state=0)
-    expected, expected_scores = search(), cv().fit(X, y).scores_
+    expected = search()
     monkeypatch.setattr(pool, "train", limit(most))
-    monkeypatch.setattr(memory, "train", limit(most))
     with fused_fits() as report:
         np.testing.assert_allclose(search(), expected, rtol=1e-6)
     assert max(stack.n_models for stack in report.stacks) <= most
-    np.testing.assert_allclose(cv().fit(X, y).scores_, expected_scores, rtol=1e-6)
 
 
 def test_searches_say_what_to_lower_where_no_stack_is_small_enough(monkeypatch):
     monkeypatch.setattr(pool, "train", limit(0))
-    monkeypatch.setattr(memory, "train", limit(0))
     with fused_fits(), pytest.raises(torch.cuda.OutOfMemoryError, match=r"ran out. Lower batch_size='auto' or hidden"):
         cross_val_score(network(), X, y, cv=3, error_score="raise")
-    with pytest.raises(torch.cuda.OutOfMemoryError, match=r"ran out. Lower batch_size='auto' or hidden"):
-        ScratchNNClassifierCV((3,), alphas=[0.1, 1.0]).fit(X, y)
 
 
 class Interrupter:
@@ -170,22 +160,13 @@ CALLS = {
     "lbfgs": lambda model: model.set_params(solver="lbfgs").fit(X, y),
     "early stopping": lambda model: model.set_params(early_stopping=True, scoring="accuracy").fit(X, y),
     "partial_fit": lambda model: model.partial_fit(X, y),
-    "cv": lambda model: model.fit(X, y),
 }
 
 
-def make_model(name):
-    if name == "cv":
-        return ScratchNNClassifierCV((3,), alphas=[0.1, 1.0], cv=2, max_iter=2, random_state=0)
-    return network()
-
-
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("name", CALLS)
 def test_ctrl_c_anywhere_leaves_an_estimator_that_works_or_is_not_fitted(name):
     call = CALLS[name]
-    begun = make_model(name)
-    fitted = make_model(name)
+    begun, fitted = network(), network()
     if name == "partial_fit":
         begun.partial_fit(X, y, classes=[0, 1])
         fitted.partial_fit(X[::2], y[::2], classes=[0, 1])
@@ -196,7 +177,7 @@ def test_ctrl_c_anywhere_leaves_an_estimator_that_works_or_is_not_fitted(name):
     expected = call(pickle.loads(pickle.dumps(begun)))
     before, after = fitted.predict_proba(rows), call(pickle.loads(pickle.dumps(fitted)))
     n_raised = 0
-    for number in list_interrupts(lambda: call(pickle.loads(pickle.dumps(begun))), n_most=15 if name == "cv" else 25):
+    for number in list_interrupts(lambda: call(pickle.loads(pickle.dumps(begun))), n_most=25):
         new, old = (pickle.loads(pickle.dumps(model)) for model in (begun, fitted))
         was_fitted = hasattr(new, "coefs_")
         n_raised += interrupt(lambda model=new: call(model), number)
@@ -217,11 +198,28 @@ def test_ctrl_c_anywhere_leaves_an_estimator_that_works_or_is_not_fitted(name):
     assert n_raised > 5
 
 
+@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
+def test_ctrl_c_during_training_keeps_the_model_so_far(solver, monkeypatch):
+    ended = stopping.end_epoch
+
+    def end_epoch(run, *args):
+        result = ended(run, *args)
+        if run.n_epochs == 3:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(stopping, "end_epoch", end_epoch)
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        classifier = network(solver=solver, learning_rate="constant", max_iter=10).fit(X, y)
+    assert classifier.n_iter_ == 3
+    monkeypatch.undo()
+    assert_same_fit(classifier, network(solver=solver, learning_rate="constant", max_iter=3).fit(X, y))
+
+
 def search():
     return GridSearchCV(network(), {"alpha": [0.1, 1.0]}, cv=2, scoring="neg_log_loss")
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @within(120)
 def test_ctrl_c_anywhere_in_a_fused_search_leaves_nothing_behind():
     def fit_fused(model):
@@ -272,28 +270,3 @@ def test_an_error_of_a_scorer_or_a_loss_keeps_its_traceback(params, is_alone):
         cross_val_score(network(**params), X, y, cv=2, error_score="raise")
     names = [frame.name for frame in traceback.extract_tb(raised.value.__traceback__)]
     assert names[-2:] == ["score_badly" if "scoring" in params else "lose_badly", "find_a_number"]
-
-
-@pytest.mark.parametrize("method", ["on_fit_task_begin", "on_fit_task_end"])
-@pytest.mark.parametrize("solver", ["adam", "lbfgs"])
-def test_an_error_of_a_callback_keeps_its_traceback(method, solver):
-    pytest.importorskip("sklearn.callback", reason="scikit-learn has callbacks from 1.9 on")
-
-    class Raiser:
-        def setup(self, estimator, context):
-            pass
-
-        teardown = setup
-
-        def on_fit_task_begin(self, estimator, context):
-            if method == "on_fit_task_begin":
-                find_a_number("the beginning")
-
-        def on_fit_task_end(self, estimator, context):
-            if method == "on_fit_task_end":
-                find_a_number("the end")
-
-    with pytest.raises(OwnError) as raised:
-        network(solver=solver).set_callbacks(Raiser()).fit(X, y)
-    names = [frame.name for frame in traceback.extract_tb(raised.value.__traceback__)]
-    assert names[-2:] == [method, "find_a_number"]
