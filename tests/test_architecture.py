@@ -16,6 +16,7 @@ TEXTBOOK = {"_kernels", "activations", "batch", "losses", "network"}
 ALLOWED = {
     "_kernels": set(),
     "_version": set(),
+    "_show_versions": set(),
     "exceptions": set(),
     "batch": set(),
     "activations": {"_kernels"},
@@ -31,7 +32,7 @@ ALLOWED = {
     "distributed": {"batch", "checkpoints", "estimator", "exceptions", "tables", "training"},
     "display": {"classifier"},
     "onnx": {"classifier", "estimator", "tables"},
-    "__init__": {"_version", "checkpoints", "classifier", "display", "distributed", "fusion"},
+    "__init__": {"_show_versions", "_version", "checkpoints", "classifier", "display", "distributed", "fusion"},
 }
 # What may be imported from elsewhere, besides the standard library.
 LIBRARIES = {name: {"torch"} for name in TEXTBOOK} | {

@@ -18,11 +18,11 @@ from ._compat import (
     with_callbacks,
 )
 from .estimator import parameters
+from .estimator.atomic import fitted_at_once, freeze
 from .estimator.attributes import get_linear_weights, name_encoded_columns, read_labels
 from .estimator.call import Call, Tables
 from .estimator.fitting import fit_network
 from .estimator.predicting import predict_log_probabilities, predict_logits, predict_probabilities
-from .estimator.rollback import keep_on_error
 from .estimator.validation import validate_part, validate_table, validate_validation_table
 from .tables.array_api import find_array_library, to_library_of
 from .tables.arrays import Array, count_values
@@ -33,10 +33,7 @@ def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
     if classifier.early_stopping:
         return "partial_fit does not support early_stopping=True, as it sees data in parts. Use fit, or set it False."
     if classifier.solver == "lbfgs":
-        return (
-            "partial_fit does not support solver='lbfgs', which needs all the data at each step. Use fit, or set "
-            "solver='adam'."
-        )
+        return "partial_fit does not support solver='lbfgs', which needs all data. Use fit, or set solver='adam'."
     return None
 
 
@@ -55,31 +52,30 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
         'adam' and 'sgd' train on minibatches. 'lbfgs' (scipy's) uses all rows at each step, and suits small tables.
     alpha : float or 'auto', default='auto'
-        Strength of the L2 penalty on the weights. The penalty is divided by the number of rows in a batch. Without
-        hidden layer, and with all rows in a batch, ``alpha`` is LogisticRegression's ``1 / C``. 'auto' measures
-        how noisy the table is: ``0.5 * lam * w``, where ``lam`` is the strength of the ridge regression of the targets
-        (zeros and ones) that has most evidence (MacKay, 1992), on at most 2,000 rows, and ``w`` is the length of its
-        coefficients. For sparse tables, in `partial_fit`, without ``standardize``, with another loss than 'log_loss',
-        and unless there is one hidden layer, 'auto' is the root mean square length of the rows after ``standardize``,
-        in which a column counts for at most 1. In minibatches 'auto' is multiplied by ``batch_size / n_samples``.
+        Strength of the L2 penalty on the weights, divided by the number of samples in a minibatch, as in MLPClassifier.
+        Without a hidden layer, and with all samples in a minibatch, ``alpha`` is LogisticRegression's ``1 / C``. 'auto'
+        estimates it from the noise of the data, see :ref:`penalty`, and multiplies it by ``batch_size / n_samples``.
     C : float or None, default=None
         LogisticRegression's inverse strength of the penalty. If it is set, ``alpha`` is ``1 / C``.
     batch_size : int, 'auto' or 'full', default='auto'
         Rows per minibatch. 'auto' is about a tenth of the rows, at least 32 and at most 200; 'full' is all rows.
-    learning_rate : {'constant', 'invscaling', 'adaptive', 'cosine', 'one_cycle'}, default='cosine'
-        Schedule of the learning rate. 'cosine' and 'one_cycle' apply to 'sgd' and 'adam', and change the rate at each
-        step over the ``max_iter`` epochs of a call of `fit`: with 'cosine' it falls to zero, with 'one_cycle' it rises
-        for 30 % of the steps and then falls. In their place, `partial_fit` keeps the rate constant, because it cannot
-        know how many calls will follow. 'invscaling' and 'adaptive' apply to 'sgd' only, as in MLPClassifier:
-        'invscaling' divides ``learning_rate_init`` by ``(t_ + 1) ** power_t`` after each epoch, and 'adaptive' divides
-        the rate by 5 if the last ``n_iter_no_change`` epochs brought no improvement.
+    learning_rate : {'auto', 'cosine', 'one_cycle', 'constant', 'invscaling', 'adaptive'}, default='auto'
+        Schedule of the learning rate:
+
+        - 'cosine': it falls to zero along a cosine over the ``max_iter`` epochs of a call of `fit`. When patience runs
+          out, it falls to zero within ten more epochs.
+        - 'auto': 'cosine' over ``max_iter`` epochs or 50, whichever is less.
+        - 'one_cycle': it rises for 30 % of the steps and then falls.
+        - 'constant': it does not change. `partial_fit` uses this in place of the three above.
+        - 'invscaling', for 'sgd' only: ``learning_rate_init / (t_ + 1) ** power_t`` after each epoch.
+        - 'adaptive', for 'sgd' only: it is divided by 5 if ``n_iter_no_change`` epochs brought no improvement.
     learning_rate_init : float, default=0.005
         Learning rate of 'adam' and 'sgd'. It is the largest rate of every schedule.
     power_t : float, default=0.5
         Exponent of 'invscaling'.
     max_iter : int or None, default=None
-        Largest number of epochs of a fit (with 'lbfgs', of iterations). None is 50 with the schedules 'cosine' and
-        'one_cycle', which end by themselves, and 200 otherwise.
+        Maximum number of epochs (with 'lbfgs', of iterations). None is 50 with 'auto', 'cosine' and 'one_cycle', and
+        200 otherwise.
     shuffle : bool, default=True
         Whether to draw a new row order for each epoch. A batch of all rows is not shuffled.
     random_state : int, RandomState instance or None, default=None
@@ -94,7 +90,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     warm_start : bool, default=False
         Whether `fit` continues from the end of the last call, with its coefficients, solver state and random generator.
         The means and scales of the columns stay those of the first call. With 'sgd' and 'adam', two fits of 10 epochs
-        equal one of 20 if ``learning_rate`` is 'constant', 'invscaling' or 'adaptive'. 'cosine', the default, and
+        equal one of 20 if ``learning_rate`` is 'constant', 'invscaling' or 'adaptive'. 'auto', 'cosine' and
         'one_cycle' start their schedules anew with each fit. 'lbfgs' keeps the coefficients and starts its search anew.
     momentum : float, default=0.9
         Momentum of 'sgd', from 0 to 1.
@@ -103,9 +99,9 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     early_stopping : bool, default=False
         Whether to stop when the validation score no longer improves, and to restore the best epoch's coefficients.
     validation_fraction : float, default=0.1
-        Fraction of the rows that is held out for early stopping, stratified by class, if `fit` gets no ``X_val``. Equal
-        rows are split in proportion. A row of whole weight k counts as k rows, so a part of its weight may be held out.
-        If some weights are not whole numbers, each row counts as one.
+        Fraction of the samples that is held out for early stopping, stratified by class, if `fit` gets no ``X_val``. A
+        sample of whole weight k counts as k samples, so a part of its weight may be held out. If some weights are not
+        whole numbers, each sample counts as one.
     beta_1 : float, default=0.9
         Decay rate of the running mean of the gradients in 'adam'.
     beta_2 : float, default=0.999
@@ -123,8 +119,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         n_outputs), and returns a tensor with a value for each sample or each output. It must use PyTorch's functions,
         so that autograd can compute its gradient.
     dropout : float, default=0.0
-        Fraction of the values of the hidden layers that each step of training sets to zero. The other values are
-        divided by ``1 - dropout``. Must be 0 with 'lbfgs'.
+        Fraction of the hidden values that each step of training sets to zero. The others are divided by
+        ``1 - dropout``. Must be 0 with 'lbfgs'.
     class_weight : dict, 'balanced', list of dict or None, default=None
         Weight of each class. It multiplies the ``sample_weight`` of the rows, in training and in the validation loss
         and score. Classes that are missing in a dict have weight 1. 'balanced' gives all classes of the training data
@@ -138,8 +134,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         of 8 quantile bins, from 0 below the bin to 1 above it. 'auto' does so with a hidden layer, for a dense X of at
         least 80 rows and, after categories are encoded, at most 100 columns. None keeps columns as they are.
     standardize : bool, default=True
-        Whether to centre and scale the columns before training and prediction, in the precision of X. Sparse columns
-        that are mostly zeros are scaled only. Raw columns then train as well as scaled ones.
+        Whether to center and scale the columns before training and prediction, in the precision of X. Sparse columns
+        that are mostly zeros are scaled only.
     init : {'he_uniform', 'glorot_uniform', 'scratch'}, default='he_uniform'
         Rule for drawing the coefficients, see `scratchnn.network.init_coeffs`. Without hidden layer the first two start
         at zero.
@@ -240,7 +236,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         alpha: float | str = "auto",
         C: float | None = None,
         batch_size: int | str = "auto",
-        learning_rate: str = "cosine",
+        learning_rate: str = "auto",
         learning_rate_init: float = 0.005,
         power_t: float = 0.5,
         max_iter: int | None = None,
@@ -330,8 +326,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         """
         if name not in parameters.RECIPES:
             raise ValueError(f"name must be one of the recipes {sorted(parameters.RECIPES)}, got {name!r}.")
-        own = set(cls._get_param_names())
-        return cls(**({key: value for key, value in parameters.RECIPES[name].items() if key in own} | changes))
+        return cls(**(parameters.RECIPES[name] | changes))
 
     @with_callbacks  # type: ignore[untyped-decorator]
     @fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
@@ -374,18 +369,18 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         -----
         ConvergenceWarning
             If ``max_iter`` ended the training before its own rule did (``tol`` and ``n_iter_no_change``), or 'lbfgs'
-            stopped short of ``tol``. It says what to change. A schedule, 'cosine' or 'one_cycle', that ran to its end
-            is such a rule, unless ``max_iter`` gives it fewer than ``n_iter_no_change`` (and 50) epochs.
+            stopped short of ``tol``. No warning if a schedule completes, unless ``max_iter`` is less than
+            ``n_iter_no_change`` (and 50) epochs.
         UserWarning
             If Ctrl-C ended it; the model so far is kept.
         """
-        with self._use_threads(X), keep_on_error(self, "fit"):
-            resume = self.warm_start and hasattr(self, "coefs_")
-            table, labels = validate_table(self, X, y, sample_weight, resume=resume)
-            validation = validate_validation_table(self, X_val, y_val, sample_weight_val, labels, table)
-            metadata = None if sample_weight is None else {"sample_weight": sample_weight}
-            reported = {"X": X, "y": y, "metadata": metadata}
-            call = Call(self, labels, resume, array_library=find_array_library(X), reported=reported)
+        metadata = None if sample_weight is None else {"sample_weight": sample_weight}
+        reported = {"estimator": self, "X": X, "y": y, "metadata": metadata}
+        with self._use_threads(X), fitted_at_once(self, "fit") as fitted:
+            resume = self.warm_start and hasattr(fitted, "coefs_")
+            table, labels = validate_table(fitted, X, y, sample_weight, resume=resume)
+            validation = validate_validation_table(fitted, X_val, y_val, sample_weight_val, labels, table)
+            call = Call(fitted, labels, resume, array_library=find_array_library(X), reported=reported)
             fit_network(call, Tables(table, validation))
         return self
 
@@ -426,13 +421,12 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         if isinstance(self.class_weight, str):
             raise ValueError(
                 f"class_weight must be a dict or None for partial_fit, which sees one part of the data at a time, got "
-                f"{self.class_weight!r}. Pass compute_class_weight('balanced', classes=..., y=...) of all targets as a "
-                "dict."
+                f"{self.class_weight!r}. Pass a dict of compute_class_weight('balanced', classes=..., y=...)."
             )
-        with self._use_threads(X), keep_on_error(self, "partial_fit"):
-            resume = getattr(self, "t_", 0) > 0  # ignore earlier calls in which all sample weights were zero
-            table, labels = validate_part(self, X, y, sample_weight, classes, resume=resume)
-            call = Call(self, labels, resume, incremental=True, array_library=find_array_library(X))
+        with self._use_threads(X), fitted_at_once(self, "partial_fit") as fitted:
+            resume = getattr(fitted, "t_", 0) > 0  # ignore earlier calls in which all sample weights were zero
+            table, labels = validate_part(fitted, X, y, sample_weight, classes, resume=resume)
+            call = Call(fitted, labels, resume, incremental=True, array_library=find_array_library(X))
             fit_network(call, Tables(table))
         return self
 
@@ -462,8 +456,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         if not (predicts and n_values and hasattr(self, "coefs_")):
             return use_threads(VALUE_WORK * n_values)
         widths = (width for coef in self.coefs_ for width in np.shape(coef)[-1:])  # checked later: they may be lists
-        sizes = (*np.shape(self.coefs_[0])[:1], *widths)
-        return use_threads(count_work(n_values, X.shape[0], sizes))
+        return use_threads(count_work(n_values, X.shape[0], (*np.shape(self.coefs_[0])[:1], *widths)))
 
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the logits: what sigmoid or softmax turn into probabilities.
@@ -479,8 +472,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
             For two classes, one value a row: positive where the second class is likelier.
         """
         with self._use_threads(X, predicts=True):
-            logits = predict_logits(self, X, "decision_function")
-            return to_library_of(logits[:, 0] if self.n_outputs_ == 1 else logits, X)
+            logits = predict_logits(freeze(self), X, "decision_function")
+            return to_library_of(logits[:, 0] if logits.shape[1] == 1 else logits, X)
 
     def predict(self, X: ArrayLike) -> Array:
         """Return the likeliest labels.
@@ -496,8 +489,9 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
             Class labels, or zeros and ones for each of several labels.
         """
         with self._use_threads(X, predicts=True):
-            logits = predict_logits(self, X, "predict")
-            return to_library_of(read_labels(self).decode(logits), X)
+            fitted = freeze(self)
+            logits = predict_logits(fitted, X, "predict")
+            return to_library_of(read_labels(fitted).decode(logits), X)
 
     def predict_proba(self, X: ArrayLike) -> Array:
         """Return the probability of each class.
@@ -513,7 +507,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
             Probabilities between 0 and 1, in the order of ``classes_``. Multilabel columns do not sum to one.
         """
         with self._use_threads(X, predicts=True):
-            return to_library_of(predict_probabilities(self, X, "predict_proba"), X)
+            return to_library_of(predict_probabilities(freeze(self), X, "predict_proba"), X)
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
         """Return the logarithm of the probability of each class: exact where `predict_proba` rounds to 0 or 1.
@@ -529,7 +523,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
             Log-probabilities, finite, in the order of ``classes_``.
         """
         with self._use_threads(X, predicts=True):
-            return to_library_of(predict_log_probabilities(self, X, "predict_log_proba"), X)
+            return to_library_of(predict_log_probabilities(freeze(self), X, "predict_log_proba"), X)
 
     @property
     def coef_(self) -> Array:

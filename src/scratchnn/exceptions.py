@@ -20,14 +20,14 @@ class RankError(RuntimeError):
 
 
 class TaskTimeoutError(multiprocessing.TimeoutError, TimeoutError):
-    """A task of `fused_fits` took longer than the ``timeout`` of `joblib.Parallel`.
+    """A task of `fused_fits` took longer than the ``timeout`` of ``joblib.Parallel``.
 
     The backends of joblib raise the first error that it inherits from for threads, the second for processes.
     """
 
 
 class UnavailableError(AttributeError, ValueError):
-    """A parameter makes a method unavailable: AttributeError for `hasattr`, ValueError as in MLPClassifier."""
+    """A parameter makes a method unavailable: AttributeError for ``hasattr``, ValueError as in MLPClassifier."""
 
 
 class InconsistentVersionWarning(UserWarning):

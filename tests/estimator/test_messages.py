@@ -72,7 +72,7 @@ def test_a_rate_that_does_not_end_by_itself_asks_for_what_ends_the_fit(changes, 
     settings = {"learning_rate": "constant", "max_iter": 4, "early_stopping": early_stopping}
     (message,) = find_warnings(network(**(settings | changes)))
     assert message.startswith("Maximum iterations (max_iter=4) reached and the training has not converged yet.")
-    assert "more than 4, or raise tol=0.0001 or learning_rate_init=0.005, or set learning_rate='cosine'" in message
+    assert "more than 4, or raise tol=0.0001 or learning_rate_init=0.005, or set learning_rate='auto'" in message
 
 
 @pytest.mark.parametrize("max_iter", [None, 5])

@@ -154,3 +154,17 @@ def test_what_a_scorer_of_ones_own_warns_of_is_heard():
 
     with pytest.warns(UserWarning, match="of its own"):
         fit_without([1], warn)
+
+
+@pytest.mark.parametrize(
+    ("scoring", "labels", "remedy"),
+    [
+        ("average_precision", ["no", "yes"], r"make_scorer\(..., pos_label='yes'\)"),
+        ("roc_auc", [0, 1, 2], "Use 'roc_auc_ovr'"),
+    ],
+)
+def test_a_score_that_does_not_suit_the_labels_has_its_own_remedy(scoring, labels, remedy):
+    X = np.random.default_rng(0).normal(size=(120, 3))
+    y = np.array(labels)[np.arange(120) % len(labels)]
+    with pytest.raises(ValueError, match=remedy):
+        ScratchNNClassifier((3,), max_iter=2, early_stopping=True, scoring=scoring).fit(X, y)

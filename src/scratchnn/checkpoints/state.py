@@ -8,7 +8,7 @@ from ..training import TrainingRun
 from .archive import Contents
 
 CURVES = ["losses", "training_losses", "validation_losses", "validation_scores"]
-COUNTS = ["best_loss", "best_score", "n_no_change", "n_samples_seen", "n_updates", "rate"]  # of a history
+COUNTS = ["best_loss", "best_score", "n_no_change", "n_samples_seen", "n_updates", "rate", "annealing"]  # of a history
 SOLVER_PREFIX = "solver_"  # of the names of the solver's moments
 
 

@@ -32,7 +32,7 @@ def store_coeffs(
     estimator.n_layers_ = len(buffer.sizes)
     estimator.mean_, estimator.scale_, estimator.bin_edges_ = statistics.mean, statistics.scale, statistics.edges
     estimator.coefs_, estimator.intercepts_ = buffer_to_arrays(buffer, statistics.columns, statistics.n_features)
-    estimator._cache = {}
+    estimator._activation, estimator._cache = buffer.activation, {}
     if array_library is not None:
         for name in ("mean_", "scale_", "bin_edges_"):
             value = getattr(estimator, name)
@@ -54,10 +54,7 @@ def store_history(estimator: Any, run: TrainingRun, *, resume: bool) -> None:
     }
     for name, values in curves.items():
         earlier = getattr(estimator, name, None) if resume else None
-        if earlier is None or values is None:
-            setattr(estimator, name, values)
-        else:
-            earlier += values  # in place: a copy would cost more with each call
+        setattr(estimator, name, values if earlier is None or values is None else [*earlier, *values])
     estimator.alpha_ = run.hyperparameters.alpha
     estimator.n_iter_ = run.n_epochs
     estimator.t_ = history.n_samples_seen

@@ -10,6 +10,8 @@ from ..training.buffers import Buffer
 from .attributes import store_coeffs
 from .call import Call
 
+VALIDATED = ("n_features_in_", "feature_names_in_", "encoder_", "_fill")  # what validation has set
+
 
 class Reporter:
     """Tells the callbacks of an estimator of the beginning and end of a fit and of each of its epochs.
@@ -19,17 +21,11 @@ class Reporter:
     """
 
     def __init__(
-        self,
-        estimator: Any,
-        max_iter: int,
-        data: dict[str, Any],
-        describe: Callable[[Buffer], dict[str, Any]],
-        n_done: int = 0,
+        self, data: dict[str, Any], max_iter: int, describe: Callable[[Buffer], dict[str, Any]], n_done: int = 0
     ) -> None:
-        self.data = {"estimator": estimator, **data}
-        self.max_iter, self.describe = max_iter, describe
+        self.data, self.max_iter, self.describe = data, max_iter, describe
         self.n_reported = n_done
-        self.context = estimator._init_callback_context(max_subtasks=max_iter)
+        self.context = data["estimator"]._init_callback_context(max_subtasks=max_iter)
         self.context.call_on_fit_task_begin(**self.data)
         for _ in range(n_done):
             self.context.subcontext(task_name="epoch")
@@ -68,9 +64,10 @@ def make_reporter(call: Call, run: TrainingRun, statistics: ColumnStatistics, ha
         return None
 
     def describe(buffer: Buffer) -> dict[str, Any]:
-        described = SimpleNamespace()
+        validated = {name: value for name, value in vars(call.estimator).items() if name in VALIDATED}
+        described = SimpleNamespace(**validated)
         store_coeffs(described, buffer, call.labels, statistics, call.array_library)
         return vars(described)
 
     max_iter = run.n_epochs if has_ended else run.hyperparameters.max_iter
-    return Reporter(call.estimator, max_iter, call.reported, describe, run.n_epochs)
+    return Reporter(call.reported, max_iter, describe, run.n_epochs)

@@ -49,8 +49,11 @@ from .warm_start import (
     InitialState,
     WarmStartState,
     are_equal,
+    begin_schedule,
+    check_fixed_params,
     get_state,
     keep_state,
+    list_fixed_params,
     list_start,
     move_columns,
     restore_coeffs,
@@ -108,6 +111,8 @@ def make_plan(call: Call, tables: Tables, seed: int | None = None) -> Plan | Non
 
     ``seed`` is that of a checkpoint, or None: then ``random_state`` says it.
     """
+    if call.resume:
+        check_fixed_params(call.estimator)
     state = get_state(call.estimator, call.resume, seed)
     tables = prepare_rows(call, tables, state.seed)
     if call.resume and len(tables.training) == 0:
@@ -230,8 +235,7 @@ def make_run(plan: Plan) -> TrainingRun:
     if state.generator_state is not None:
         generator.set_state(torch.from_numpy(state.generator_state.copy()))
     buffer, best_flat = _make_coeffs(plan, generator)
-    if state.history.rate is None:
-        state.history.rate = hyperparameters.learning_rate_init
+    begin_schedule(state, hyperparameters)
     return TrainingRun(
         data=make_data(training, plan.counts, call.labels, plan.statistics, buffer),
         hyperparameters=hyperparameters,
@@ -241,9 +245,7 @@ def make_run(plan: Plan) -> TrainingRun:
         if validation is None
         else make_data(validation, count_samples(validation), call.labels, plan.statistics, buffer),
         calc_score=make_calc_score(call.estimator, validation, call.labels, plan.statistics),
-        solver_state={
-            name: torch.from_numpy(array).to(buffer.flat, copy=True) for name, array in state.solver_state.items()
-        },
+        solver_state={name: to_tensor(array).to(buffer.flat, copy=True) for name, array in state.solver_state.items()},
         history=state.history,
         best_flat=best_flat if hyperparameters.early_stopping else None,
     )
@@ -254,12 +256,14 @@ def _make_coeffs(plan: Plan, generator: torch.Generator) -> tuple[Buffer, torch.
     call, start, statistics = plan.call, plan.start, plan.statistics
     estimator, output = call.estimator, call.labels.output
     n_inputs = plan.tables.training.X.shape[1] + count_bins(statistics.edges)
+    dtype = getattr(torch, resolve_dtype(estimator.dtype, plan.counts, estimator.solver).name)
     sizes = (n_inputs, *resolve_hidden_layer_sizes(estimator.hidden_layer_sizes), call.labels.n_outputs)
     if start.weights:
         buffer = restore_coeffs(estimator, start, sizes, output, statistics.columns)
-        return buffer, resume_state(plan.state, estimator.solver, buffer, statistics.columns)
+        best = resume_state(plan.state, estimator.solver, buffer, statistics.columns)
+        dtype = buffer.flat.dtype if estimator.dtype == "auto" else dtype
+        return replace(buffer, flat=buffer.flat.to(dtype)), None if best is None else best.to(dtype)
     buffer = _draw_coeffs(estimator, sizes, output, generator, statistics)
-    dtype = getattr(torch, resolve_dtype(estimator.dtype, plan.counts, estimator.solver).name)
     return replace(buffer, flat=buffer.flat.to(start.device, dtype)), None
 
 
@@ -319,6 +323,7 @@ def store_fit(plan: Plan, run: TrainingRun) -> Buffer:
     best = run.buffer if run.best_flat is None else replace(run.buffer, flat=run.best_flat)
     store_coeffs(estimator, best, call.labels, statistics, call.array_library)
     store_history(estimator, run, resume=call.resume)
+    estimator._fixed_params = list_fixed_params(estimator)
     estimator._state = None
     if estimator.warm_start or call.incremental:
         keep_state(run, state, statistics.columns)

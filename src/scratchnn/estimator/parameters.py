@@ -1,5 +1,6 @@
 """The constructor's parameters: which values they may take, named configurations, and what training makes of them."""
 
+from dataclasses import fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..training import Hyperparameters
 from ..training.solvers import SCHEDULES
 
 N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
+N_SCHEDULED = 50  # epochs of a schedule: for "auto" at most, and for the others unless max_iter says it
 MIN_ENCODED_ROWS = 10 * N_BINS  # numeric_encoding="auto" encodes tables of so many rows or more,
 MAX_ENCODED_COLUMNS = 100  # and of up to so many columns
 FAST_PRODUCTS = {"tf32", "bfloat16"}  # choices of dtype: everything is float32, and products are rounded further
@@ -29,7 +31,7 @@ CONSTRAINTS: dict[str, list[Any]] = {
     "alpha": [StrOptions({"auto"}), Interval(Real, 0, None, closed="left")],
     "C": [Interval(Real, 0, None, closed="neither"), Options(Real, {np.inf}), None],
     "batch_size": [StrOptions({"auto", "full"}), Interval(Integral, 1, None, closed="left")],
-    "learning_rate": [StrOptions({"constant", "invscaling", "adaptive", *SCHEDULES})],
+    "learning_rate": [StrOptions({"auto", "constant", "invscaling", "adaptive", *SCHEDULES})],
     "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
     "power_t": [Interval(Real, 0, None, closed="left")],
     "max_iter": [Interval(Integral, 1, None, closed="left"), None],
@@ -167,34 +169,24 @@ def make_hyperparameters(estimator: Any, n_samples: int, alpha_per_row: float, *
     # L-BFGS stops by its gradient, not by patience, unless it watches a validation set.
     patience = np.inf if solver == "lbfgs" and not early_stopping else estimator.n_iter_no_change
     schedule = resolve_schedule(estimator.learning_rate, solver, incremental)
-    default_max_iter = 50 if schedule in SCHEDULES else 200
+    default_max_iter = N_SCHEDULED if schedule in SCHEDULES else 200
     max_iter = 1 if incremental else estimator.max_iter
+    is_capped = estimator.learning_rate == "auto" and schedule in SCHEDULES  # a longer way at high rates would harm
     batch_size = resolve_batch_size(estimator.batch_size, n_samples)
-    return Hyperparameters(
-        loss=estimator.loss,
-        solver=solver,
-        alpha=calc_alpha(resolve_alpha(estimator), alpha_per_row, n_samples if solver == "lbfgs" else batch_size),
-        batch_size=batch_size,
-        learning_rate=schedule,
-        learning_rate_init=estimator.learning_rate_init,
-        dropout=estimator.dropout,
-        power_t=estimator.power_t,
-        max_iter=default_max_iter if max_iter is None else max_iter,
+    resolved = {
+        "alpha": calc_alpha(resolve_alpha(estimator), alpha_per_row, n_samples if solver == "lbfgs" else batch_size),
+        "batch_size": batch_size,
+        "learning_rate": schedule,
+        "max_iter": default_max_iter if max_iter is None or (is_capped and max_iter > N_SCHEDULED) else max_iter,
         # A schedule that ends before patience could run out is one that the user cut short.
-        ends_by_itself=schedule in SCHEDULES and (max_iter is None or max_iter >= min(default_max_iter, patience)),
-        shuffle=estimator.shuffle,
-        tol=estimator.tol,
-        momentum=estimator.momentum,
-        nesterovs_momentum=estimator.nesterovs_momentum,
-        early_stopping=early_stopping,
-        beta_1=estimator.beta_1,
-        beta_2=estimator.beta_2,
-        epsilon=estimator.epsilon,
-        n_iter_no_change=patience,
-        max_fun=estimator.max_fun,
-        verbose=bool(estimator.verbose),
-        precision=estimator.dtype if estimator.dtype in FAST_PRODUCTS else "float32",
-        standardize=estimator.standardize,
+        "ends_by_itself": schedule in SCHEDULES and (max_iter is None or max_iter >= min(default_max_iter, patience)),
+        "early_stopping": early_stopping,
+        "n_iter_no_change": patience,
+        "verbose": bool(estimator.verbose),
+        "precision": estimator.dtype if estimator.dtype in FAST_PRODUCTS else "float32",
+    }
+    return Hyperparameters(
+        **{each.name: resolved.get(each.name, getattr(estimator, each.name, None)) for each in fields(Hyperparameters)}
     )
 
 
@@ -214,6 +206,8 @@ def _check_for_lbfgs(estimator: Any) -> None:
 
 def resolve_schedule(learning_rate: str, solver: str, incremental: bool) -> str:
     """Return the schedule of the learning rate: "constant" if the solver, or `partial_fit`, supports no other."""
+    if learning_rate == "auto":
+        learning_rate = "cosine"
     if learning_rate in SCHEDULES:
         # A schedule needs the number of steps, and nobody knows how many calls of `partial_fit` will come.
         return "constant" if incremental or solver == "lbfgs" else learning_rate

@@ -11,7 +11,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .._compat import warn_user
-from ..activations import ACTIVATIONS
 from ..exceptions import MissingDeviceError
 from ..network import Coeffs, calc_preds, run_forward
 from ..tables.array_api import resolve_device
@@ -137,9 +136,8 @@ class Prepared:
     """
 
     def __init__(self, estimator: Any, device: torch.device, device_of_X: torch.device) -> None:
-        _check_activation(estimator.activation)
         weights, biases = read_coeffs(estimator, device)
-        coeffs = Coeffs(weights, list(biases), estimator.activation, estimator.out_activation_)
+        coeffs = Coeffs(weights, list(biases), estimator._activation, estimator.out_activation_)
         self.coeffs = _add_first_class(coeffs) if estimator.n_outputs_ == 1 else coeffs
         self.scaling = ColumnTransform(*read_scales(estimator), read_edges(estimator), device_of_X)
         self.cache_key = _make_cache_key(estimator, device, device_of_X)
@@ -173,15 +171,6 @@ def prepare(estimator: Any, features: Features) -> Prepared:
     return prepared
 
 
-def _check_activation(activation: Any) -> None:
-    """Raise ValueError if the user has since set an activation that does not exist."""
-    if activation not in list(ACTIVATIONS):
-        raise ValueError(
-            f"activation must be one of {sorted(ACTIVATIONS)}, got {activation!r}. Set the one that the network was "
-            "trained with."
-        )
-
-
 def _find_device(device: Any, features: Features) -> torch.device:
     """Return the device to compute on. It is the CPU, with a warning, if a model trained on CUDA is used where none is.
 
@@ -202,7 +191,7 @@ def _list_arrays(estimator: Any) -> list[Any]:
 
 
 def _make_cache_key(estimator: Any, *devices: torch.device) -> tuple[Any, ...]:
-    return (estimator.activation, estimator.out_activation_, estimator.n_outputs_, *devices)
+    return (estimator._activation, estimator.out_activation_, estimator.n_outputs_, *devices)
 
 
 def _add_first_class(coeffs: Coeffs) -> Coeffs:

@@ -1,5 +1,6 @@
 """The score of the validation rows that early stopping watches."""
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -9,7 +10,6 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn import config_context, get_config
-from sklearn.base import clone
 from sklearn.metrics import check_scoring
 
 from .._compat import get_class_arguments
@@ -28,9 +28,10 @@ def make_calc_score(
     scorer = None if estimator.scoring == "loss" else check_scoring(estimator, scoring=estimator.scoring)
     if validation is None or scorer is None:
         return None
-    judged = clone(estimator)
+    judged = copy.copy(estimator)  # with what `fit` of a subclass has set
     features = validation.get_features()
-    judged.n_features_in_, judged.encoder_ = features.shape[1], None  # and no feature names: the rows are encoded
+    judged.n_features_in_, judged.encoder_ = features.shape[1], None  # the samples are encoded, so they have no names
+    vars(judged).pop("feature_names_in_", None)
     features = features if sparse.issparse(features) else to_host(features)
     arguments = {} if labels.multilabel else get_class_arguments(scorer, labels.classes)
     # Scorers take other arguments than weights only where scikit-learn routes metadata.
@@ -57,10 +58,21 @@ def make_calc_score(
                 raise
             raise ValueError(
                 f"scoring must suit the labels and the validation rows, got {estimator.scoring!r}, which raised "
-                f"ValueError: {error}. Choose another, such as 'loss' or 'accuracy'."
+                f"ValueError: {error}. {_advise(estimator.scoring, str(error), labels)}"
             ) from error
 
     return calc_score
+
+
+def _advise(scoring: str, error: str, labels: Labels) -> str:
+    """Return what to do about a score that does not suit the labels."""
+    if "pos_label" in error:
+        return (
+            f"Say which class is positive: sklearn.metrics.make_scorer(..., pos_label={labels.classes.tolist()[-1]!r})."
+        )
+    if "multi_class" in error:
+        return f"Use {scoring + '_ovr'!r}."
+    return "Choose another, such as 'loss' or 'accuracy'."
 
 
 def _score_despite(gap: str, scoring: Any, score: Callable[[], float]) -> float:

@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..checkpoints import describe_value
 from ..network import Coeffs
-from ..tables.arrays import Array, to_host
+from ..tables.arrays import Array, to_host, to_tensor
 from ..tables.statistics import Moments
-from ..training import History, TrainingRun
+from ..training import History, Hyperparameters, TrainingRun
 from ..training.buffers import Buffer, pack
+from ..training.stopping import calc_rate
 from .parameters import resolve_seed
+
+FIXED_PARAMS = ("categorical_features", "hidden_bias", "numeric_encoding", "standardize")
 
 
 @dataclass(eq=False)
@@ -25,6 +29,7 @@ class WarmStartState:
     seed: int
     solver: str
     history: History
+    schedule: tuple[str, float] | None = None  # learning_rate and learning_rate_init, which the history's rate is for
     solver_state: dict[str, Array] = field(default_factory=dict)
     generator_state: Array | None = None
     flat: Array | None = None  # the last coefficients, if early stopping chose better ones
@@ -73,10 +78,38 @@ def get_state(estimator: Any, resume: bool, seed: int | None = None) -> WarmStar
     return replace(state, history=history, moments=copy.copy(state.moments))
 
 
+def check_fixed_params(estimator: Any) -> None:
+    """Raise ValueError if a parameter has changed that decides what the coefficients are for."""
+    for name, before in getattr(estimator, "_fixed_params", {}).items():
+        value = getattr(estimator, name)
+        if list_fixed_params(estimator)[name] != before:
+            raise ValueError(
+                f"{name} must not change while training goes on (warm_start=True, or partial_fit), got {value!r} after "
+                f"{before}. Set it back, or fit with warm_start=False."
+            )
+
+
+def list_fixed_params(estimator: Any) -> dict[str, str]:
+    """Return the parameters that must not change while training goes on, as text."""
+    return {name: repr(describe_value(getattr(estimator, name))) for name in FIXED_PARAMS}
+
+
+def begin_schedule(state: WarmStartState, hyperparameters: Hyperparameters) -> None:
+    """Set the learning rate of the history, in place, unless training goes on with the same schedule."""
+    schedule = hyperparameters.learning_rate, hyperparameters.learning_rate_init
+    if state.history.rate is not None and state.schedule in (None, schedule):
+        return
+    state.history.rate = calc_rate(hyperparameters, state.history.n_samples_seen)
+    if state.schedule is not None and "velocity" in state.solver_state:  # steps of momentum are as long as the rate
+        factor = hyperparameters.learning_rate_init / state.schedule[1]
+        state.solver_state = {"velocity": state.solver_state["velocity"] * factor}
+
+
 def keep_state(run: TrainingRun, state: WarmStartState, columns: Array | None) -> None:
     """Store in ``state``, in place, what a later call needs to resume the run."""
     state.solver_state = {name: buffer.cpu().numpy() for name, buffer in run.solver_state.items()}
     state.generator_state = run.generator.get_state().numpy()
+    state.schedule = run.hyperparameters.learning_rate, run.hyperparameters.learning_rate_init
     state.columns = columns
     state.flat = None
     if run.best_flat is not None:
@@ -102,7 +135,7 @@ def resume_state(state: WarmStartState, solver: str, buffer: Buffer, columns: Ar
     if state.flat is None or state.flat.shape != buffer.flat.shape or _digest(buffer.flat) != state.best_digest:
         return None
     best = buffer.flat.clone()
-    buffer.flat.copy_(torch.from_numpy(state.flat))
+    buffer.flat.copy_(to_tensor(state.flat))
     return best
 
 

@@ -135,7 +135,7 @@ def _send_forward(graph: Graph, inputs: str, network: Any) -> str:
     values = graph.cast(inputs, dtype)
     for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         if number:
-            values = _activate(graph, values, network.activation, dtype)
+            values = _activate(graph, values, network._activation, dtype)
         values = graph.add("Gemm", values, graph.add_constant(weight), graph.add_constant(bias))
     return values
 

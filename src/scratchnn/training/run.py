@@ -94,10 +94,11 @@ class History:
     n_samples_seen: int = 0
     n_updates: int = 0
     rate: float | None = None  # the learning rate; None before the first call
+    annealing: int | None = None  # the epoch after which a schedule that ran out of patience falls to zero
 
     def copy_without_curves(self) -> "History":
         """Return a copy for the next call, with empty curves. Copies of the curves would cost more with each call."""
-        return replace(self, losses=[], training_losses=[], validation_losses=[], validation_scores=[])
+        return replace(self, annealing=None, losses=[], training_losses=[], validation_losses=[], validation_scores=[])
 
 
 @dataclass(frozen=True, eq=False)

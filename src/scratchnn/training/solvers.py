@@ -124,14 +124,19 @@ SCHEDULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
+N_ANNEALED = 10  # epochs in which a schedule falls to zero after patience has run out
+
+
 def calc_rate_factors(run: TrainingRun, n_updates: int, n_steps: int) -> np.ndarray:
     """Return the schedule's factors of the learning rate for ``n_steps`` steps after ``n_updates``, (n_steps,)."""
     calc_factors = SCHEDULES.get(run.hyperparameters.learning_rate)
     if calc_factors is None:  # 'invscaling' and 'adaptive' change the rate after an epoch
         return np.ones(n_steps)
-    n_total = run.hyperparameters.max_iter * run.n_steps
-    done = n_updates - run.n_updates_before + np.arange(n_steps)
-    return calc_factors(np.minimum(done / n_total, 1))
+    done = (n_updates - run.n_updates_before + np.arange(n_steps)) / run.n_steps  # epochs
+    factors = calc_factors(np.minimum(done / run.hyperparameters.max_iter, 1))
+    if run.history.annealing is not None:
+        factors *= SCHEDULES["cosine"](np.clip((done - run.history.annealing) / N_ANNEALED, 0, 1))
+    return factors
 
 
 def count_steps_left(run: TrainingRun) -> int:

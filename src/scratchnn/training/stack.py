@@ -42,6 +42,7 @@ class Stack:
         self.n_samples: int | None = 1  # of the minibatches that ``decays`` are for; None: each model has its own count
         self.n_steps = 0  # of the current epoch
         self.rates: list[float] = []
+        self.annealing: list[int | None] = []
         self.step_rates: list[Tensor] = []  # of the next steps, in reverse order
         self.solver = make_solver(runs)
         for model, run in enumerate(runs):
@@ -73,8 +74,9 @@ class Stack:
     def _begin_epoch(self) -> None:
         self.penalty.squares.zero_()
         rates = [run.history.rate or 0.0 for run in self.runs]
-        if rates != self.rates:  # 'invscaling' and 'adaptive' change them
-            self.rates, self.step_rates = rates, []
+        annealing = [run.history.annealing for run in self.runs]
+        if (rates, annealing) != (self.rates, self.annealing):
+            self.rates, self.annealing, self.step_rates = rates, annealing, []
 
     def _draw_batches(self) -> Iterator[Batch]:
         """Yield the minibatches. Before each, set ``decays``, in place, to the penalty's strength for its samples."""

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..exceptions import DivergenceError
-from .run import EpochResult, TrainingRun
-from .solvers import SCHEDULES
+from .run import EpochResult, Hyperparameters, TrainingRun
+from .solvers import N_ANNEALED, SCHEDULES
 
 MIN_RATE = 1e-6  # "adaptive" stops at this rate
 FINITE_LOSS = "make sure that loss, your function, and its gradient are finite for all finite logits"
@@ -50,6 +50,14 @@ def end_run(run: TrainingRun) -> None:
         diverge(run, "coefficients are not finite")
 
 
+def calc_rate(params: Hyperparameters, n_samples_seen: int) -> float:
+    """Return the learning rate with which an epoch begins, unless "adaptive" has lowered it."""
+    if params.learning_rate != "invscaling":
+        return params.learning_rate_init
+    # A power with a negative exponent becomes 0 where its inverse would overflow.
+    return float(params.learning_rate_init * (n_samples_seen + 1.0) ** -params.power_t)
+
+
 def diverge(run: TrainingRun, sign: str) -> None:
     """Record, in place, that training diverged: as a warning if the best coefficients are kept, else as an error.
 
@@ -82,8 +90,7 @@ def _judge_epoch(
     _print(run, line)
     history.n_no_change = 0 if improved else history.n_no_change + 1
     if params.learning_rate == "invscaling":
-        # A power with a negative exponent becomes 0 where its inverse would overflow.
-        history.rate = params.learning_rate_init * float(history.n_samples_seen + 1) ** -params.power_t
+        history.rate = calc_rate(params, history.n_samples_seen)
     is_last = _is_out_of_patience(run) or _is_out_of_epochs(run)
     if run.on_epoch is None:
         return is_last
@@ -118,10 +125,16 @@ def _note_validation(run: TrainingRun, loss: float, flat: Tensor) -> bool:
 def _is_out_of_patience(run: TrainingRun) -> bool:
     """Return whether too many epochs brought no improvement. "adaptive" lowers the rate first, in place."""
     params, history = run.hyperparameters, run.history
+    if history.annealing is not None:
+        return run.n_epochs >= history.annealing + N_ANNEALED
     if history.n_no_change <= params.n_iter_no_change:
         return False
     watched = "Validation score" if params.early_stopping else "Training loss"
     reason = f"{watched} did not improve more than tol={params.tol:f} for {params.n_iter_no_change} epochs."
+    if params.learning_rate in SCHEDULES:
+        history.annealing = run.n_epochs
+        _print(run, f"{reason} The learning rate falls to zero.")
+        return False
     if params.learning_rate != "adaptive":
         _print(run, f"{reason} Stopping.")
         return True
@@ -156,7 +169,7 @@ def _advise_on_end(run: TrainingRun) -> str:
     if params.solver != "lbfgs":
         return (
             f"{more}, or raise tol={params.tol:g} or learning_rate_init={params.learning_rate_init:g}, or set "
-            "learning_rate='cosine', which ends by itself."
+            "learning_rate='auto', which ends by itself."
         )
     return f"{more}, or raise tol={params.tol:g}{'' if params.standardize else ', or set standardize=True'}."
 
