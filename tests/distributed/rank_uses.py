@@ -1,6 +1,6 @@
 """What two processes of `data_parallel` do for test_data_parallel.py. Each writes its results to a file.
 
-Usage: rank_uses.py folder, under torchrun. Rank 1 kills itself in the last fit; with "resume" behind, this fit continues.
+Usage: rank_uses.py folder [resume]. Without "resume" rank 1 kills itself in the last fit, with it this fit continues.
 """
 
 import multiprocessing
