@@ -33,11 +33,11 @@ def crash_after(n_writes, error=Crash):
 
 @contextmanager
 def count_epochs():
-    """Return a list that gets an entry for each epoch of a stack."""
+    """Return a list that gets an entry for each epoch of a stack: how many networks it trains."""
     epochs = []
     with pytest.MonkeyPatch.context() as patch:
-        original = Stack._execute_epoch
-        patch.setattr(Stack, "_execute_epoch", lambda self: epochs.append(len(self.runs)) or original(self))
+        original = Stack._begin_epoch
+        patch.setattr(Stack, "_begin_epoch", lambda self: epochs.append(len(self.runs)) or original(self))
         yield epochs
 
 

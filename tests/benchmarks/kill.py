@@ -1,6 +1,6 @@
 """Kills fits with SIGKILL at random moments, continues them, and compares the final model with an uninterrupted one.
 
-``python tests/benchmarks/kill.py --times 100`` prints a line for each fit: its settings, and the epochs that the file
+``python tests/benchmarks/kill.py --times 100`` prints a line for each fit: its parameters, and the epochs that the file
 held after each kill. It ends with an error at the first difference of a bit, and at the first damaged file. It needs a
 system with ``fork``.
 """
@@ -14,13 +14,12 @@ import time
 import traceback
 import warnings
 from itertools import cycle
-from pathlib import Path
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from scratchnn import Checkpoint, ScratchNNClassifier
-from scratchnn.checkpoints.archive import read_file
+from scratchnn.checkpoints.archive import Archive
 
 KILLS_PER_FIT = 3
 NOW = os.WNOHANG | os.WNOWAIT  # looks whether a process has ended, without waiting for it
@@ -84,10 +83,8 @@ def read_time(path):
 
 def read_epochs(path):
     """Return the number of epochs in a file, or 0 if there is none yet."""
-    for name in (path, f"{path}.previous"):
-        if Path(name).exists():
-            return read_file(name).values["n_epochs"]
-    return 0
+    contents = Archive(path).read()
+    return 0 if contents is None else contents.values["n_epochs"]
 
 
 def check_equal(model, other):

@@ -1,11 +1,11 @@
 """Files of arrays and plain values that a crash does not damage. They hold no pickles, and reading runs no code."""
 
-import contextlib
 import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import BytesIO
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -27,6 +27,9 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+TEXT = "scratchnn"  # name of the plain values. They come first, so that a damaged file, too, is known as ours
+
+
 class Contents(NamedTuple):
     """What a file holds: arrays by name, and plain values by name, as JSON has them."""
 
@@ -42,35 +45,27 @@ class Archive:
         self.has_failed = False
 
     def read(self) -> Contents | None:
-        """Return the contents of the file. None: there is no file, or it is damaged.
+        """Return the contents of the file. None: there is no file, or it is damaged, which is a UserWarning.
 
-        Raises
-        ------
-        ValueError
-            If the file is not an archive, and must not be replaced by one.
-
-        Warns
-        -----
-        UserWarning
-            If the file is damaged.
+        Another file of the user, which must not be replaced, is a ValueError.
         """
         try:
             with open(self.path, "rb") as file:
-                start = file.read(2)
-                file.seek(0)
-                with np.load(file, allow_pickle=False) as pieces:  # zip has a checksum for each piece
-                    arrays = {name: pieces[name] for name in pieces.files}
-            return Contents(arrays, json.loads(str(arrays.pop("values"))))
+                content = file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except PermissionError:
+        if content and not content.startswith(f"{TEXT}.npy".encode(), 30):  # after the header of a zip's first member
+            raise ValueError(
+                f"path of Checkpoint must be a checkpoint or a new file, got {self.path!r}, which is another file. "
+                "Pass another path."
+            )
+        try:
+            with np.load(BytesIO(content), allow_pickle=False) as pieces:  # zip has a checksum for each piece
+                arrays = {name: pieces[name] for name in pieces.files}
+            return Contents(arrays, json.loads(str(arrays.pop(TEXT))))
+        except MemoryError:
             raise
         except Exception as error:  # zipfile, zlib, NumPy and json raise many kinds for damaged files
-            if start not in (b"", b"PK"):
-                raise ValueError(
-                    f"path of Checkpoint must be a checkpoint or a new file, got {self.path!r}, which is another file. "
-                    "Pass another path."
-                ) from error
             warn_user(
                 f"The checkpoint {self.path!r} is damaged ({type(error).__name__}: {error}). Training starts from the "
                 "beginning."
@@ -78,23 +73,17 @@ class Archive:
             return None
 
     def write(self, contents: Contents) -> None:
-        """Replace the file. If that fails, the file stays as it is.
-
-        Warns
-        -----
-        UserWarning
-            The first time that the file cannot be written.
-        """
+        """Replace the file. If that fails, the file stays as it is, which is a UserWarning for the first time."""
         temporary = f"{self.path}.tmp"
+        text = np.array(json.dumps(contents.values, default=lambda value: value.item()))
         try:
             with open(temporary, "wb") as file:
-                text = json.dumps(contents.values, default=lambda value: value.item())
-                np.savez(file, **contents.arrays, values=np.array(text))  # type: ignore[arg-type]
+                np.savez(file, **{TEXT: text, **contents.arrays})  # type: ignore[arg-type]
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, self.path)
         except OSError as error:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.remove(temporary)
             if not self.has_failed:
                 warn_user(
@@ -106,37 +95,39 @@ class Archive:
 
 @contextmanager
 def open_archive(path: str, name: str) -> Iterator[Archive]:
-    """Open a file that no other fit has open. If ``path`` is a folder, the file is one in it called ``name``.
+    """Open a file that no other fit has open, or else raise InUseError.
 
-    Raises
-    ------
-    InUseError
-        If another fit has the file open. In a folder, a number is added to the name instead.
+    If ``path`` is a folder, the file is one in it called ``name``, and with a number if other fits have it open.
     """
-    is_folder = path.endswith((os.sep, os.altsep or os.sep))
-    path = os.path.abspath(os.path.expanduser(path))
-    is_folder = is_folder or os.path.isdir(path)
-    with contextlib.suppress(OSError):  # what cannot be made cannot be written to, which `Archive.write` warns of
-        os.makedirs(path if is_folder else os.path.dirname(path), exist_ok=True)
+    path = os.path.expanduser(path)
+    is_folder = path.endswith((os.sep, os.altsep or os.sep)) or os.path.isdir(path)
+    path = os.path.realpath(os.path.join(path, name) if is_folder else path)
+    with suppress(OSError):  # what cannot be made cannot be written to, which `Archive.write` warns of
+        os.makedirs(os.path.dirname(path), exist_ok=True)
     for number in count(1):
-        file = os.path.join(path, f"{name}{f'-{number}' if number > 1 else ''}.npz") if is_folder else path
+        file = f"{path}{f'-{number}' if number > 1 else ''}.npz" if is_folder else path
         try:
             descriptor = _acquire(f"{file}.lock")
-        except InUseError:
+            break
+        except (BlockingIOError, PermissionError):
             if not is_folder:
-                raise
-            continue
-        break
+                raise InUseError(
+                    f"path of Checkpoint must be a file for one fit at a time, got {path!r}, which another fit uses. "
+                    f"Pass a folder, such as {os.path.dirname(path) + os.sep!r}, where each fit has its own file."
+                ) from None
     try:
         yield Archive(file)
     finally:
-        _release(f"{file}.lock", descriptor)
+        if descriptor is not None:
+            with suppress(OSError):  # Windows removes no open files
+                os.remove(f"{file}.lock")
+            os.close(descriptor)
 
 
 def _acquire(path: str) -> int | None:
-    """Return the descriptor of a locked file. The system unlocks it when the process ends, however it ends.
+    """Return the descriptor of a locked file, which the system unlocks when the process ends, however it ends.
 
-    None stands for a folder that cannot be written to, or a system that cannot lock.
+    Return None if the folder cannot be written to, or locks are not supported. Raise the error of a lock in use.
     """
     while True:
         try:
@@ -149,21 +140,9 @@ def _acquire(path: str) -> int | None:
                 return descriptor
         except FileNotFoundError:  # the fit that had it has removed it meanwhile
             pass
-        except (BlockingIOError, PermissionError):
+        except OSError as error:
             os.close(descriptor)
-            file = path.removesuffix(".lock")
-            raise InUseError(
-                f"path of Checkpoint must be a file for one fit at a time, got {file!r}, which another fit is using. "
-                f"Pass a folder, such as {os.path.dirname(file) + os.sep!r}, where each fit has its own file."
-            ) from None
-        except OSError:
-            os.close(descriptor)
+            if isinstance(error, BlockingIOError | PermissionError):  # the latter on Windows
+                raise
             return None
-        os.close(descriptor)
-
-
-def _release(path: str, descriptor: int | None) -> None:
-    if descriptor is not None:
-        with contextlib.suppress(OSError):  # Windows removes no open files
-            os.remove(path)
         os.close(descriptor)

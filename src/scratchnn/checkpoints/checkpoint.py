@@ -26,9 +26,9 @@ class Checkpoint:
     Raises
     ------
     TypeError
-        If ``path`` is no path, or ``every`` no whole number.
+        If ``path`` is not a path.
     ValueError
-        If ``path`` is an address such as "s3://bucket/net.npz", or ``every`` is less than 1.
+        If ``path`` is an address such as "s3://bucket/net.npz", or ``every`` is not a whole number of 1 or more.
 
     See Also
     --------
@@ -48,28 +48,23 @@ class Checkpoint:
     >>> from sklearn.datasets import load_iris
     >>> from scratchnn import Checkpoint, ScratchNNClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> folder = tempfile.TemporaryDirectory()
     >>> classifier = ScratchNNClassifier((10,), random_state=0)
-    >>> with Checkpoint(f"{folder.name}/iris.npz", every=10):
+    >>> with tempfile.TemporaryDirectory() as folder, Checkpoint(f"{folder}/iris.npz", every=10):
     ...     first = classifier.fit(X, y).loss_
-    >>> with Checkpoint(f"{folder.name}/iris.npz", every=10):  # after the end, this only reads the file
-    ...     classifier.fit(X, y).loss_ == first
+    ...     classifier.fit(X, y).loss_ == first  # after the end, this only reads the file
     True
-    >>> folder.cleanup()
     """
 
     def __init__(self, path: str | os.PathLike[str], every: int = 1) -> None:
         if not isinstance(path, str | os.PathLike):
             raise TypeError(f"path must be a file or a folder, got {path!r}. Pass for example 'net.npz'.")
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", os.fspath(path)):
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(path)):  # pathlib makes "s3:/bucket" of "s3://bucket"
             raise ValueError(
                 f"path must be a file or a folder of this machine, got the address {path!r}. Write to a local folder, "
                 "and copy its files there."
             )
-        if not isinstance(every, Integral) or isinstance(every, bool):
-            raise TypeError(f"every must be a whole number of epochs, got {every!r}. Pass for example every=10.")
-        if every < 1:
-            raise ValueError(f"every must be 1 epoch or more, got {every}. Pass for example every=10.")
+        if not isinstance(every, Integral) or isinstance(every, bool) or every < 1:
+            raise ValueError(f"every must be a whole number of epochs, 1 or more, got {every!r}. Pass every=10.")
         self.path: str | os.PathLike[str] = path
         self.every: int = int(every)
 
@@ -93,13 +88,7 @@ _entered: ContextVar[tuple[Checkpoint, ...]] = ContextVar("entered", default=())
 
 
 def find_checkpoint(estimator: Any) -> Checkpoint | None:
-    """Return the checkpoint of an estimator's callbacks, or else of the innermost context; None if there is none.
-
-    Raises
-    ------
-    ValueError
-        If it has several, or a solver that cannot continue.
-    """
+    """Return the checkpoint of an estimator's callbacks, or else of the innermost context; None if there is none."""
     own = [each for each in getattr(estimator, "_skl_callbacks", None) or [] if isinstance(each, Checkpoint)]
     if len(own) > 1:
         raise ValueError(f"set_callbacks takes one Checkpoint, got {own}. Keep one of them.")

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from scipy import sparse
 
-from ..tables.arrays import Array, to_host
+from ..tables.arrays import Features, to_host
 from ..tables.table import Table
 from ..tables.targets import Labels
 
@@ -27,18 +27,14 @@ def describe_fit(
     ``start`` has the arrays and numbers from which training resumes, if it does. ``seed`` is the one that
     ``random_state`` means. It is part of the description unless the system has drawn it.
     """
-    parameters = {
-        name: describe_value(value)
-        for name, value in estimator.get_params(deep=False).items()
-        if name not in IGNORED_PARAMETERS
-    }
+    parameters = estimator.get_params(deep=False)
     return {
         "estimator": type(estimator).__name__,
-        **parameters,
+        **{name: describe_value(parameters[name]) for name in parameters if name not in IGNORED_PARAMETERS},
         "random_state": None if estimator.random_state is None else seed,
-        **_describe_table(training, labels, ""),
+        **_describe_table(training, labels),
         **_describe_table(validation, labels, "_val"),
-        "fitted attributes": None if start is None else repr(describe_value(start)),
+        "fitted attributes": None if start is None else _calc_digest(repr(describe_value(start))),
     }
 
 
@@ -53,13 +49,12 @@ def find_differences(here: Description, there: Description) -> list[str]:
 
 def calc_name(description: Description) -> str:
     """Return a name for files that belong to the fit described."""
-    return hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=16).hexdigest()
+    return _calc_digest(json.dumps(description, sort_keys=True))
 
 
 def describe_value(value: Any) -> Any:
     """Return a value as plain values: equal for equal ones, also in another process."""
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = value.item() if isinstance(value, np.generic) else value
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):
@@ -72,47 +67,31 @@ def describe_value(value: Any) -> Any:
     if code is None:
         return ADDRESS.sub("", repr(value))
     body = f"{code.co_code.hex()} {code.co_names} {ADDRESS.sub('', repr(code.co_consts))}"
-    return f"{value.__module__}.{value.__qualname__}, code {_calc_digest([body.encode()])}"
+    return f"{value.__module__}.{value.__qualname__}, code {_calc_digest(body)}"
 
 
-def _describe_table(table: Table | None, labels: Labels, suffix: str) -> Description:
+def _describe_table(table: Table | None, labels: Labels, suffix: str = "") -> Description:
     """Return samples, targets and weights of a table, under the names of the arguments of `fit`."""
-    names = [f"X{suffix}", f"y{suffix}", f"sample_weight{suffix}"]
     if table is None:
-        return dict.fromkeys(names)
+        return {}
     codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
     classes = np.frombuffer(repr(labels.classes.tolist()).encode(), np.uint8)
-    weights = table.sample_weights
-    described = [
-        _describe_arrays(table.X.shape, _list_arrays(table)),
-        _describe_arrays(table.y.shape, [codes, classes]),
-        None if weights is None else _describe_arrays(weights.shape, [weights]),
-    ]
-    return dict(zip(names, described, strict=True))
+    return {
+        f"X{suffix}": _describe_arrays(table.X.shape, (block for _, block in table.split())),
+        f"y{suffix}": _describe_arrays(table.y.shape, [codes, classes]),
+        f"sample_weight{suffix}": describe_value(table.sample_weights),
+    }
 
 
-def _list_arrays(table: Table) -> Iterator[Array]:
-    """Yield the values of a table, a block of samples at a time."""
-    for _, block in table.split():
-        yield from [block.data, block.indices, block.indptr] if sparse.issparse(block) else [to_host(block)]
-
-
-def _describe_arrays(shape: tuple[int, ...], arrays: Iterable[Array]) -> str:
+def _describe_arrays(shape: tuple[int, ...], arrays: Iterable[Features]) -> str:
     """Return shape, type and digest of values, which come in one or more arrays."""
-    dtypes: list[str] = []
-
-    def list_bytes() -> Iterator[bytes]:
-        for array in arrays:
-            dtypes[:] = dtypes or [str(array.dtype)]
-            yield array.tobytes()
-
-    digest = _calc_digest(list_bytes())
-    return f"{dtypes[0] if dtypes else 'empty'} of shape {tuple(map(int, shape))}, digest {digest}"
+    digest, dtype = hashlib.blake2b(digest_size=8), ""
+    for array in arrays:
+        for part in [array.data, array.indices, array.indptr] if sparse.issparse(array) else [to_host(array)]:
+            digest.update(part.tobytes())
+            dtype = dtype or str(part.dtype)
+    return f"{dtype or 'empty'} of shape {tuple(map(int, shape))}, digest {digest.hexdigest()}"
 
 
-def _calc_digest(pieces: Iterable[bytes]) -> str:
-    """Return a digest of bytes: 16 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=8)
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
+def _calc_digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -22,23 +22,9 @@ FORMAT = 2  # of the file; another number for each change that this module could
 
 
 class Session:
-    """The checkpoint of one fit.
+    """The checkpoint of one fit, which has ``description``, and is written after ``every`` epochs.
 
-    Parameters
-    ----------
-    archive : Archive
-        Its file.
-    every : int
-        Number of epochs after which it is written.
-    description : dict
-        The data and parameters of the fit.
-    seed : int
-        The seed of the fit, if the file names none.
-
-    Raises
-    ------
-    ValueError
-        If the file belongs to another fit.
+    ``seed`` is that of the fit: the one in the file, or else the one given. ValueError: the file is of another fit.
     """
 
     def __init__(self, archive: Archive, every: int, description: Description, seed: int) -> None:
@@ -49,20 +35,12 @@ class Session:
             self.seed = self.saved.values["seed"]
 
     def restore(self, run: TrainingRun) -> bool:
-        """Set the state of a run, in place, to the one in the file, if there is one. Return whether it had ended.
-
-        Raises
-        ------
-        ValueError
-            If another penalty was chosen, or another network made, than before the file was written.
-        """
+        """Set the state of a run, in place, to the one in the file, if there is one. Return whether it had ended."""
         if self.saved is None:
             return False
         arrays, values = self.saved
-        here, there = ({"alpha_": value} for value in (run.hyperparameters.alpha, values["alpha"]))
-        shape = tuple(run.buffer.flat.shape)
-        here["shape of all coefficients"], there["shape of all coefficients"] = shape, arrays["coefficients"].shape
-        self._refuse(find_differences(here, there))
+        here, there = run.buffer.flat.numel(), arrays["coefficients"].size  # other libraries may make other bins
+        self._refuse(find_differences({"number of coefficients": here}, {"number of coefficients": there}))
         set_state(run, self.saved)
         self.saved = None
         return bool(values["has_ended"])
@@ -78,16 +56,16 @@ class Session:
 
     def _write(self, run: TrainingRun, flat: torch.Tensor, generator: torch.Generator, *, has_ended: bool) -> None:
         arrays, values = get_state(run, flat, generator)
-        facts = {"format": FORMAT, **_list_versions(), "fit": self.description, "seed": self.seed}
-        facts |= {"alpha": run.hyperparameters.alpha, "has_ended": has_ended}
-        self.archive.write(Contents(arrays, facts | values))
+        values |= {"format": FORMAT, "fit": self.description, "seed": self.seed, "has_ended": has_ended}
+        values |= {"scratchnn": __version__, "torch": str(torch.__version__), "numpy": np.__version__}
+        self.archive.write(Contents(arrays, values))
 
     def _check(self, values: dict[str, Any]) -> None:
         """Raise ValueError if the file is not of this fit. Warn if it is of another version of the package."""
         if values.get("format") != FORMAT:
             raise ValueError(
                 f"The checkpoint {self.archive.path!r} must have format {FORMAT}, got {values.get('format')}, which "
-                "another version of scratchnn has written. Use that version, or delete the file to train anew."
+                "another version of scratchnn or data_parallel has written. Use it again, or delete the file."
             )
         self._refuse(find_differences(self.description, values["fit"]))
         if values["scratchnn"] != __version__:
@@ -107,18 +85,8 @@ class Session:
 
 @contextmanager
 def open_session(checkpoint: Checkpoint, description: Description, seed: int) -> Iterator[Session]:
-    """Open the checkpoint of a fit, which no other fit may use meanwhile.
-
-    Raises
-    ------
-    ValueError
-        If its file belongs to another fit or is in use.
-    """
+    """Open the checkpoint of a fit, which no other fit may use meanwhile. ValueError: its file is of another fit."""
     exchange = get_exchange()
     open_own = partial(open_archive, os.fspath(checkpoint.path), calc_name(description))
     with open_own() if exchange is None else exchange.share_archive(open_own) as archive:
         yield Session(archive, checkpoint.every, description, seed)
-
-
-def _list_versions() -> dict[str, str]:
-    return {"scratchnn": __version__, "torch": str(torch.__version__), "numpy": np.__version__}

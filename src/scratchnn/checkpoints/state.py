@@ -7,35 +7,19 @@ from torch import Tensor
 from ..training import TrainingRun
 from .archive import Contents
 
-CURVES = ["losses", "training_losses", "validation_losses", "validation_scores"]
-COUNTS = ["best_loss", "best_score", "n_no_change", "n_samples_seen", "n_updates", "rate", "annealing"]  # of a history
 SOLVER_PREFIX = "solver_"  # of the names of the solver's moments
 
 
 def get_state(run: TrainingRun, flat: Tensor, generator: torch.Generator) -> Contents:
-    """Return the state of a run at the end of an epoch. The arrays may share memory with the run.
-
-    Parameters
-    ----------
-    run : TrainingRun
-        The run.
-    flat : Tensor of shape (n_coeffs,)
-        Its coefficients after the epoch.
-    generator : torch.Generator
-        The generator that it draws from.
-    """
-    arrays = {"coefficients": flat.cpu().numpy(), "generator": generator.get_state().numpy()}
+    """Return the state of a run whose coefficients are ``flat``, (n_coeffs,), in arrays that may share its memory."""
+    history = vars(run.history)
+    arrays = {name: np.array(curve, np.float64) for name, curve in history.items() if isinstance(curve, list)}
     arrays |= {f"{SOLVER_PREFIX}{name}": moments.cpu().numpy() for name, moments in run.solver_state.items()}
-    arrays |= {name: np.array(getattr(run.history, name), np.float64) for name in CURVES}
+    arrays |= {"coefficients": flat.cpu().numpy(), "generator": generator.get_state().numpy()}
     if run.best_flat is not None:
         arrays["best_coefficients"] = run.best_flat.cpu().numpy()
-    values = {
-        "n_epochs": run.n_epochs,
-        "n_updates_before": run.n_updates_before,
-        "warning": run.warning,
-        "history": {name: getattr(run.history, name) for name in COUNTS},
-    }
-    return Contents(arrays, values)
+    counts = {name: value for name, value in history.items() if name not in arrays}
+    return Contents(arrays, {"n_epochs": run.n_epochs, "warning": run.warning, "history": counts})
 
 
 def set_state(run: TrainingRun, state: Contents) -> None:
@@ -51,8 +35,6 @@ def set_state(run: TrainingRun, state: Contents) -> None:
     }
     best = arrays.get("best_coefficients")
     run.best_flat = None if best is None else torch.from_numpy(best).to(flat, copy=True)
-    for name in CURVES:
-        setattr(run.history, name, arrays[name].tolist())
-    for name, value in values["history"].items():
-        setattr(run.history, name, value)
-    run.n_epochs, run.n_updates_before, run.warning = values["n_epochs"], values["n_updates_before"], values["warning"]
+    for name in vars(run.history):
+        setattr(run.history, name, arrays[name].tolist() if name in arrays else values["history"][name])
+    run.n_epochs, run.warning = values["n_epochs"], values["warning"]
