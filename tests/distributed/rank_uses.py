@@ -1,9 +1,9 @@
-"""What two processes of `data_parallel` do in tests/test_parallel.py. Each writes its results to a file.
+"""What two processes of `data_parallel` do for test_data_parallel.py. Each writes its results to a file.
 
-Usage, with torchrun's environment variables: rank_uses.py folder. Rank 1 kills itself at the end, in a fit with a
-checkpoint. rank_uses.py folder resume, under torchrun, continues this fit. Rank 1 kills itself once more in it.
+Usage: rank_uses.py folder [resume]. Without "resume" rank 1 kills itself in the last fit, with it this fit continues.
 """
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -12,375 +12,236 @@ import threading
 import time
 import warnings
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.distributed as dist
-from crashes import count_epochs, crash_after
+from crashes import crash_after
 from scipy import sparse
+from sklearn.model_selection import cross_val_score
 
 from scratchnn import Checkpoint, ScratchNNClassifier, data_parallel, fused_fits
-from scratchnn.checkpoints.archive import open_archive, read_file
+from scratchnn.checkpoints.archive import open_archive
 
+RANK = int(os.environ.get("RANK", "0"))
 FULL = {"hidden_layer_sizes": (5,), "batch_size": "full", "max_iter": 4, "dtype": "float64", "random_state": 0}
 PLAIN = {**FULL, "numeric_encoding": None, "alpha": 0.1}
-BOUNDS = (70, 120)  # rank 0 has the rows before the first, rank 1 those before the second
-STEP = 12  # rows of each rank in a step, in the test of minibatches
-N_EVEN = 60  # rows of each rank in this test
+
+# 120 samples, of which rank 0 has the first 70. Class 2, other weights than 1, missing values and the category "new"
+# are in the samples of rank 1 only.
+rng = np.random.default_rng(0)
+X = rng.normal(3, 2, size=(120, 4))
+X[:, 2] = np.round(X[:, 2])
+Y = (X[:, 0] + rng.normal(size=120) > 3).astype(int)
+Y[110:] = 2
+WEIGHTS = np.where(np.arange(120) < 70, 1.0, 2.5)
+KINDS = np.array(["red", "blue", "green"], object)[np.arange(120) % 3]
+KINDS[100:110], KINDS[[3, 80]] = "new", "twice"
+FRAME = pd.DataFrame({"number": X[:, 0], "other": X[:, 1], "kind": pd.Series(KINDS, dtype=object)})
+FRAME.loc[90:95, "other"] = np.nan
 
 
-def make_rows():
-    """Return X, y and weights. Class 2, and weights other than 1, are in the rows of rank 1 only."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(3, 2, size=(BOUNDS[1], 4))
-    X[:, 2] = np.round(X[:, 2])
-    y = (X[:, 0] + rng.normal(size=len(X)) > 3).astype(int)
-    y[110:] = 2
-    weights = np.where(np.arange(len(X)) < BOUNDS[0], 1.0, 2.5)
-    return X, y, weights
+def take_own(values):
+    """Return the samples of this rank."""
+    own = slice(70, None) if RANK else slice(70)
+    return values.iloc[own] if hasattr(values, "iloc") else values[own]
 
 
-def make_frame():
-    """Return a frame: missing numbers, and the category "new", are in the rows of rank 1 only."""
-    X, y, _ = make_rows()
-    kinds = np.array(["red", "blue", "green"], object)[np.arange(len(X)) % 3]
-    kinds[100:110] = "new"
-    kinds[3] = kinds[80] = "twice"
-    frame = pd.DataFrame({"number": X[:, 0], "other": X[:, 1], "kind": pd.Series(kinds, dtype=object)})
-    frame.loc[90:95, "other"] = np.nan
-    return frame, y > 0
+def fit(take, X, y, weights=None, **params):
+    """Fit the samples of a rank, or those of both in one process: what ``take`` returns."""
+    weights = None if weights is None or (take(weights) == 1).all() else take(weights)
+    return ScratchNNClassifier(**{**FULL, **params}).fit(take(X), take(y), weights)
 
 
-def take(rank, values):
-    """Return the rows of a rank."""
-    rows = slice(0, BOUNDS[0]) if rank == 0 else slice(*BOUNDS)
-    return values.iloc[rows] if hasattr(values, "iloc") else values[rows]
+def fit_validated(take):
+    """Fit with early stopping. A validation sample of rank 1 lacks a value, and only those of rank 1 have weights."""
+    X_own, y, weights = take(np.where(np.arange(480).reshape(120, 4) == 285, np.nan, X)), take(Y), take(WEIGHTS)
+    params = {**PLAIN, "max_iter": 60, "learning_rate_init": 0.1, "early_stopping": True, "n_iter_no_change": 2}
+    validation = {
+        "X_val": X_own[1::2],
+        "y_val": y[1::2],
+        "sample_weight_val": weights[1::2] if weights[-1] > 1 else None,
+    }
+    return ScratchNNClassifier(**params).fit(X_own[::2], y[::2], **validation)
 
 
-def mean_squares(logits, deps):
-    return (logits - deps).square().mean(-1)
+def fit_steps(take):
+    """Fit two steps an epoch. Rank 1 has one sample, for the first. One process takes the samples step by step."""
+    own = take(np.arange(71))
+    own = np.r_[:35, 70, 35:70] if len(own) == 71 else own
+    return ScratchNNClassifier(**{**PLAIN, "batch_size": 36}, shuffle=False).fit(X[own], Y[own])
 
 
-def fit_full(rank):
-    X, y, weights = (take(rank, each) for each in make_rows())
-    classifier = ScratchNNClassifier(**FULL, class_weight="balanced", standardize=True)
-    return classifier.fit(X, y, weights if rank == 1 else None)
-
-
-def fit_frame(rank):
-    frame, y = (take(rank, each) for each in make_frame())
-    return ScratchNNClassifier(**FULL).fit(frame, y)
-
-
-def fit_sparse(rank):
-    X, y, _ = make_rows()
-    return ScratchNNClassifier(**FULL).fit(sparse.csr_array(take(rank, np.where(X > 4, X, 0))), take(rank, y))
-
-
-def fit_multilabel(rank):
-    X, y, _ = make_rows()
-    classifier = ScratchNNClassifier(**FULL, class_weight="balanced")
-    return classifier.fit(take(rank, X), take(rank, np.stack([y > 0, X[:, 1] > 3], 1).astype(int)))
-
-
-def fit_validated(rank):
-    X, y, _ = (take(rank, each) for each in make_rows())
-    classifier = ScratchNNClassifier(**{**PLAIN, "max_iter": 30, "learning_rate_init": 0.1}, early_stopping=True)
-    classifier.set_params(scoring="accuracy", n_iter_no_change=3)
-    X_val, y_val = X[1::2].copy(), y[1::2]
-    if rank == 1:
-        X_val[0, 1] = np.nan
-    return classifier.fit(X[::2], y[::2], X_val=X_val, y_val=y_val, sample_weight_val=2.0 if rank == 1 else None)
-
-
-def fit_twice(rank):
-    X, y, _ = (take(rank, each) for each in make_rows())
-    classifier = ScratchNNClassifier(**PLAIN, warm_start=True, learning_rate="constant")
-    return classifier.fit(X, y).fit(X, y)
-
-
-def fit_steps(rank):
-    X, y, _ = make_rows()
-    rows = slice(rank * N_EVEN, (rank + 1) * N_EVEN)
-    classifier = ScratchNNClassifier(**{**PLAIN, "batch_size": 2 * STEP}, shuffle=False)
-    return classifier.fit(X[rows], y[rows])
-
-
-def fit_batches(rank):
-    X, y, _ = (take(rank, each) for each in make_rows())
-    classifier = ScratchNNClassifier((5,), batch_size=16, max_iter=6, early_stopping=True, dropout=0.2)
-    return classifier.fit(X, y > 0)
-
-
-FITS = {
-    each.__name__: each
-    for each in (
-        fit_full,
-        fit_frame,
-        fit_sparse,
-        fit_multilabel,
-        fit_validated,
-        fit_twice,
-        fit_steps,
-        fit_batches,
-    )
+AS_ALONE = {  # fits whose model is that of one process
+    "weights": lambda take: fit(take, X, Y, WEIGHTS, class_weight="balanced"),
+    "bins": lambda take: fit(take, X, np.array(["a", "bb", "ccc"])[Y], WEIGHTS, numeric_encoding="piecewise"),
+    "frame": lambda take: fit(take, FRAME, Y > 0),
+    "many classes": lambda take: fit(take, sparse.csr_array(np.where(X > 4, X, 0)), np.arange(120) // 3),
+    "multilabel": lambda take: fit(take, X, np.stack([Y > 0, X[:, 1] > 3], 1).astype(int), class_weight="balanced"),
+    "validated": fit_validated,
+    "twice": lambda take: fit(take, X, Y, warm_start=True, learning_rate="constant").fit(take(X), take(Y)),
+    "steps": fit_steps,
 }
 
 
-class Planned:
-    """A loss that in rank 1 calls a function, ``act``, when it is called for the time of this number, ``at``."""
+def fit_dtypes():
+    """Fit without a seed. Rank 1 has samples of another dtype."""
+    params = {"batch_size": 16, "early_stopping": True, "dropout": 0.2, "numeric_encoding": "piecewise"}
+    X_own = take_own(X).astype(np.float32 if RANK else np.float64)
+    return ScratchNNClassifier((5,), max_iter=6, **params).fit(X_own, take_own(Y) > 0)
 
-    n_calls, at, act = 0, None, None
+
+PLAN = {"n_calls": 0, "at": None, "act": None}  # of a loss that calls the function ``act`` in a call, and counts these
 
 
 def planned_loss(logits, deps):
-    Planned.n_calls += 1
-    if Planned.n_calls == Planned.at:
-        Planned.act()
-    return mean_squares(logits, deps)
+    PLAN["n_calls"] += 1
+    if PLAN["n_calls"] == PLAN["at"]:
+        PLAN["act"]()
+    return (logits - deps).square().mean(-1)
 
 
-def fit_planned(rank, at=None, act=None):
-    """Fit for 10 epochs, each of 8 steps and 9 calls of the loss."""
-    Planned.n_calls, Planned.at, Planned.act = 0, at if rank == 1 else None, act
-    X, y, _ = (take(rank, each) for each in make_rows())
-    changes = {"loss": planned_loss, "batch_size": 16, "max_iter": 10, "dropout": 0.2, "learning_rate": "constant"}
-    classifier = ScratchNNClassifier(**{**PLAIN, **changes, "n_iter_no_change": np.inf})
-    return classifier.fit(X, y).set_params(loss="log_loss")  # which can be loaded outside this script
+def fit_planned(at=None, act=None, **changes):
+    """Fit for 10 epochs, each of 8 steps and 9 calls of the loss. ``act`` is for rank 1."""
+    PLAN.update(n_calls=0, at=at if RANK else None, act=act)
+    params = {"loss": planned_loss, "batch_size": 16, "max_iter": 10, "n_iter_no_change": np.inf, **changes}
+    return fit(take_own, X, Y > 0, **{**PLAIN, **params}).set_params(loss="log_loss")  # which any script can load
 
 
-def fail():
-    raise ValueError("the loss has failed")
-
-
-def interrupt():
-    raise KeyboardInterrupt
-
-
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Callback:
-    """A callback of scikit-learn that calls a function at the begin of the fit, or at the end of the second epoch."""
-
-    def __init__(self, at, act):
-        self.at, self.act = at, act
-
-    def setup(self, estimator, context):
-        pass
-
-    teardown = setup
-
-    def on_fit_task_begin(self, estimator, context):
-        return self.act() if self.at == "begin" else None
-
-    def on_fit_task_end(self, estimator, context):
-        return self.act() if (context.task_name, context.task_id) == (self.at, 1) else None
-
-
-HAS_CALLBACKS = hasattr(ScratchNNClassifier, "set_callbacks")  # with scikit-learn from 1.9 on
-
-
-def with_callback(rank, *args):
-    """Return a network that has a callback in rank 1."""
-    classifier = ScratchNNClassifier(**PLAIN)
-    return classifier.set_callbacks(Callback(*args)) if rank == 1 else classifier
-
-
-RESUMED = {  # settings of fits that crash and are resumed
+fail, interrupt = Mock(side_effect=ValueError("failed")), Mock(side_effect=KeyboardInterrupt)
+kill = partial(os.kill, os.getpid(), signal.SIGKILL)
+RESUMED = {  # parameters of fits that crash and are resumed
     "dropout": {"dropout": 0.2},
-    "early stopping": {"early_stopping": True, "learning_rate_init": 0.1, "n_iter_no_change": 2, "scoring": "accuracy"},
-    "full batch": {"batch_size": "full", "solver": "sgd", "learning_rate": "adaptive"},
-    "warm start": {"warm_start": True},
+    "early stopping": {"early_stopping": True, "solver": "sgd", "learning_rate": "adaptive"},
     "seed of the system": {"random_state": None},
 }
 
 
-def resume(rank, folder, settings):
-    """Return a fit without a crash, one that continued after a crash in rank 1, and a third one, with their epochs."""
-    X, y, _ = (take(rank, each) for each in make_rows())
-    settings = {**PLAIN, "batch_size": 16, "max_iter": 6, "n_iter_no_change": np.inf, **settings}
-    start = pickle.dumps(ScratchNNClassifier(**settings))
-    if "warm_start" in settings:
-        start = pickle.dumps(pickle.loads(start).fit(X, y))
-
-    def fit():
-        with count_epochs() as epochs:
-            model = pickle.loads(start).fit(X, y)
-        return model, len(epochs)
-
-    fits = [fit()]
+def resume(folder, params):
+    """Return three fits with their calls of the loss: without a crash, after a crash in rank 1, and once more."""
+    fits = [(fit_planned(**params), PLAN["n_calls"])]
     with Checkpoint(f"{folder}/", every=2):
-        with crash_after(1, RuntimeError("crash")) if rank == 1 else nullcontext():
-            message = catch(fit)
-        return {"error": message, "fits": [*fits, fit(), fit()]}
+        with crash_after(1, RuntimeError("crash")) if RANK else nullcontext():
+            message = catch(lambda: fit_planned(**params))
+        return message, [*fits, *((fit_planned(**params), PLAN["n_calls"]) for _ in range(2))]
 
 
-def stop_early(rank, folder):
-    """Return the epochs of fits that a callback in rank 1 stops."""
-    X, y, _ = (take(rank, each) for each in make_rows())
-    plain = with_callback(rank, "epoch", lambda: True).fit(X, y)
-    with Checkpoint(folder / "stopped.npz"):
-        return [plain.n_iter_, *(with_callback(rank, "epoch", lambda: True).fit(X, y).n_iter_ for _ in range(2))]
+def enter(call, timeout=20):
+    with data_parallel(timeout=timeout):
+        return call()
 
 
-def fit_in_thread(classifier, X, y):
-    errors = []
-
-    def fit():
-        try:
-            classifier.fit(X, y)
-        except RuntimeError as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=fit)
-    thread.start()
-    thread.join()
-    raise errors[0]
-
-
-def fit_fused(classifier, X, y):
-    from sklearn.model_selection import cross_val_score
-
-    with fused_fits():
-        cross_val_score(classifier, X, y, error_score="raise")
-
-
-def enter_twice():
-    with data_parallel():
-        pass
-
-
-def list_mistakes(rank, folder):
-    """Return calls that must fail, by name."""
-    X, y, _ = (take(rank, each) for each in make_rows())
-    y = (y > 0).astype(int)
-    plain = ScratchNNClassifier(**PLAIN)
-    scored = ScratchNNClassifier(**PLAIN, scoring="roc_auc")
-    X_wrong = np.where(np.arange(len(X))[:, None] == 5, np.inf, X) if rank == 1 else X
-    y_wrong = np.zeros(len(y), int) if rank == 1 else y
-    return {
-        "parameters": lambda: ScratchNNClassifier(**PLAIN, learning_rate_init=0.1 * (rank + 1)).fit(X, y),
-        "columns": lambda: plain.fit(X[:, : 4 - rank], y),
-        "infinity": lambda: plain.fit(X_wrong, y),
-        "types": lambda: plain.fit(X, y if rank else y.astype(str)),
-        "validation": lambda: plain.fit(X, y, **({} if rank else {"X_val": X, "y_val": y})),
-        "score": lambda: scored.fit(X, y, X_val=X, y_val=y_wrong),
-        "lbfgs": lambda: ScratchNNClassifier(solver="lbfgs").fit(X, y),
-        "partial_fit": lambda: plain.partial_fit(X, y, classes=[0, 1]),
-        "cv": lambda: ScratchNNClassifierCV().fit(X, y),
-        "fused": lambda: fit_fused(plain, X, y),
-        "thread": lambda: fit_in_thread(plain, X, y),
-        "twice": enter_twice,
-        "no rows": lambda: plain.fit(X[: 0 if rank else None], y[: 0 if rank else None]),
-        "weights": lambda: plain.fit(X, y, np.full(len(X), 1.0 - rank)),
-        **list_mistakes_with_checkpoints(rank, folder, X, y),
-        **(list_failing_callbacks(rank, folder, X, y) if HAS_CALLBACKS else {}),
-    }
-
-
-def list_mistakes_with_checkpoints(rank, folder, X, y):
-    plain = ScratchNNClassifier(**PLAIN)
-
-    def fit(checkpoint, n_rows=None):
-        with checkpoint:
-            plain.fit(X[:n_rows], y[:n_rows])
-
-    def fit_with_file_in_use():
-        with open_archive(f"{folder}/in_use.npz", "") if rank == 0 else nullcontext():
-            fit(Checkpoint(folder / "in_use.npz"))
-
-    fit(Checkpoint(folder / "net.npz"))
-    return {
-        "rows": lambda: fit(Checkpoint(folder / "net.npz"), n_rows=40 if rank else None),
-        "every": lambda: fit(Checkpoint(folder / "net.npz", every=1 + rank)),
-        "checkpoint": lambda: fit(nullcontext() if rank else Checkpoint(folder / "net.npz")),
-        "file": fit_with_file_in_use,
-    }
-
-
-def list_failing_callbacks(rank, folder, X, y):
-    def fit_with_checkpoint():
-        with Checkpoint(folder / "failed.npz"):
-            with_callback(rank, "epoch", fail).fit(X, y)
-
-    return {
-        "callback": lambda: with_callback(rank, "epoch", fail).fit(X, y),
-        "callback at the beginning": lambda: with_callback(rank, "begin", fail).fit(X, y),
-        "callback with checkpoint": fit_with_checkpoint,
-    }
-
-
-def catch(call):
+def catch(call, *args):
+    """Return the error of a call in words."""
+    start = time.monotonic()
     try:
-        call()
-    except (ValueError, RuntimeError) as error:
+        call(*args)
+    except (Exception, KeyboardInterrupt) as error:
+        assert time.monotonic() - start < 15  # no rank waits for the timeout
         return f"{type(error).__name__}: {error}"
     return "no error"
 
 
-def fit_late(rank, folder):
-    """Fit, in rank 1 only when rank 0 has given up waiting."""
-    with data_parallel(timeout=4):
-        while rank == 1 and not (folder / "gave_up").exists():
-            time.sleep(0.1)
-        try:
-            FITS["fit_steps"](rank)
-        finally:
-            (folder / "gave_up").touch()
+def fit_elsewhere(kind):
+    """Fit in a thread or a forked process, and raise the error from there."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+    worker = kind(target=lambda: sender.send(catch(fit_planned)))
+    worker.start()
+    worker.join()
+    fit_planned()  # this thread can still fit
+    raise RuntimeError(receiver.recv())
 
 
-def enter_and_fit(rank, *args):
-    with data_parallel():
-        return fit_planned(rank, *args)
+def fit_fused():
+    with fused_fits():
+        cross_val_score(ScratchNNClassifier(**PLAIN), take_own(X), take_own(Y > 0), error_score="raise")
 
 
-def use_all(rank, folder):
+def fit_late(folder):
+    """Fit, in rank 1 only when rank 0 has stopped waiting."""
+    while RANK == 1 and not (folder / "stopped").exists():
+        time.sleep(0.1)
+    try:
+        fit_planned()
+    finally:
+        (folder / "stopped").touch()
+
+
+def list_mistakes(folder):
+    """Return calls that must fail, and what their errors say. Those "of rank 1" are mistakes of this rank alone."""
+    X_own, y = take_own(X), (take_own(Y) > 0).astype(int)
+    X_wrong = np.where(np.arange(len(X_own))[:, None] == 5, np.inf, X_own) if RANK else X_own
+    plain, fitted = ScratchNNClassifier(**PLAIN), ScratchNNClassifier(**PLAIN, warm_start=True).fit(X_own, y)
+    few, validation = (slice(2), {}) if RANK else (slice(None), {"X_val": X_own, "y_val": y})
+    net = Checkpoint(folder / "net.npz")
+
+    def fit(*args, checkpoint=None, **params):
+        with checkpoint or nullcontext():
+            return ScratchNNClassifier(**{**PLAIN, **params}).fit(*(args or (X_own, y)))
+
+    def fit_with_file_in_use():
+        with nullcontext() if RANK else open_archive(f"{folder}/used.npz", ""):
+            fit(checkpoint=Checkpoint(folder / "used.npz"))
+
+    enter(lambda: fit(checkpoint=net))
+    same = "must be the same in all processes of data_parallel, got"
+    return {
+        "parameters": (lambda: fit(learning_rate_init=0.1 * (RANK + 1)), f"ValueError: learning_rate_init {same} 0."),
+        "columns": (lambda: fit(X_own[:, : 4 - RANK], y), "same columns in all processes of data_parallel, got 4 col"),
+        "types": (lambda: fit(X_own, y if RANK else y.astype(str)), "ValueError: y must be of one type in all proces"),
+        "divergence": (lambda: fit(solver="sgd", learning_rate_init=1e200), "DivergenceError: Training diverged"),
+        "lbfgs": (lambda: fit(solver="lbfgs"), "ValueError: solver must be 'adam' or 'sgd' inside data_parallel, got"),
+        "scoring": (lambda: fit(scoring="accuracy"), "ValueError: scoring must be 'loss' inside data_parallel, got"),
+        "partial_fit": (lambda: plain.partial_fit(X_own, y, classes=[0, 1]), "ValueError: partial_fit must not be u"),
+        "fused": (fit_fused, "RuntimeError: Inside data_parallel, fit must be called by the thread that entered it"),
+        "thread": (lambda: fit_elsewhere(threading.Thread), "RuntimeError: Inside data_parallel, fit must be called"),
+        "fork": (lambda: fit_elsewhere(multiprocessing.get_context("fork").Process), "RuntimeError: Inside data_par"),
+        "twice": (lambda: enter(None), "ValueError: data_parallel must not be used inside data_parallel, got one"),
+        "models": (lambda: fitted.fit(X_own, y), f"ValueError: coefs_ and intercepts_ {same[:-5]} to train on"),
+        "fits": (lambda: [fit() for _ in range(1 + RANK)], "ValueError: fit must be called as often in all processes"),
+        "every": (lambda: fit(checkpoint=Checkpoint(folder / "net.npz", 1 + RANK)), f"every of Checkpoint {same} "),
+        "file": (fit_with_file_in_use, "InUseError: path of Checkpoint must be a file for one fit at a time, got"),
+        "parameter of rank 1": (lambda: fit(tol=-1 if RANK else 0.1), "InvalidParameterError: The 'tol' parameter"),
+        "X of rank 1": (lambda: fit(X_wrong, y), "ValueError: Input X contains infinity"),
+        "X_val of rank 1": (lambda: plain.fit(X_own, y, X_val=X_wrong, y_val=y), "ValueError: The validation data,"),
+        "no X_val of rank 1": (lambda: plain.fit(X_own, y, **validation), "ValueError: X_val and y_val must be given"),
+        "no samples of rank 1": (lambda: fit(X_own[: -1000 * RANK or None], y), "ValueError: Found array with 0 samp"),
+        "split of rank 1": (lambda: fit(X_own[few], y[few], early_stopping=True), "ValueError: The validation set is"),
+        "weights of rank 1": (lambda: fit(X_own, y, np.full(len(y), 1.0 - RANK)), "ValueError: sample_weight must h"),
+        "samples of rank 1": (lambda: fit(X_own[few], y[few], checkpoint=net), "but X is 'float64 of shape (2, 4)"),
+        "error before fit of rank 1": (lambda: fail() if RANK else fit(), "ValueError: failed"),
+    }
+
+
+def use_all(folder):
     """Return the results of all uses by name. The context is entered several times, also after errors."""
     results = {}
     with data_parallel() as ranks:
-        results["ranks"] = ranks.rank, ranks.size
-        results["fits"] = {name: fit(rank) for name, fit in FITS.items()}
-        results["resumed"] = {name: resume(rank, folder, settings) for name, settings in RESUMED.items()}
-        results["stopped"] = stop_early(rank, folder) if HAS_CALLBACKS else None
-    results["left"] = not dist.is_initialized()
-    results["ends"] = {act.__name__: catch(lambda act=act: enter_and_fit(rank, 22, act)) for act in (fail, interrupt)}
-    results["planned"] = enter_and_fit(rank)
-    dist.init_process_group("gloo")
-    with data_parallel(timeout=30):
-        results["errors"] = {name: catch(call) for name, call in list_mistakes(rank, folder).items()}
-        results["after"] = FITS["fit_steps"](rank)
-    results["kept"] = dist.is_initialized()
-    results["late"] = catch(lambda: fit_late(rank, folder))
+        results["ranks"] = tuple(ranks)
+        results["fits"] = {name: fit(take_own) for name, fit in AS_ALONE.items()}
+        results["dtypes"] = fit_dtypes()
+        results["resumed"] = {name: resume(folder, params) for name, params in RESUMED.items()}
+        results["caught"] = catch(lambda: fit_planned(max_iter=1 + RANK)), fit_steps(take_own)
+    results["errors"] = {name: (catch(enter, call), text) for name, (call, text) in list_mistakes(folder).items()}
+    results["failed"] = catch(enter, lambda: fit_planned(22, fail))
+    results["interrupted"] = catch(enter, lambda: fit_planned(22, interrupt))
+    results["late"] = catch(enter, lambda: fit_late(folder), 2)
+    results["planned"] = enter(fit_planned)
     return results
 
 
-def resume_killed(rank, folder):
-    """Return a fit that continues from the checkpoint, the epochs that it found there, and those that it trained."""
-    path = folder / "killed.npz"
-    n_before = read_file(path).values["n_epochs"] if rank == 0 else None
-    at, act = (31, kill) if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0" else (None, None)
-    with Checkpoint(path), count_epochs() as epochs:
-        model = enter_and_fit(rank, at, act)
-    return model, n_before, len(epochs)
-
-
 def main():
-    folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
-    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
     warnings.simplefilter("ignore", UserWarning)  # of Ctrl-C, and of epochs that did not suffice
-    if sys.argv[2:] == ["resume"]:
-        (folder / f"resumed_{rank}.pickle").write_bytes(pickle.dumps(resume_killed(rank, folder)))
-        return
-    results = use_all(rank, folder)
-    (folder / f"{rank}.pickle").write_bytes(pickle.dumps(results))
-    start = time.monotonic()
+    is_first = sys.argv[2:] != ["resume"]
+    results = use_all(folder) if is_first else {}
+    file = folder / f"{RANK}{''.join(sys.argv[2:])}.pickle"
+    file.write_bytes(pickle.dumps(results))
     with Checkpoint(folder / "killed.npz"):
-        results["death"] = catch(lambda: enter_and_fit(rank, 40, kill)), time.monotonic() - start
-    (folder / f"{rank}.pickle").write_bytes(pickle.dumps(results))
+        death = catch(enter, lambda: results.update(killed=fit_planned(40 if is_first else None, kill)))
+    file.write_bytes(pickle.dumps({**results, "death": death, "n_calls": PLAN["n_calls"]}))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""The connection between the processes: a group of `torch.distributed` that serves one `data_parallel`."""
+"""The connection between the processes: a group of `torch.distributed` that serves one `data_parallel`.
+
+An error of one rank ends a call of fit in all of them. Outside the steps of training, all exchange values by `gather`
+alone. A rank that fails announces its error in place of its next value, so all ranks learn of it in the same exchange,
+which is their last one in this call. A rank that fails within a step closes its connection.
+"""
 
 import os
 import pickle
@@ -13,24 +18,17 @@ from torch import Tensor
 from ..exceptions import RankError
 
 T = TypeVar("T")
+FIT, END, ERROR = "a call of fit", "the end of the context", "an error"  # where a rank is when it exchanges a value
 
 
 class Connection:
-    """Connects the processes that train a model together.
-
-    Parameters
-    ----------
-    group : ProcessGroup
-        Of the backend gloo, which also takes tensors of CUDA devices.
-    timeout : float
-        Seconds after which the group gives up waiting.
-    """
+    """Connects the processes, by a ``group`` of the backend gloo that waits ``timeout`` seconds at most."""
 
     def __init__(self, group: Any, timeout: float) -> None:
         self.group, self.timeout = group, timeout
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.owner = os.getpid(), threading.get_ident()
-        self.is_training = False  # whether the current fit has begun to train, where the steps tell of errors
+        self.has_failed = False  # whether all ranks know that the current call of fit has failed
 
     def check_owner(self) -> None:
         """Raise RuntimeError in another thread than the one that made the connection, or in a forked process."""
@@ -40,31 +38,39 @@ class Connection:
                 "or process. Leave n_jobs=None there, and use no fused_fits."
             )
 
-    def gather(self, value: T) -> list[T]:
-        """Return the values of all ranks, in their order. Raise RankError if one of them has failed."""
-        answers = self._exchange((True, value))
-        for rank, (is_value, answer) in enumerate(answers):
-            if not is_value:
+    def gather(self, value: T, place: str = FIT) -> list[T]:
+        """Return the values of all ranks, in their order.
+
+        Raise RankError if another rank announces an error or is lost, and ValueError if it is at another place.
+        """
+        answers = self._exchange((place, value))
+        self.has_failed = True
+        for rank, (other, answer) in enumerate(answers):
+            if other == ERROR:
                 raise RankError(
                     f"Rank {rank} of data_parallel failed, so rank {self.rank} stops, too. Its error: {answer}"
                 )
+        for rank, (other, _) in enumerate(answers):
+            if other != place:
+                raise ValueError(
+                    f"fit must be called as often in all processes of data_parallel, got {place} in rank {self.rank} "
+                    f"and {other} in rank {rank}. Fit other models outside the context."
+                )
+        self.has_failed = False
         return [answer for _, answer in answers]
 
     def announce(self, error: Exception) -> None:
-        """Make the others, which wait in `gather`, fail as well."""
-        with suppress(RankError):  # no rank waits any more
-            self._exchange((False, f"{type(error).__name__}: {error}"))
+        """Make the others, which wait in `gather`, fail as well, unless they know that the call has failed."""
+        if not self.has_failed:
+            self.has_failed = True
+            with suppress(RankError):  # no rank waits any more
+                self._exchange((ERROR, f"{type(error).__name__}: {error}"))
 
     def add_up(self, values: Tensor) -> Tensor:
-        """Replace values by their sums over all ranks, in place, and return them. All get the same sums."""
+        """Replace values by their sums over all ranks, in place, and return them. All get the same bits."""
         with self._explain_loss():
             dist.all_reduce(values, group=self.group)
         return values
-
-    def copy_first(self, values: Tensor) -> None:
-        """Replace values by those of rank 0, in place."""
-        with self._explain_loss():
-            dist.broadcast(values, src=0, group=self.group)
 
     def close(self) -> None:
         """End the connection. The others, which wait for this process, fail."""
@@ -90,13 +96,9 @@ class Connection:
             yield
         except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
             self.close()
+            reason = str(error).partition("\n")[0]  # the next lines list the calls in PyTorch's C++ code
             raise RankError(
                 f"Rank {self.rank} of data_parallel has lost the others: a process ended or failed, whose own output "
                 f"says why, or one did not come to the same call of fit within timeout={self.timeout:g} seconds. "
-                f"Start all processes again, or raise timeout. {get_reason(error)}"
+                f"Start all processes again, or raise timeout. {reason}"
             ) from error
-
-
-def get_reason(error: Exception) -> str:
-    """Return the first line of a message of ``torch.distributed``, whose next ones list the calls in its C++ code."""
-    return str(error).partition("\n")[0]

@@ -15,11 +15,9 @@ import torch.distributed as dist
 from ..exceptions import RankError
 from ..tables.summary import get_exchange, set_exchange
 from ..training import trainer
-from .connection import Connection, get_reason
+from .connection import END, Connection
 from .exchange import ProcessExchange
 from .steps import train_jointly
-
-_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # that torchrun sets
 
 
 class Ranks(NamedTuple):
@@ -40,23 +38,20 @@ def data_parallel(*, timeout: float = 60) -> Iterator[Ranks]:
     Parameters
     ----------
     timeout : float, default=60
-        Seconds that a process waits for the others: until they come to the context, or have read their samples and come
-        to the same call of ``fit``. Then it raises an error.
+        Seconds that a process waits for the others, at the beginning of the context and in ``fit``.
 
     Yields
     ------
     ranks : Ranks
-        ``ranks.rank`` is the number of this process, from 0, and ``ranks.size`` how many there are.
+        ``ranks.rank`` is the index of this process, and ``ranks.size`` the number of processes.
 
     Raises
     ------
     ValueError
-        If ``timeout`` is not a positive number, if there is neither a process group nor torchrun's environment, inside
-        another `data_parallel`, or in `ScratchNNClassifier.fit` if parameters or columns of the processes differ, or
-        for what is not supported: solver 'lbfgs', ``scoring``, callbacks except `Checkpoint`, ``partial_fit``,
-        `fused_fits`, and processes that torchrun has restarted.
+        If ``timeout`` is not a positive number, if torchrun has not started this process, or has started it again; and
+        in ``fit`` if parameters or columns of the processes differ, or are not supported, see the user guide.
     RankError
-        A RuntimeError, if another process fails, ends, or lets this one wait for longer than ``timeout``.
+        If another process fails, ends, or lets this one wait for longer than ``timeout``.
 
     See Also
     --------
@@ -77,7 +72,10 @@ def data_parallel(*, timeout: float = 60) -> Iterator[Ranks]:
     set_exchange(ProcessExchange(connection, train))
     try:
         yield Ranks(connection.rank, connection.size)
-        connection.gather(None)  # all processes leave together
+        connection.gather(None, END)  # all processes leave together
+    except Exception as error:
+        connection.announce(error)
+        raise
     finally:
         set_exchange(None)
         trainer.reset(token)
@@ -91,18 +89,19 @@ def _connect(timeout: float) -> Connection:
         if not dist.is_initialized():
             _check_environment()
             dist.init_process_group("gloo", timeout=limit)
-            atexit.register(_end_process_group)
+            atexit.register(lambda: dist.is_initialized() and dist.destroy_process_group())
         return Connection(dist.new_group(backend="gloo", timeout=limit), timeout)
     except RuntimeError as error:
+        reason = str(error).partition("\n")[0]  # the next lines list the calls in PyTorch's C++ code
         raise RankError(
             f"data_parallel has not found all processes within timeout={timeout:g} seconds: one has ended, or has not "
-            f"come to the context. Start all processes again, or raise timeout. {get_reason(error)}"
+            f"come to the context. Start all processes again, or raise timeout. {reason}"
         ) from error
 
 
 def _check_environment() -> None:
     """Raise ValueError if torchrun has not started this process, or has started it again."""
-    missing = [name for name in _VARIABLES if name not in os.environ]
+    missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ValueError(
             "data_parallel must be entered in a process that torchrun started, or after "
@@ -115,8 +114,3 @@ def _check_environment() -> None:
             f"data_parallel must be entered in a process that torchrun starts for the first time, got restart "
             f"{n_restarts}. Leave --max-restarts out, and start torchrun again: a Checkpoint continues the fit."
         )
-
-
-def _end_process_group() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()

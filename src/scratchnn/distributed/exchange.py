@@ -2,50 +2,39 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import Any
 
 from ..checkpoints import Archive, Checkpoint, Contents, describe_value, find_checkpoint
 from ..estimator.callbacks import get_callbacks
-from ..exceptions import RankError
 from ..training import trainer
 from .connection import Connection
 
-T = TypeVar("T")
 RANK_LOCAL_PARAMS = {"device", "verbose"}  # that may differ between processes
 
 
 class ProcessExchange:
-    """The exchange of `tables.summary`, over a connection.
-
-    Parameters
-    ----------
-    connection : Connection
-        Connects the processes.
-    train : callable
-        The trainer that `data_parallel` has set.
-    """
+    """The exchange of `tables.summary`, over a connection. ``train`` is the trainer that `data_parallel` has set."""
 
     def __init__(self, connection: Connection, train: Callable[..., None]) -> None:
-        self.connection, self.train, self.rank = connection, train, connection.rank
-
-    def gather(self, value: T) -> list[T]:
-        """Return the values of all processes, in their order."""
-        return self.connection.gather(value)
+        self.connection, self.train = connection, train
+        self.rank, self.gather = connection.rank, connection.gather
 
     @contextmanager
     def guard(self, estimator: Any, method: str) -> Iterator[None]:
-        """Check a call of an estimator's method, and end it in all processes if it fails in this one."""
+        """Check a call of an estimator's method, and end it in all processes if it fails in one of them."""
         connection = self.connection
         connection.check_owner()
-        connection.is_training = False
+        connection.has_failed = False
         try:
             self._check(estimator, method)
             yield
-        except RankError:
-            raise
+            if connection.group is not None:  # an interrupt in training closes the connection, and keeps the model
+                connection.gather(None)
         except Exception as error:
-            if not connection.is_training:  # in training, the steps tell the others
-                connection.announce(error)
+            connection.announce(error)
+            raise
+        except BaseException:  # an interrupt, or the end of this process
+            connection.close()
             raise
 
     @contextmanager
@@ -66,7 +55,7 @@ class ProcessExchange:
             raise ValueError(f"scoring must be 'loss' inside data_parallel, got {estimator.scoring!r}.")
         others = [each for each in get_callbacks(estimator) if not isinstance(each, Checkpoint)]
         if others:
-            raise ValueError(f"The only callback inside data_parallel must be a Checkpoint, got {others}.")
+            raise ValueError(f"set_callbacks takes only a Checkpoint inside data_parallel, got {others}.")
         checkpoint = find_checkpoint(estimator)
         own = {"warm_start with a fitted model": str(estimator.warm_start and hasattr(estimator, "coefs_"))}
         own["every of Checkpoint"] = "no Checkpoint" if checkpoint is None else str(checkpoint.every)
@@ -85,7 +74,7 @@ class ProcessExchange:
 class SharedArchive(Archive):
     """The file of a checkpoint that rank 0 reads and writes for all processes.
 
-    The processes have the same coefficients, but each its own data and generator, so the file holds those of all.
+    The processes have the same coefficients, but each its own samples and generator, so the file describes all of them.
     """
 
     def __init__(self, connection: Connection, archive: Archive | None) -> None:
@@ -93,13 +82,7 @@ class SharedArchive(Archive):
         super().__init__(connection.gather("" if archive is None else archive.path)[0])
 
     def read(self) -> Contents | None:
-        """Return what this process has written. None: there is no file.
-
-        Raises
-        ------
-        ValueError
-            If other processes than these have written it.
-        """
+        """Return what this process has written. None: there is no file."""
         contents = self.connection.gather(None if self.archive is None else self.archive.read())[0]
         if contents is None:
             return None
@@ -108,13 +91,16 @@ class SharedArchive(Archive):
         if len(values) != size:
             raise ValueError(
                 f"The checkpoint {self.path!r} must be continued by as many processes as have written it, "
-                f"{len(values)}, got {size}."
+                f"{len(values)}, got {size}. Start as many, or give Checkpoint another path."
             )
-        return Contents({**contents.arrays, "generator": contents.arrays[f"generator {rank}"]}, values[rank])
+        generator = contents.arrays.get(f"generator {rank}", contents.arrays["generator"])
+        return Contents({**contents.arrays, "generator": generator}, values[rank])
 
     def write(self, contents: Contents) -> None:
         """Write the contents of all processes, which call this function together."""
         generators, values = zip(*self.connection.gather((contents.arrays["generator"], contents.values)), strict=True)
-        arrays = {f"generator {rank}": each for rank, each in enumerate(generators)}
         if self.archive is not None:
-            self.archive.write(Contents({**contents.arrays, **arrays}, {"ranks": values}))
+            arrays = {f"generator {rank}": each for rank, each in enumerate(generators)}
+            # A process that fits alone refuses the file, as its own description of the fit has no such number.
+            fit = {**contents.values["fit"], "number of processes": len(values)}
+            self.archive.write(Contents(contents.arrays | arrays, {**contents.values, "fit": fit, "ranks": values}))

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,21 +22,14 @@ class JointSteps(Steps):
 
     In each step a rank takes an equal part of its own samples. A rank that has none left repeats its last ones with
     weight 0. A minibatch's losses and gradients are divided by the number of samples of all ranks in the step. Summed
-    over the ranks, they equal what one process with all samples would compute.
-
-    Parameters
-    ----------
-    connection : Connection
-        Connects the processes.
-    run : TrainingRun
-        The run of this process, whose ``batch_size`` counts the samples of all ranks.
+    over the ranks, they equal what one process with all samples would compute. ``batch_size`` of a run counts them all.
     """
 
     def __init__(self, connection: Connection, run: TrainingRun) -> None:
         self.connection = connection
         n_own, n_own_validation = len(run.data), 0 if run.validation is None else len(run.validation)
         counts, validation_counts = zip(*connection.gather((n_own, n_own_validation)), strict=True)
-        self.n_samples = sum(counts)
+        self.n_samples: int = sum(counts)
         n_steps = math.ceil(self.n_samples / run.hyperparameters.batch_size)
         self.batch_size = math.ceil(n_own / n_steps)  # of this rank
         sizes = [count_sizes(count, math.ceil(count / n_steps)) for count in counts]
@@ -52,15 +46,13 @@ class JointSteps(Steps):
 
     def align(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Yield a minibatch for each step, of this rank's ``batches`` while there are any."""
-        own = iter(batches)
-        last: Batch | None = None
-        for n_samples in self.sizes:
-            batch = next(own, None)
-            if batch is None:
-                assert last is not None  # each rank has a sample
-                batch = last._replace(sample_weights=torch.zeros_like(last.deps[..., 0], dtype=last.indeps.dtype))
-            last = batch
-            yield batch._replace(n_samples=n_samples)
+        last: Any = None
+        for n_samples, batch in zip_longest(self.sizes, batches):
+            if batch is not None:  # at least in the first step, as each rank has a sample
+                last = batch
+            else:
+                last = last._replace(sample_weights=torch.zeros_like(last.deps[..., 0], dtype=last.indeps.dtype))
+            yield last._replace(n_samples=n_samples)
 
     def add_grads(self, grads: Tensor) -> None:
         """Add the gradients of the other ranks, in place."""
@@ -77,19 +69,13 @@ class JointSteps(Steps):
 
     def agree_on_end(self, is_last: bool, error: Exception | None) -> tuple[bool, Exception | None]:
         """Return whether the epoch is the last in any rank, and the error: of this rank, or about that of another."""
-        flags = torch.tensor([is_last, error is not None], dtype=torch.float64, device="cpu")
-        try:
-            n_last, n_failed = self.connection.add_up(flags).tolist()
-        except RankError:
-            if error is None:
-                raise
-            return True, error  # it says why the others are lost
-        if n_failed and error is None:
-            error = RankError(
-                "Training failed in another rank of data_parallel, so rank "
-                f"{self.connection.rank} stops, too. The output of that process says why."
-            )
-        return n_last > 0, error
+        if error is None:
+            try:
+                return any(self.connection.gather(is_last)), None
+            except RankError as other:
+                error = other
+        self.connection.announce(error)
+        return True, error
 
     def leave(self) -> None:
         """End the training of the other ranks, which wait for this one's next sum, with an error."""
@@ -102,7 +88,6 @@ def train_jointly(connection: Connection, run: TrainingRun) -> None:
     steps = run.steps = JointSteps(connection, run)
     is_verbose = run.hyperparameters.verbose and connection.rank == 0
     run.hyperparameters = replace(run.hyperparameters, batch_size=steps.batch_size, verbose=is_verbose)
-    connection.is_training = True
     try:
         train([run])
     except BaseException:
@@ -111,13 +96,7 @@ def train_jointly(connection: Connection, run: TrainingRun) -> None:
 
 
 def _align_start(connection: Connection, run: TrainingRun) -> None:
-    """Let a new run start from the coefficients of rank 0, in place, and draw other orders and masks in each rank.
-
-    Raises
-    ------
-    ValueError
-        If a run that resumes does not have the same coefficients in all ranks.
-    """
+    """Let a new run start from the coefficients of rank 0, in place, and draw other orders and masks in each rank."""
     flat = run.buffer.flat
     is_new = run.history.n_updates == 0
     digest = hashlib.blake2b(flat.cpu().numpy().data).hexdigest()
@@ -128,6 +107,7 @@ def _align_start(connection: Connection, run: TrainingRun) -> None:
             "different ones. Fit with warm_start=False, or load one model in all processes."
         )
     if is_new:
-        connection.copy_first(flat)
         if connection.rank:
+            flat.zero_()
             run.generator.manual_seed(run.generator.initial_seed() + connection.rank)
+        connection.add_up(flat)

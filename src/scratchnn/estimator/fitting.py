@@ -25,7 +25,7 @@ from ..tables.statistics import (
     find_statistics,
     list_columns,
 )
-from ..tables.summary import SampleCounts, count_samples
+from ..tables.summary import SampleCounts, complete_weights, count_samples
 from ..tables.table import Table
 from ..tables.targets import Labels, make_class_weights
 from ..training import Data, EpochResult, Hyperparameters, TrainingRun, train_run
@@ -157,8 +157,10 @@ def prepare_rows(call: Call, tables: Tables, seed: int) -> Tables:
         codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
         held_out = split_validation(replace(table, y=codes), estimator.validation_fraction, seed)
         table, validation = cut_table(table, 1 - held_out), cut_table(table, held_out)
-    table = leave_out_rows(weigh(table), "class_weight", may_be_all=incremental)
-    return Tables(table, None if validation is None else leave_out_rows(weigh(validation), "class_weight"))
+    table = complete_weights(leave_out_rows(weigh(table), "class_weight", may_be_all=incremental))
+    if validation is not None:
+        validation = complete_weights(leave_out_rows(weigh(validation), "class_weight"))
+    return Tables(table, validation)
 
 
 def begin_or_resume(call: Call, table: Table) -> InitialState:
@@ -297,10 +299,10 @@ def make_data(table: Table, counts: SampleCounts, labels: Labels, statistics: Co
     inputs = statistics.make_rows(table, flat).convert(bias_column=is_first_biased)
     targets = to_tensor(labels.encode_compact(table.y))
     targets = targets.to(flat if targets.is_floating_point() else flat.device)
-    if not counts.has_weights or not len(table):
+    if table.sample_weights is None or not len(table):
         return Data(inputs, targets)
-    weights = np.ones(len(table)) if table.sample_weights is None else table.sample_weights
-    return Data(inputs, targets, to_tensor(weights / counts.weight_mean).to(flat), counts.weight_mean)
+    weights = to_tensor(table.sample_weights / counts.weight_mean).to(flat)
+    return Data(inputs, targets, weights, counts.weight_mean)
 
 
 def _warn_of_end(run: TrainingRun, *, incremental: bool) -> None:

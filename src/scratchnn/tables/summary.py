@@ -8,7 +8,7 @@ function returns what it got.
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -68,11 +68,9 @@ def merge_flags(flag: bool) -> bool:
 
 def join_samples(values: Tensor) -> Tensor:
     """Return the samples of all parts, in their order, on the device of ``values``."""
-    return (
-        values
-        if _exchange is None
-        else torch.cat([torch.from_numpy(each) for each in gather(values.cpu().numpy())]).to(values)
-    )
+    if _exchange is None:
+        return values
+    return torch.cat([torch.from_numpy(each) for each in gather(values.cpu().numpy())]).to(values.device)
 
 
 @dataclass(frozen=True)
@@ -81,7 +79,6 @@ class SampleCounts:
 
     n_samples: int
     weight: float  # of all samples, each 1 where there are no weights
-    has_weights: bool
     dtype: np.dtype[Any]
 
     @property
@@ -94,9 +91,15 @@ def count_samples(table: Table) -> SampleCounts:
     """Return the counts of the samples of all parts, of which this process has ``table``."""
     weight = float(len(table) if table.sample_weights is None else table.sample_weights.sum())
     dtype = np.dtype(str(table.X.dtype).removeprefix("torch."))
-    found = gather((len(table), weight, table.sample_weights is not None, dtype))
-    counts, weights, have_weights, dtypes = zip(*found, strict=True)
-    return SampleCounts(sum(counts), sum(weights), any(have_weights), np.result_type(*dtypes))
+    counts, weights, dtypes = zip(*gather((len(table), weight, dtype)), strict=True)
+    return SampleCounts(sum(counts), sum(weights), np.result_type(*dtypes))
+
+
+def complete_weights(table: Table) -> Table:
+    """Return the samples of this process, each with a weight of 1 if only other parts have weights."""
+    if not merge_flags(table.sample_weights is not None) or table.sample_weights is not None:
+        return table
+    return replace(table, sample_weights=np.ones(len(table)))
 
 
 def check_form(*form: str) -> None:
