@@ -1,79 +1,133 @@
-"""The joblib backend that runs calls as tasks of a scheduler."""
+"""The joblib backend that runs calls as tasks."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
-from joblib.parallel import ParallelBackendBase
+from joblib.parallel import FallbackToBackend, ParallelBackendBase, SequentialBackend
 
-from ..training.threads import release_threads
-from .scheduler import Scheduler
-from .task import ParallelCall, Task, current
+from .hub import Fusion, Hub
+from .pool import MAX_RUNS
+from .tasks import ParallelCall, Task
+
+LIBRARIES = ("joblib.", "sklearn.utils.parallel", __name__.rpartition(".")[0])
 
 
 class FusedBackend(ParallelBackendBase):
-    """The joblib backend of `fused_fits`. Its tasks are threads, whatever ``n_jobs`` is."""
+    """The joblib backend inside `fused_fits`: it chooses how each parallel call runs.
+
+    Parameters
+    ----------
+    fusion : Fusion
+        Has the hubs that get the tasks.
+    nesting_level : int
+        How many tasks this call is inside.
+    """
 
     supports_sharedmem = True
     supports_timeout = True
     uses_threads = True
 
-    def __init__(self, scheduler: Scheduler | None = None, nesting_level: int | None = None) -> None:
+    def __init__(self, fusion: Fusion, nesting_level: int = 0) -> None:
         super().__init__(nesting_level=nesting_level)
-        self._scheduler = scheduler
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return FusedBackend, (None, self.nesting_level)  # elsewhere, it takes the scheduler of the task that runs there
-
-    @property
-    def scheduler(self) -> Scheduler:
-        """The scheduler that gets the tasks."""
-        return cast(Scheduler, current.scheduler if self._scheduler is None else self._scheduler)
+        self.fusion = fusion
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return how many tasks may be under way; 1 where none can wait for the others."""
-        if n_jobs == 0:
-            raise ValueError("n_jobs == 0 in Parallel has no meaning")
-        return 1 if current.is_dispatching else Scheduler.find_max_tasks()
+        """Return how many tasks run at the same time."""
+        check_n_jobs(n_jobs)
+        return MAX_RUNS if find_bagging() is not None else 1
 
-    def configure(self, n_jobs: int = 1, parallel: Any = None, **kwargs: Any) -> int:
-        """Keep the caller, and return the number of tasks that may be under way."""
-        self.parallel = parallel
-        return self.effective_n_jobs(n_jobs)
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
+        """Choose the backend of a call, in joblib's way: an exception names it."""
+        check_n_jobs(n_jobs)
+        hub = self.fusion.get_hub()
+        prefers_threads = settings.get("prefer") == "threads" or settings.get("require") == "sharedmem"
+        if prefers_threads or not hub.can_wait():
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        raise FallbackToBackend(TaskBackend(hub, self))
 
-    def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any]) -> Task:
+    def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Any:
+        """Do nothing: the chosen backend gets the calls."""
+        raise NotImplementedError
+
+    apply_async = submit
+
+
+class TaskBackend(ParallelBackendBase):
+    """The joblib backend of one parallel call, whose tasks run in its thread."""
+
+    supports_timeout = True
+    call: ParallelCall
+
+    def __init__(self, hub: Hub, origin: FusedBackend) -> None:
+        super().__init__(nesting_level=origin.nesting_level)
+        self.hub, self.origin = hub, origin
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Return how many tasks joblib is to submit ahead: it submits twice as many."""
+        return MAX_RUNS
+
+    def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any]) -> "Submitted":
         """Make a task of a call."""
-        # Several threads may use this backend: each has calls of joblib of its own.
-        parallel_call = current.parallel_call or ParallelCall()
-        task = Task(self.scheduler, func, callback, self.nesting_level or 0, parallel_call)
-        parallel_call.tasks.append(task)
-        self.scheduler.submit(task)
-        return task
+        task = Task(func, callback, self.call)
+        self.hub.submit(task)
+        return Submitted(self.hub, task)
 
     apply_async = submit
 
     def start_call(self) -> None:
-        """Begin to take tasks: their iterator must not wait for other tasks while joblib's lock is held."""
-        release_threads()  # this thread will wait for another, which trains
-        current.parallel_call, current.is_dispatching = ParallelCall(), True
+        """Begin to take tasks."""
+        self.call = self.hub.begin_call()
 
     @contextmanager
     def retrieval_context(self) -> Iterator[None]:
         """Begin to wait for results."""
-        current.is_dispatching = False
+        self.hub.end_dispatch()
         yield
 
     def stop_call(self) -> None:
-        """Forget the tasks, which have ended."""
-        if current.parallel_call is not None:
-            current.parallel_call.tasks.clear()
-        current.parallel_call, current.is_dispatching = None, False
+        """End the call."""
+        self.hub.end_call(self.call)
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """End the tasks of this call."""
-        if current.parallel_call is not None:
-            self.scheduler.cancel(current.parallel_call.tasks)
+        """Cancel the tasks."""
+        self.hub.cancel(self.call)
 
     def get_nested_backend(self) -> tuple[ParallelBackendBase, None]:
         """Return the backend for calls inside a task."""
-        return FusedBackend(self._scheduler, (self.nesting_level or 0) + 1), None
+        return FusedBackend(self.origin.fusion, (self.nesting_level or 0) + 1), None
+
+
+class Submitted:
+    """What joblib gets for a task: it calls `get` for the result."""
+
+    def __init__(self, hub: Hub, task: Task) -> None:
+        self.hub, self.task = hub, task
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Wait for the result, and return it or raise."""
+        self.hub.wait_for(self.task, timeout)
+        return self.task.result
+
+
+def check_n_jobs(n_jobs: int | None) -> None:
+    """Raise ValueError for a number of jobs that joblib refuses, too."""
+    if n_jobs == 0:
+        raise ValueError("n_jobs == 0 in Parallel has no meaning")
+
+
+def find_bagging() -> Any:
+    """Return the bagging whose fit asks joblib for a number of jobs, or makes a parallel call; None if none does.
+
+    Bagging divides its estimators by the number of jobs, and passes this number to `joblib.Parallel` as ``n_jobs``. To
+    be fused, each estimator must be a task. Other code that asks is told the truth, as it may cut its work into as many
+    pieces.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and (
+        frame.f_globals.get("__name__", "").startswith(LIBRARIES) or frame.f_code.co_name == "_partition_estimators"
+    ):
+        frame = frame.f_back
+    is_bagging = frame.f_globals.get("__name__") == "sklearn.ensemble._bagging" and frame.f_code.co_name == "_fit"
+    return frame.f_locals["self"] if is_bagging else None

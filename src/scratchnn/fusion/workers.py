@@ -1,119 +1,105 @@
-"""The joblib backends that deal tasks out to the workers of another backend, where each worker fuses its portions."""
+"""The joblib backend that dispatches chunks of tasks to the workers of another backend, each of which fuses its chunk."""
 
-import os
-import pickle
-import platform
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import nullcontext
 from itertools import islice
-from types import FrameType
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import joblib
-import torch
-from joblib.parallel import BACKENDS, FallbackToBackend, ParallelBackendBase
+from joblib.parallel import FallbackToBackend, ParallelBackendBase
 
-from ..training.threads import find_most_threads, use_threads
-from .backend import FusedBackend
-from .cores import use_own_core
-from .portions import cut_portions, list_values
+from .backend import FusedBackend, check_n_jobs, find_bagging
+from .hub import Fusion
+from .pool import MAX_RUNS, RunPool, note_stack
 from .report import FusionReport, TrainedStack
-from .scheduler import Scheduler, warning_filters
-from .shipping import SharedArrays, put_back_arrays
-from .task import Task, current
 
-# How many tasks are under way, as joblib is told: it makes twice as many before it waits for the first result.
-AHEAD_PER_WORKER = 4 * Scheduler.MAX_TASKS
-MOST_AHEAD = 2**16  # joblib refuses numbers above a million
-PortionResult: TypeAlias = tuple[list[Any], list[TrainedStack]]  # the results of a portion's calls, and its stacks
-ON_CUDA = (
-    "n_jobs was not used: a search on CUDA stays in one process. Use device='cpu' for networks on the CPU, or "
-    "fused_fits(backend='loky') for several processes."
-)
+MAX_AHEAD = 2**16  # calls that joblib submits ahead, as a chunk can only have these; joblib refuses a million
+MIN_CHUNK = 64  # tasks: smaller stacks take longer for each model, and larger chunks leave workers idle at the end
+Items: TypeAlias = Sequence[tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]]
 
 
-class DealingBackend(FusedBackend):
-    """The joblib backend of `fused_fits`: a call with ``n_jobs`` of one is fused here, and others are dealt out.
+class FitCounter(Protocol):
+    """What a progress bar asks."""
+
+    def count_fits(self) -> tuple[float, int]:
+        """Return how many fits are done, with parts of those in training, and how many are known."""
+
+
+class DispatchingBackend(FusedBackend):
+    """The joblib backend of `fused_fits` outside of tasks: a call with one job is fused here, others by workers.
 
     Parameters
     ----------
-    scheduler : Scheduler
-        Gets the tasks that are fused here, and reports the stacks of the workers.
-    name : str, joblib backend or None
-        Whose workers get the tasks that are dealt out. None is 'loky', for CPUs only.
-    n_jobs : int
-        The number of workers where a call gives none.
+    fusion : Fusion
+        Has the hubs that get the tasks that are fused here.
+    report, log
+        Those of `RunPool`, for the stacks of the workers.
+    workers : joblib backend or None
+        Runs the chunks. None is that all calls are fused here.
+    default_n_jobs : int
+        The number of workers of a call that gives none.
     """
 
-    def __init__(self, scheduler: Scheduler, name: str | ParallelBackendBase | None, n_jobs: int) -> None:
-        super().__init__(scheduler)
-        self.is_named = name is not None
-        self.name = name or ("loky" if "loky" in BACKENDS else "threading")
-        self.default_n_jobs = n_jobs
-        self.asked, self.askers = n_jobs, set[object]()  # the last question for n_jobs, and the functions that ran then
+    def __init__(
+        self,
+        fusion: Fusion,
+        report: FusionReport,
+        log: Callable[[object], None] | None,
+        workers: ParallelBackendBase | None,
+        default_n_jobs: int,
+    ) -> None:
+        super().__init__(fusion)
+        self.report, self.log, self.workers, self.default_n_jobs = report, log, workers, default_n_jobs
+        self.counters: list[FitCounter] = []  # of the calls whose chunks are with workers
+        self.n_ended, self.n_lost = 0, 0.0  # fits of the other ones
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return into how many tasks to cut the work, however many workers there are: one network each fuses best."""
-        asker = sys._getframe(1)
-        if asker.f_code is joblib.effective_n_jobs.__code__:
-            self.asked = self.default_n_jobs if n_jobs is None else n_jobs
-            self.askers = {_identify(frame) for frame, _ in traceback.walk_stack(asker)}
-        return super().effective_n_jobs(n_jobs)
+        """Return how many tasks run at the same time."""
+        number = super().effective_n_jobs(n_jobs)
+        return number if number > 1 else self.count_workers(n_jobs)
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
-        """Have the calls dealt out, by joblib's way to change to another backend, or fused here."""
-        # A function that asked, as bagging does, gives the answer as n_jobs, which then is a number of tasks.
-        if n_jobs > 1 and _identify(_find_caller()) in self.askers:
-            n_jobs = self.asked
-        n_workers = self._count_workers(n_jobs, settings.get("prefer"), settings.get("require"))
-        if n_workers > 0:
+        """Choose the backend of a call, in joblib's way: an exception names it."""
+        check_n_jobs(n_jobs)
+        bagging = find_bagging()
+        n_workers = self.count_workers(n_jobs if bagging is None else bagging.n_jobs)
+        is_here = settings.get("prefer") == "threads" or settings.get("require") == "sharedmem"
+        if n_workers > 1 and not is_here and self.fusion.get_hub().can_wait():
             raise FallbackToBackend(WorkerBackend(self, n_workers))
-        return super().configure(n_jobs, parallel)
+        return super().configure(n_jobs, parallel, **settings)
 
-    def _count_workers(self, n_jobs: int, prefer: str | None, require: str | None) -> int:
-        """Return how many workers get the tasks of a call, or 0 if they are fused here."""
-        if n_jobs in (0, 1) or require == "sharedmem" or current.is_dispatching:
-            return 0
-        if not self.is_named and (prefer == "threads" or self.nesting_level):
-            return 0
-        with joblib.parallel_config(backend=self.name):
-            n_workers = int(joblib.effective_n_jobs(n_jobs))
-        n_workers = max(1, min(n_workers, n_jobs) if n_jobs > 0 else n_workers)  # some backends do not look at n_jobs
-        return n_workers if self.is_named or n_workers > 1 else 0
+    def count_workers(self, n_jobs: int | None) -> int:
+        """Return how many workers get the tasks of a call. One is that they are fused here."""
+        n_jobs = self.default_n_jobs if n_jobs is None else n_jobs
+        if n_jobs == 1 or self.workers is None:
+            return 1
+        n_workers = int(self.workers.effective_n_jobs(n_jobs))
+        return max(1, min(n_workers, n_jobs) if n_jobs > 0 else n_workers)  # Dask's backend does not look at n_jobs
 
-
-def _identify(frame: FrameType) -> object:
-    """Return what tells a running function from others."""
-    return id(frame), frame.f_code
+    def count_fits(self) -> tuple[float, int]:
+        """Return how many fits of workers are done, and how many are known."""
+        counts = [counter.count_fits() for counter in list(self.counters)]
+        n_done, n_known = sum(done for done, _ in counts), sum(known for _, known in counts)
+        return self.n_ended - self.n_lost + n_done, self.n_ended + n_known
 
 
-def _find_caller() -> FrameType:
-    """Return the function that called ``joblib.Parallel``."""
-    frames = (frame for frame, _ in traceback.walk_stack(sys._getframe(1)))
-    inner = ("joblib.", "sklearn.utils.parallel", __name__)
-    return next(frame for frame in frames if not str(frame.f_globals.get("__name__")).startswith(inner))
+class PendingCall(Future[Any]):
+    """A call that goes to a worker in a chunk. joblib calls `get` for the result."""
 
-
-class DealtCall(Future[Any]):
-    """A call that goes to a worker in a portion of calls. joblib calls `get` for the result."""
-
-    def __init__(self, backend: "WorkerBackend", call: Callable[[], Any], callback: Callable[[Any], Any]) -> None:
+    def __init__(self, backend: "WorkerBackend", items: Items, callback: Callable[[Any], Any]) -> None:
         super().__init__()
         # joblib's callback may submit the next call, and may raise: `Future.add_done_callback` would swallow its error.
-        self.backend, self.call, self.callback = backend, call, callback
+        self.backend, self.items, self.callback = backend, items, callback
 
     def get(self, timeout: float | None = None) -> Any:
-        """Return the result, or raise the first error of all calls. A portion may take ``timeout`` seconds."""
+        """Return the result, or raise the first error of all calls. A chunk may take ``timeout`` seconds."""
         while not self.done():
-            self.backend.deal(timeout)
+            self.backend.dispatch(timeout)
         return self.result()
 
 
-class DealtCalls:
-    """Calls that workers run in portions of so many. A bar counts each as a fit, which is done when its portion is."""
+class ChunkCounter:
+    """Counts each call of a chunk as a fit, which is done when its chunk is."""
 
     def __init__(self, parallel: joblib.Parallel, sizes: Sequence[int]) -> None:
         self.parallel, self.sizes = parallel, sizes
@@ -121,136 +107,83 @@ class DealtCalls:
     def count_fits(self) -> tuple[float, int]:
         """Return how many calls are done, and how many there are."""
         n_ended = getattr(self.parallel, "n_completed_tasks", 0)  # it is not there before the parallel call begins
-        return sum(islice(self.sizes, n_ended)), sum(self.sizes)  # they end in about the order in which they begin
+        return sum(islice(self.sizes, n_ended)), sum(self.sizes)
 
 
 class WorkerBackend(ParallelBackendBase):
-    """The joblib backend of one call that is dealt out: workers of another backend get portions of its tasks."""
+    """The joblib backend of one parallel call whose tasks workers run, in chunks."""
 
     supports_timeout = True
 
-    def __init__(self, origin: DealingBackend, n_workers: int) -> None:
+    def __init__(self, origin: DispatchingBackend, n_workers: int) -> None:
         super().__init__(nesting_level=origin.nesting_level)
         self.origin, self.n_workers = origin, n_workers
-        self.undealt: list[DealtCall] = []
-        self.shared = SharedArrays()
+        self.pending: list[PendingCall] = []
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return how many tasks may be under way."""
-        return min(AHEAD_PER_WORKER * self.n_workers, MOST_AHEAD)
+        """Return how many calls joblib is to submit ahead: it submits twice as many."""
+        return MAX_AHEAD
 
-    def configure(self, n_jobs: int = 1, parallel: Any = None, **kwargs: Any) -> int:
-        """Keep the caller and its settings of memory mapping, and return the number of tasks that may be under way."""
-        self.parallel = parallel
-        self.mapping = {name: kwargs[name] for name in ("max_nbytes", "temp_folder", "mmap_mode") if name in kwargs}
-        return self.effective_n_jobs(n_jobs)
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
+        """Keep the settings of memory mapping."""
+        self.mapping = {name: settings[name] for name in ("max_nbytes", "temp_folder", "mmap_mode") if name in settings}
+        return MAX_AHEAD
 
-    def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any]) -> DealtCall:
-        """Keep a call until it is dealt out."""
-        self.undealt.append(DealtCall(self, func, callback))
-        return self.undealt[-1]
+    def submit(self, func: Any, callback: Callable[[Any], Any]) -> PendingCall:
+        """Keep a call until it is dispatched."""
+        self.pending.append(PendingCall(self, func.items, callback))
+        return self.pending[-1]
 
     apply_async = submit
 
-    def deal(self, timeout: float | None = None) -> None:
-        """Have the workers run the calls that were taken. The first error is raised, as soon as its worker sends it."""
-        dealt, self.undealt = self.undealt, []
-        calls = [each.call for each in dealt]
-        run = self._run_here if not self.origin.is_named and may_use_cuda(calls) else self._run_on_workers
-        for portion, (outcomes, stacks) in run(calls, timeout):
+    def dispatch(self, timeout: float | None = None) -> None:
+        """Have the workers run the pending calls. The first error is raised, as soon as its worker sends it."""
+        calls, self.pending = self.pending, []
+        size = find_chunk_size(len(calls), self.n_workers)
+        chunks = [calls[start : start + size] for start in range(0, len(calls), size)]
+        for chunk, (results, stacks) in zip(chunks, self._run(chunks, timeout), strict=True):
             for stack in stacks:
-                self.origin.scheduler.pool.note_stack(stack)
-            for k, outcome in zip(portion, outcomes, strict=True):
-                dealt[k].set_result(outcome)
-        for each in dealt:
-            each.callback(each.result())
+                note_stack(self.origin.report, self.origin.log, stack)
+            for call, result in zip(chunk, results, strict=True):
+                call.set_result(result)
+        for call in calls:
+            call.callback(call.result())
 
-    def _run_here(self, calls: Sequence[Any], timeout: float | None) -> list[tuple[list[int], PortionResult]]:
-        self.origin.scheduler.pool.note(ON_CUDA)
-        inner = Scheduler(FusionReport())
-        with self.origin.scheduler.count_also(inner):
-            return [(list(range(len(calls))), run_portion(calls, 1, name_process(), scheduler=inner))]
-
-    def _run_on_workers(self, calls: Sequence[Any], timeout: float | None) -> list[tuple[list[int], PortionResult]]:
-        """Return the positions of the calls of each portion, and what its worker sent."""
-        portions = cut_portions(calls, self.n_workers)
-        with joblib.parallel_config(backend=self.origin.name):
+    def _run(self, chunks: Sequence[Sequence[PendingCall]], timeout: float | None) -> list[Any]:
+        origin = self.origin
+        with joblib.parallel_config(backend=origin.workers):
             parallel = joblib.Parallel(self.n_workers, batch_size=1, timeout=timeout, **self.mapping)
-            backend = joblib.parallel.get_active_backend()[0]
-            sent, arrays = self.shared.take_out([[calls[k] for k in portion] for portion in portions], backend)
-            jobs = (joblib.delayed(run_portion)(each, self.n_workers, name_process(), *arrays) for each in sent)
-            with self.origin.scheduler.count_also(DealtCalls(parallel, [len(portion) for portion in portions])):
-                return list(zip(portions, parallel(jobs), strict=True))
-
-    def start_call(self) -> None:
-        """Begin to take calls."""
-        self.undealt = []
-
-    def stop_call(self) -> None:
-        """Let go of the arrays that the workers have."""
-        self.shared = SharedArrays()
+            counter = ChunkCounter(parallel, [len(chunk) for chunk in chunks])
+            origin.counters.append(counter)
+            try:
+                return list(parallel(joblib.delayed(run_chunk)([call.items for call in chunk]) for chunk in chunks))
+            except BaseException:
+                n_done, n_known = counter.count_fits()
+                origin.n_lost += n_known - n_done
+                raise
+            finally:
+                origin.counters.remove(counter)
+                origin.n_ended += sum(counter.sizes)
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Forget the calls that have not been dealt out."""
-        self.undealt = []
+        """Forget the calls that have not been dispatched."""
+        self.pending = []
 
-    def get_nested_backend(self) -> tuple[ParallelBackendBase, None]:
-        """Return the backend for calls inside a task, which is that of its worker."""
-        return FusedBackend(None, (self.nesting_level or 0) + 1), None
-
-
-def may_use_cuda(calls: Sequence[Any]) -> bool:
-    """Return whether calls of joblib's may use CUDA: if there is an estimator for it, or none that one can ask."""
-    if not torch.cuda.is_available():
-        return False
-    models = {id(value): value for call in calls for value in list_values(call) if hasattr(value, "get_params")}
-    settings = [setting for model in models.values() for setting in model.get_params().items()]
-    devices = [str(value) for name, value in settings if name.rpartition("__")[2] == "device"]
-    return not models or not all(device.startswith("cpu") for device in devices)
+def find_chunk_size(n_calls: int, n_workers: int) -> int:
+    """Return how many tasks a chunk has: a worker's share, in as many chunks as it has times ``MIN_CHUNK`` tasks."""
+    n_rounds = max(1, round(n_calls / n_workers / MIN_CHUNK))
+    return -(-n_calls // (n_rounds * n_workers))
 
 
-def name_process() -> tuple[str, int]:
-    """Return what tells this process from others, also from those of other machines."""
-    return platform.node(), os.getpid()
+def run_chunk(chunk: Sequence[Items]) -> tuple[list[Any], list[TrainedStack]]:
+    """Run calls in this process, fused. Return their results and the stacks."""
+    report = FusionReport()
+    fusion = Fusion(lambda: RunPool(report, None))
+    with joblib.parallel_config(backend=FusedBackend(fusion), n_jobs=1):
+        results = joblib.Parallel()(joblib.delayed(run_items)(items) for items in chunk)
+    return list(results), report.stacks
 
 
-def run_portion(
-    calls: Sequence[Any], n_workers: int, caller: tuple[str, int], *arrays: Any, scheduler: Scheduler | None = None
-) -> PortionResult:
-    """Run calls in this process, fused. Return their results and the stacks, or raise the first error.
-
-    ``caller`` names the process that has cut the portions. Workers on its machine share the cores.
-    ``arrays`` are those that were taken out of the calls.
-    ``scheduler`` is a new one for the calls; None makes it.
-    """
-    calls = put_back_arrays(calls, arrays)
-    node, process = name_process()
-    n_neighbours = n_workers if node == caller[0] else 1
-    n_threads = min(find_most_threads(), max(1, joblib.cpu_count() // n_neighbours))
-    keeping = use_own_core(n_neighbours) if process != caller[1] else nullcontext()
-    with warning_filters, use_threads(0, most=n_threads), keeping:
-        scheduler = Scheduler(FusionReport()) if scheduler is None else scheduler
-        tasks = [Task(scheduler, call, lambda result: None, depth=0) for call in calls]
-        try:
-            for task in tasks:
-                scheduler.submit(task)
-            results = [task.get() for task in tasks]
-        except BaseException as error:
-            if name_process() != caller:
-                _check_sendable(error)
-            raise
-        finally:
-            scheduler.close()
-    return results, scheduler.pool.report.stacks
-
-
-def _check_sendable(error: BaseException) -> None:
-    """Raise an error in place of one that would break the pool of workers."""
-    try:
-        pickle.loads(pickle.dumps(joblib.wrap_non_picklable_objects(error, keep_wrapper=False)))
-    except Exception as reason:
-        what = "".join(traceback.format_exception_only(error)).strip()
-        raise RuntimeError(
-            f"A task's error must be one that pickle can send from its worker, got {what}, which it cannot: {reason}. "
-            "Use n_jobs=1 to get it as it is, or give its class arguments that can be pickled."
-        ) from error
+def run_items(items: Items) -> list[Any]:
+    """Make the calls of a batch, one after the other."""
+    return [function(*args, **kwargs) for function, args, kwargs in items]

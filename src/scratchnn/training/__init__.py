@@ -4,7 +4,7 @@ A `TrainingRun` is one model to train: its data, its settings, and what training
 shape and trains them together, as a stack along the leading models axis of `network`; a single fit is a stack of one.
 """
 
-from .grouping import count_device_memory, explain_alone, make_stacks
+from .grouping import count_device_memory, count_models, explain_alone, make_stacks
 from .joint import JointSteps, make_mean_score
 from .loop import train, train_run, trainer
 from .memory import Snapshot, is_out_of_memory, train_in_memory
@@ -24,6 +24,7 @@ __all__ = [
     "Snapshot",
     "TrainingRun",
     "count_device_memory",
+    "count_models",
     "explain_alone",
     "failing_together",
     "get_ranks",

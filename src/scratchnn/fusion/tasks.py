@@ -1,0 +1,94 @@
+"""Tasks: calls that joblib submitted, each a greenlet of the thread that called `joblib.Parallel`."""
+
+import math
+import multiprocessing
+from collections import deque
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Any
+
+from greenlet import greenlet
+
+from ..training import TrainingRun
+from .process_state import CallerState, TaskState
+
+
+class Cancelled(BaseException):
+    """Ends a task whose result is not needed any more, where it waits."""
+
+
+class TaskTimeoutError(multiprocessing.TimeoutError, TimeoutError):
+    """What `joblib.Parallel` raises after ``timeout``: joblib's threads raise the first, its processes the second."""
+
+
+class ParallelCall:
+    """A call of `joblib.Parallel`: its tasks, and what they begin with.
+
+    Parameters
+    ----------
+    owner : Task or None
+        The task that makes the call.
+    of_process : bool
+        Whether tasks have generators and streams of their own.
+    """
+
+    def __init__(self, owner: "Task | None", of_process: bool) -> None:
+        self.owner = owner
+        self.depth = 0 if owner is None else owner.call.depth + 1
+        self.context = copy_context()
+        self.state = CallerState(of_process)
+        self.tasks: list[Task] = []
+        self.ended: deque[Task] = deque()  # whose callbacks have not been called
+        self.error: BaseException | None = None  # of the first task that failed
+        self.awaited: list[Task] = []  # that the caller waits for
+        self.is_cancelling = False
+        self.deadline = math.inf  # when the caller gives up waiting, by `time.monotonic`
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the caller has what it waits for: the results, or an error."""
+        return (self.error is not None and not self.is_cancelling) or all(task.is_done for task in self.awaited)
+
+
+class Task:
+    """A call that joblib submitted.
+
+    Parameters
+    ----------
+    function : callable
+        The call, without arguments.
+    callback : callable
+        What joblib wants to be called with the result.
+    call : ParallelCall
+        The call of joblib that the task belongs to.
+    """
+
+    def __init__(self, function: Callable[[], Any], callback: Callable[[Any], Any], call: ParallelCall) -> None:
+        self.function: Callable[[], Any] | None = function
+        self.callback, self.call = callback, call
+        self.state = TaskState(call.state, None if call.owner is None else call.owner.state, len(call.tasks))
+        self.greenlet: greenlet | None = None  # from its start to its end
+        self.is_ready = self.is_done = False
+        self.is_cancelled = self.must_raise = False  # the second until Cancelled has been raised
+        self.run: TrainingRun | None = None  # that it has queued
+        self.n_fits = 0  # how many runs it has queued
+        self.result: Any = None
+        self.error: BaseException | None = None
+        call.tasks.append(self)
+
+    def execute(self) -> None:
+        """Make the call: what the greenlet does."""
+        function, self.function = self.function, None  # it holds the model, and joblib may hold the task for long
+        try:
+            self.result = function() if function is not None else None
+        except BaseException as error:
+            self.error = error
+
+    def count_trained(self) -> float:
+        """Return how many of its fits are trained, with the part of the one in training."""
+        return self.n_fits if self.run is None else self.n_fits - 1 + calc_share(self.run)
+
+
+def calc_share(run: TrainingRun) -> float:
+    """Return which part of a run's epochs is done, from 0 to 1. Early stopping may end it before 1."""
+    return min(1.0, run.n_epochs / run.settings.max_iter)
