@@ -47,11 +47,7 @@ class FusedBackend(ParallelBackendBase):
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         raise FallbackToBackend(TaskBackend(hub, self))
 
-    def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Any:
-        """Do nothing: the chosen backend gets the calls."""
-        raise NotImplementedError
-
-    apply_async = submit
+    submit = apply_async = None  # the chosen backend gets the calls
 
 
 class TaskBackend(ParallelBackendBase):
@@ -68,11 +64,11 @@ class TaskBackend(ParallelBackendBase):
         """Return how many tasks joblib is to submit ahead: it submits twice as many."""
         return MAX_RUNS
 
-    def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any]) -> "Submitted":
+    def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any]) -> Task:
         """Make a task of a call."""
         task = Task(func, callback, self.call)
         self.hub.submit(task)
-        return Submitted(self.hub, task)
+        return task
 
     apply_async = submit
 
@@ -83,7 +79,7 @@ class TaskBackend(ParallelBackendBase):
     @contextmanager
     def retrieval_context(self) -> Iterator[None]:
         """Begin to wait for results."""
-        self.hub.end_dispatch()
+        self.hub.is_busy = False
         yield
 
     def stop_call(self) -> None:
@@ -97,18 +93,6 @@ class TaskBackend(ParallelBackendBase):
     def get_nested_backend(self) -> tuple[ParallelBackendBase, None]:
         """Return the backend for calls inside a task."""
         return FusedBackend(self.origin.fusion, (self.nesting_level or 0) + 1), None
-
-
-class Submitted:
-    """What joblib gets for a task: it calls `get` for the result."""
-
-    def __init__(self, hub: Hub, task: Task) -> None:
-        self.hub, self.task = hub, task
-
-    def get(self, timeout: float | None = None) -> Any:
-        """Wait for the result, and return it or raise."""
-        self.hub.wait_for(self.task, timeout)
-        return self.task.result
 
 
 def check_n_jobs(n_jobs: int | None) -> None:

@@ -1,10 +1,9 @@
 """The context `fused_fits`."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from numbers import Integral
-from typing import Any
 
 import joblib
 import numpy as np
@@ -13,13 +12,12 @@ from joblib.parallel import ParallelBackendBase, get_active_backend
 from ..training import TrainingRun, train, trainer
 from ..training.threads import SharedContext
 from .backend import FusedBackend
-from .hub import Fusion
-from .pool import RunPool
+from .hub import Fusion, Hub
 from .progress_bar import Bar
 from .report import FusionReport, print_line
 from .tasks import calc_share
 from .watcher import Watcher
-from .workers import DispatchingBackend, FitCounter
+from .workers import DispatchingBackend
 
 # Several threads, whose tasks change the filters, may be inside at a time: the last to leave restores the first's.
 warning_filters = SharedContext(warnings.catch_warnings)
@@ -77,12 +75,11 @@ def fused_fits(*, verbose: bool | int = 0, progress: bool = False) -> Iterator[F
     _check_parameters(verbose, progress)
     report = FusionReport()
     outside = OutsideFits(report)
-    counters: list[FitCounter] = [outside]
-    bar = Bar(report, lambda: _count_fits([*counters, *fusion.hubs])) if progress else None
-    log: Callable[[object], None] | None = None if not verbose else print_line if bar is None else bar.log
-    fusion = Fusion(lambda: RunPool(report, log))
-    backend = _make_backend(fusion, report, log)
-    counters.append(backend)
+    fusion = Fusion(report, print_line if verbose else None)
+    backend = _make_backend(fusion)
+    bar = Bar(report, lambda: _count_fits([outside, backend, *fusion.hubs])) if progress else None
+    if bar is not None and verbose:
+        fusion.log = bar.log
     with ExitStack() as stack:
         stack.enter_context(warning_filters)
         if bar is not None:
@@ -134,7 +131,7 @@ class OutsideFits:
             trainer.set(self.outer)
 
 
-def _make_backend(fusion: Fusion, report: FusionReport, log: Any) -> DispatchingBackend:
+def _make_backend(fusion: Fusion) -> DispatchingBackend:
     """Return the backend for calls outside of tasks, whose workers are those of the active backend."""
     active, n_jobs = get_active_backend()
     workers: ParallelBackendBase | None = active
@@ -142,12 +139,12 @@ def _make_backend(fusion: Fusion, report: FusionReport, log: Any) -> Dispatching
         workers, n_jobs = active.workers, active.default_n_jobs
     elif isinstance(active, FusedBackend) or active.nesting_level:
         workers = None
-    return DispatchingBackend(fusion, report, log, workers, int(active.default_n_jobs if n_jobs is None else n_jobs))
+    return DispatchingBackend(fusion, workers, int(active.default_n_jobs if n_jobs is None else n_jobs))
 
 
-def _count_fits(counters: list[FitCounter]) -> tuple[float, int]:
-    counts = [counter.count_fits() for counter in counters]
-    return sum(done for done, _ in counts), sum(known for _, known in counts)
+def _count_fits(counters: Sequence["OutsideFits | DispatchingBackend | Hub"]) -> tuple[float, int]:
+    done, known = zip(*(counter.count_fits() for counter in counters), strict=True)
+    return sum(done), sum(known)
 
 
 def _check_parameters(verbose: object, progress: object) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import heapq
+import math
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -14,11 +15,13 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from ..training import TrainingRun, train, trainer
+from ..training import TrainingRun, trainer
 from .pool import RunPool
+from .process_state import StateSwitch
+from .report import FusionReport, TrainedStack
 from .tasks import Cancelled, ParallelCall, Task, TaskTimeoutError
 
-CANNOT_WAIT = "it was called where the task cannot wait: in a thread, an event loop or an iterator of calls"
+CANNOT_WAIT = "called where its task cannot wait: in a thread, an event loop, an iterator of calls, or a scorer"
 
 
 class Hub:
@@ -26,19 +29,13 @@ class Hub:
 
     The greenlet that waits for results outside of tasks chooses what is next: it resumes a task that has what it waits
     for, or else starts a task, or else trains. A task runs until it ends, queues a run, or waits for tasks of its own.
-
-    Parameters
-    ----------
-    pool : RunPool
-        Trains the runs.
     """
 
     def __init__(self, pool: RunPool) -> None:
         self.pool = pool
         self.thread = threading.get_ident()
-        self.of_process = threading.current_thread() is threading.main_thread()
+        self.states = StateSwitch(threading.current_thread() is threading.main_thread())
         self.greenlet: greenlet | None = None  # that waits outside of tasks
-        self.pid, self.loop = os.getpid(), find_loop()
         self.current: Task | None = None  # the task that runs
         self.is_busy = False  # with joblib's iterator of calls, or with training: no task may wait
         self.unstarted: list[tuple[int, int, Task]] = []  # a heap: tasks of inner calls come first
@@ -48,33 +45,30 @@ class Hub:
         self.queued: list[Task] = []  # tasks whose runs are in the pool
         self.timed: list[ParallelCall] = []  # calls by tasks that wait with a timeout
         self.n_resumed = 0  # a measure of progress
-        self.n_ended = 0  # fits of the tasks that have ended
-        self.n_lost = 0.0  # how many of them were not trained, as their tasks were cancelled
+        self.n_known, self.n_done = 0, 0.0  # fits of the tasks that have ended, and how many of them were not cancelled
 
     def can_wait(self) -> bool:
         """Return whether the code that runs may wait for tasks, or for training."""
         here = self.greenlet if self.current is None else self.current.greenlet
         if here is None:
             return True
-        is_own = getcurrent() is here and self.pid == os.getpid() and find_loop() is self.loop
-        return is_own and not self.is_busy and not (self.current is not None and self.current.is_cancelled)
+        is_here = getcurrent() is here and self.pid == os.getpid() and find_loop() is self.loop
+        return is_here and not self.is_busy and not (self.current is not None and self.current.is_cancelled)
 
     def begin_call(self) -> ParallelCall:
         """Return a parallel call, made by the code that runs, whose tasks joblib will submit."""
-        if self.current is None:
+        owner = self.current
+        if owner is None:
             self.greenlet, self.pid, self.loop = getcurrent(), os.getpid(), find_loop()
         self.is_busy = True
-        return ParallelCall(self.current, self.of_process)
-
-    def end_dispatch(self) -> None:
-        """Note that joblib has submitted the first tasks of a call."""
-        self.is_busy = False
+        state = self.states.caller if owner is None else owner.state
+        return ParallelCall(owner, state, self.wait_for, self.states.of_process)
 
     def end_call(self, call: ParallelCall) -> None:
         """Cancel what has not ended, and forget the call."""
         self.is_busy = False
         self.cancel(call)
-        call.state.advance()
+        call.advance_generators()
         if call.owner is None:
             self.greenlet = None
 
@@ -86,49 +80,46 @@ class Hub:
         """Let tasks run until this one has ended. Raises the first error of its call, or TaskTimeoutError."""
         call = task.call
         call.awaited = [task]
-        call.deadline = float("inf") if timeout is None else time.monotonic() + timeout
-        while True:
-            self._call_back(call)
-            if call.error is not None:
-                raise call.error
-            if task.is_done:
-                return
-            if time.monotonic() > call.deadline:
-                raise TaskTimeoutError(
-                    f"A task of fused_fits took longer than timeout={timeout} s. Raise it, or leave it None."
-                )
-            self._wait(call)
+        call.deadline = math.inf if timeout is None else time.monotonic() + timeout
+        self._wait(call)
+        while call.ended:  # joblib submits the next
+            ended = call.ended.popleft()
+            with self._busy():
+                ended.callback(ended.result)
+        if call.error is not None:
+            raise call.error
+        if not task.is_done:
+            raise TaskTimeoutError(
+                f"A task of fused_fits took longer than timeout={timeout} s. Raise it, or leave it None."
+            )
 
     def cancel(self, call: ParallelCall) -> None:
         """End the tasks of a call: those that wait raise Cancelled, and the unstarted never start."""
         call.awaited = [task for task in call.tasks if not task.is_done]
-        call.is_cancelling, call.deadline = True, float("inf")
+        call.is_cancelling, call.deadline = True, math.inf
+        self.pool.remove([task.run for task in call.awaited])
         for task in call.awaited:
             task.is_cancelled = task.must_raise = True
-            if task.greenlet is None or task.greenlet.dead:
-                self._end(task)
-            else:
+            self.queued = [other for other in self.queued if other is not task]
+            if task.greenlet:
                 self._make_ready(task, first=True)
-        cancelled = set(call.awaited)
-        self.queued = [task for task in self.queued if task not in cancelled]
-        self.pool.remove([task.run for task in call.awaited])
-        while not call.is_answered:
-            self._wait(call)
+            else:
+                self._end(task)
+        self._wait(call)
 
     def train(self, task: Task, run: TrainingRun) -> None:
         """Train a task's run, in place, with those of other tasks if the task can wait."""
+        if task.is_cancelled:
+            raise Cancelled
         if task is not self.current or not self.can_wait():
-            if task.is_cancelled:
-                raise Cancelled
-            self.pool.train_alone(run, CANNOT_WAIT) if self.thread == threading.get_ident() else train([run])
+            self.pool.train_alone(run, CANNOT_WAIT)
             return
         task.n_fits += 1
         if self.pool.trains_alone(run):
             with self._busy():
                 self.pool.train_alone(run)
             return
-        task.run = run
-        entry = self.pool.add(run)
+        entry, task.run = self.pool.add(run), run
         self.queued.append(task)
         self._leave()
         task.run = None
@@ -142,31 +133,34 @@ class Hub:
         A task counts as one fit until it has queued more.
         """
         started = list(self.started)
-        n_done = self.n_ended - self.n_lost + sum(task.count_trained() for task in started)
-        return n_done, self.n_ended + len(self.unstarted) + sum(max(1, task.n_fits) for task in started)
+        n_known = self.n_known + len(self.unstarted) + sum(max(1, task.n_fits) for task in started)
+        return self.n_done + sum(task.count_trained() for task in started), n_known
 
     def _wait(self, call: ParallelCall) -> None:
-        """Let tasks run: until the call is answered if a task has made it, or else for one step."""
-        if call.owner is None:
-            self._advance()
+        """Let tasks run until the call is answered, or until its deadline."""
+        if call.owner is not None:
+            if not call.is_answered:
+                self.timed += [call] if call.deadline < math.inf else []
+                self._leave()
             return
-        if call.deadline < float("inf"):
-            self.timed.append(call)
         try:
-            self._leave()
+            # Tasks that are ready need no return to the caller between them, whose state would have to be restored.
+            while not call.is_answered or (self.ready and call.error is None):
+                if call.deadline < math.inf and time.monotonic() > call.deadline:
+                    return
+                self._advance()
         finally:
-            self.timed = [other for other in self.timed if other is not call]
+            self.states.use(self.states.caller)
 
     def _leave(self) -> None:
         """Leave the task that runs, until it is resumed."""
-        assert self.greenlet is not None
-        self.greenlet.switch()
+        if self.greenlet is not None:
+            self.greenlet.switch()
 
     def _advance(self) -> None:
         """Resume a task, start one, or train."""
-        now = time.monotonic() if self.timed else 0.0
         for call in self.timed:
-            if now > call.deadline and call.owner is not None:
+            if time.monotonic() > call.deadline and call.owner is not None:
                 self._make_ready(call.owner, first=True)
         if self.ready:
             task = self.ready.popleft()
@@ -177,15 +171,19 @@ class Hub:
             if not task.is_done:
                 self._start(task)
         elif self.queued:
-            self._train_queued()
+            self.states.use(self.states.caller)
+            with self._busy():
+                self.pool.train_all()
+            for task in self.queued:
+                self._make_ready(task, first=False)
+            self.queued = []
         else:
             raise RuntimeError("no task of fused_fits can run: this is a bug in scratchnn, please report it")
 
     def _start(self, task: Task) -> None:
         task.greenlet = greenlet(task.execute, self.greenlet)
-        context = task.call.context.copy()
+        task.greenlet.gr_context = context = task.call.context.copy()
         context.run(trainer.set, partial(self.train, task))
-        task.greenlet.gr_context = context
         self.started[task] = None
         self._resume(task)
 
@@ -194,27 +192,28 @@ class Hub:
         assert task.greenlet is not None
         must_raise, task.must_raise = task.must_raise, False
         self.n_resumed += 1
+        self.timed = [call for call in self.timed if call.owner is not task]
+        self.states.use(task.state)
         try:
-            with task.state.active():
+            with task.state.grads_and_threads():
                 self.current = task
-                try:
-                    task.greenlet.throw(Cancelled) if must_raise else task.greenlet.switch()
-                finally:
-                    self.current = None
+                task.greenlet.throw(Cancelled) if must_raise else task.greenlet.switch()
         finally:
+            self.current = None
             if task.greenlet.dead:
                 self._end(task)
 
     def _end(self, task: Task) -> None:
         """Note the end of a task, and resume the task that waits for it."""
         call = task.call
-        if task.error is None and task.is_cancelled:
-            task.error = Cancelled()
+        if task.is_cancelled:
+            task.error = task.error or Cancelled()
+        elif task.state.entropies:
+            call.used = [a or b for a, b in zip(call.used, task.state.find_used(), strict=True)]
         task.is_done, task.greenlet, task.function = True, None, None
-        task.state.end()
         self.started.pop(task, None)
-        self.n_ended += max(1, task.n_fits)
-        self.n_lost += max(1, task.n_fits) - task.count_trained() if task.is_cancelled else 0
+        self.n_known += max(1, task.n_fits)
+        self.n_done += task.count_trained() if task.is_cancelled else max(1, task.n_fits)
         if task.error is None:
             call.ended.append(task)
         elif not call.is_cancelling:
@@ -223,24 +222,9 @@ class Hub:
             self._make_ready(call.owner, first=call.error is not None)
 
     def _make_ready(self, task: Task, first: bool) -> None:
-        if task is self.current or task.is_ready:
-            return
-        task.is_ready = True
-        self.ready.appendleft(task) if first else self.ready.append(task)
-
-    def _train_queued(self) -> None:
-        tasks, self.queued = self.queued, []
-        with self._busy():
-            self.pool.train_all()
-        for task in tasks:
-            self._make_ready(task, first=False)
-
-    def _call_back(self, call: ParallelCall) -> None:
-        """Tell joblib of the tasks that have ended: it submits the next."""
-        while call.ended:
-            task = call.ended.popleft()
-            with self._busy():
-                task.callback(task.result)
+        if task is not self.current and not task.is_ready:
+            task.is_ready = True
+            self.ready.appendleft(task) if first else self.ready.append(task)
 
     @contextmanager
     def _busy(self) -> Iterator[None]:
@@ -252,16 +236,18 @@ class Hub:
 
 
 class Fusion:
-    """What a `fused_fits` context has: a hub for each thread that uses it.
+    """What a `fused_fits` context has: a report, and a hub for each thread that uses it.
 
     Parameters
     ----------
-    make_pool : callable
-        Returns a new pool for a hub.
+    report : FusionReport
+        Gets each stack that has been trained.
+    log : callable, default=None
+        Prints a line for each stack, if there is one.
     """
 
-    def __init__(self, make_pool: Callable[[], RunPool]) -> None:
-        self.make_pool = make_pool
+    def __init__(self, report: FusionReport, log: Callable[[object], None] | None = None) -> None:
+        self.report, self.log = report, log
         self.hubs: list[Hub] = []
         self.local = threading.local()
 
@@ -269,9 +255,15 @@ class Fusion:
         """Return the hub of the calling thread."""
         hub: Hub | None = getattr(self.local, "hub", None)
         if hub is None:
-            hub = self.local.hub = Hub(self.make_pool())
+            hub = self.local.hub = Hub(RunPool(self.note))
             self.hubs.append(hub)
         return hub
+
+    def note(self, stack: TrainedStack) -> None:
+        """Report what has been trained."""
+        self.report.stacks.append(stack)
+        if self.log is not None:
+            self.log(stack)
 
 
 def find_loop() -> Any:

@@ -15,7 +15,6 @@ from ..training import (
     Data,
     Snapshot,
     TrainingRun,
-    count_device_memory,
     count_models,
     explain_alone,
     is_out_of_memory,
@@ -23,11 +22,11 @@ from ..training import (
     train,
 )
 from .memory_limit import count_free_memory
-from .report import FusionReport, TrainedStack
+from .report import TrainedStack
 
 MAX_RUNS = 256  # in the queue: larger stacks are hardly faster
-# Of a kind of which fewer models fit in a stack, no more than these are queued. Larger stacks are better planned among
-# many runs: models that use the same batches belong together.
+# If fewer models of a kind fit in a stack, no more of them are queued. Larger stacks are planned among all that are
+# queued, as models that use the same batches belong together.
 MAX_MODELS_AT_ONCE = 16
 N_BETWEEN = 16  # queued runs from one look at the free memory to the next
 
@@ -42,18 +41,10 @@ class QueuedRun:
 
 
 class RunPool:
-    """Runs that wait for their training.
+    """Runs that wait for their training. ``note`` is called with each stack that has been trained."""
 
-    Parameters
-    ----------
-    report : FusionReport
-        Gets each stack that has been trained.
-    log : callable or None
-        Prints a line for each stack, if there is one.
-    """
-
-    def __init__(self, report: FusionReport, log: Callable[[object], None] | None) -> None:
-        self.report, self.log = report, log
+    def __init__(self, note: Callable[[TrainedStack], None]) -> None:
+        self.note = note
         self._clear()
 
     def _clear(self) -> None:
@@ -61,12 +52,11 @@ class RunPool:
         self.datas: dict[object, list[Data]] = {}  # of the queued runs, by shape
         self.n_alike: Counter[object] = Counter()  # queued runs with networks of the same sizes
         self.is_full = False  # whether a whole stack of wide networks is queued
-        self.n_bytes = 0  # of the CPU's memory that the queued runs and their training take, about
-        self.budget = self.n_held = 0  # the memory that was free when no run was queued, and how much is gone since
-        self.on_devices: Counter[torch.device] = Counter()  # bytes that the queued runs hold on other devices
+        self.n_bytes = 0  # that the queued runs and their training take, about
+        self.budget = self.n_gone = 0  # the memory that was free when no run was queued, and how much is gone since
 
     def trains_alone(self, run: TrainingRun) -> bool:
-        """Return whether a run gains nothing from a stack, so that it need not wait for others."""
+        """Return whether a run cannot share a stack, so that it need not wait for others."""
         return explain_alone(run) is not None or count_models(run) == 1
 
     def add(self, run: TrainingRun) -> QueuedRun:
@@ -74,16 +64,13 @@ class RunPool:
         if len(self.queue) % N_BETWEEN == 0:
             n_free = count_free_memory()
             self.budget = self.budget if self.queue else n_free
-            self.n_held = self.budget - n_free
+            self.n_gone = self.budget - n_free
         self.n_bytes += count_bytes(run)
         run.data = self._deduplicate(run.data)
         if run.validation is not None:
             run.validation = self._deduplicate(run.validation)
-        if not run.buffer.flat.is_cpu:
-            self.on_devices[run.buffer.flat.device] += run.buffer.flat.nbytes
-        kind = run.buffer.sizes, run.settings.batch_size
+        kind, n_models = (run.buffer.sizes, run.settings.batch_size), count_models(run)
         self.n_alike[kind] += 1
-        n_models = count_models(run)
         self.is_full |= n_models < MAX_MODELS_AT_ONCE and self.n_alike[kind] >= n_models
         self.queue.append(QueuedRun(run))
         return self.queue[-1]
@@ -96,34 +83,27 @@ class RunPool:
             self._clear()
 
     def has_room(self) -> bool:
-        """Return whether another task may begin: queued runs must leave enough memory for it, and for the training."""
-        if self.is_full or len(self.queue) >= MAX_RUNS or max(self.n_bytes, self.n_held) >= self.budget / 4:
-            return False
-        # What is queued is missing from a device's free memory already.
-        return all(n_bytes < count_device_memory(device) / 3 for device, n_bytes in self.on_devices.items())
+        """Return whether another task may start: queued runs must leave enough memory for it, and for the training."""
+        is_large = max(self.n_bytes, self.n_gone) >= self.budget / 4
+        return not (self.is_full or is_large or len(self.queue) >= MAX_RUNS)
 
     def train_all(self) -> None:
         """Train the queued runs, in place. What training raises for a run becomes its ``failure``.
 
         Raises
         ------
-        KeyboardInterrupt
-            If Ctrl-C has ended a training.
         BaseException
-            What a signal handler has raised.
+            KeyboardInterrupt if Ctrl-C has ended the training, or what a signal handler has raised.
         """
-        entries = self.queue
+        entries = {id(entry.run): entry for entry in self.queue}
         self._clear()
-        untrained = {id(entry.run): entry for entry in entries}
         try:
-            for stack in make_stacks([entry.run for entry in entries]):
-                self._train_stack([untrained[id(run)] for run in stack])
-                for run in stack:
-                    del untrained[id(run)]
+            for stack in make_stacks([entry.run for entry in entries.values()]):
+                self._train_stack([entries.pop(id(run)) for run in stack])
         except Exception as error:  # what was not trained must not pass for it
             if _was_raised_by_signal(error):
                 raise
-            for entry in untrained.values():
+            for entry in entries.values():
                 entry.failure = error
 
     def train_alone(self, run: TrainingRun, reason: str | None = None) -> None:
@@ -133,7 +113,7 @@ class RunPool:
     def _train_stack(self, entries: Sequence[QueuedRun], reason: str | None = None) -> None:
         """Train runs as one stack, or, if that fails, in parts, so that only the runs at fault fail."""
         runs = [entry.run for entry in entries]
-        reason = explain_alone(runs[0]) or reason if len(runs) == 1 else None
+        reason = (explain_alone(runs[0]) or reason) if len(runs) == 1 else None
         failure = entries[0].context.run(self._try_to_train, runs, reason)
         if failure is None or len(entries) == 1:
             entries[0].failure = failure
@@ -163,51 +143,35 @@ class RunPool:
         start = time.perf_counter()
         train(runs)
         seconds = time.perf_counter() - start
-        note_stack(
-            self.report, self.log, TrainedStack(len(runs), seconds, runs[0].buffer.sizes, len(runs[0].data.deps), reason)
-        )
+        self.note(TrainedStack(len(runs), seconds, runs[0].buffer.sizes, len(runs[0].data.deps), reason))
         if any(run.interrupted for run in runs):
             raise KeyboardInterrupt  # training has taken it for the end of this stack
 
     def _deduplicate(self, data: Data) -> Data:
         """Return equal data of another queued run, or these."""
-        if not isinstance(data.indeps, torch.Tensor):
-            return data
-        indeps = data.indeps
+        indeps = cast(torch.Tensor, data.indeps)
         key = (indeps.shape, indeps.dtype, indeps.device, data.deps.shape, data.weights is None, data.weight_mean)
         known = self.datas.setdefault(key, [])
         for other in known:
-            if (
-                torch.equal(other.deps, data.deps)
-                and (data.weights is None or torch.equal(cast(torch.Tensor, other.weights), data.weights))
-                and torch.equal(cast(torch.Tensor, other.indeps), indeps)
-            ):
+            pairs = zip(_list_tensors(data), _list_tensors(other), strict=True)
+            if all(torch.equal(mine, theirs) for mine, theirs in pairs):
                 return other
         known.append(data)
-        for tensor in _list_tensors(data):
-            if not tensor.is_cpu:
-                self.on_devices[tensor.device] += tensor.nbytes
         return data
 
 
-def note_stack(report: FusionReport, log: Callable[[object], None] | None, stack: TrainedStack) -> None:
-    """Report what has been trained."""
-    report.stacks.append(stack)
-    if log is not None:
-        log(stack)
-
-
 def count_bytes(run: TrainingRun) -> int:
-    """Return about how many bytes of the CPU's memory a run takes while it is queued, and then its training."""
+    """Return about how many bytes of memory a run takes while it is queued, and then its training."""
     datas = [data for data in (run.data, run.validation) if data is not None]
-    n_bytes = sum(tensor.nbytes for data in datas for tensor in _list_tensors(data) if tensor.is_cpu)
+    n_bytes = sum(tensor.nbytes for data in datas for tensor in _list_tensors(data))
     # The task has its samples in double precision too, perhaps once more scaled, and a stack may copy what it trains
     # on. Of the coefficients there are those of run, snapshot and stack, their gradients, and moments with copies.
-    return 5 * n_bytes + (8 * run.buffer.flat.nbytes if run.buffer.flat.is_cpu else 0)
+    return 5 * n_bytes + 8 * run.buffer.flat.nbytes
 
 
 def _list_tensors(data: Data) -> list[torch.Tensor]:
-    return [each for each in (data.indeps, data.deps, data.weights) if isinstance(each, torch.Tensor)]
+    """Return the tensors of data, those that differ between folds first."""
+    return [each for each in (data.deps, data.weights, data.indeps) if isinstance(each, torch.Tensor)]
 
 
 def _was_raised_by_signal(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from greenlet import greenlet
 
 from ..training import TrainingRun
-from .process_state import CallerState, TaskState
+from .process_state import GENERATORS, TaskState, read_grad_modes
 
 
 class Cancelled(BaseException):
@@ -28,30 +28,41 @@ class ParallelCall:
     ----------
     owner : Task or None
         The task that makes the call.
+    state : TaskState
+        That of the owner, or of the caller outside of tasks.
+    wait_for : callable
+        Waits for a task, for so many seconds at most.
     of_process : bool
         Whether tasks have generators and streams of their own.
     """
 
-    def __init__(self, owner: "Task | None", of_process: bool) -> None:
-        self.owner = owner
+    def __init__(self, owner: "Task | None", state: TaskState, wait_for: Callable[..., None], of_process: bool) -> None:
+        self.owner, self.state, self.wait_for = owner, state, wait_for
         self.depth = 0 if owner is None else owner.call.depth + 1
-        self.context = copy_context()
-        self.state = CallerState(of_process)
+        self.context, self.grad_modes = copy_context(), read_grad_modes()
+        self.entropies = [generator.peek() for generator in GENERATORS] if of_process else []
+        self.used = [False] * len(self.entropies)  # whether a task has used each generator
         self.tasks: list[Task] = []
         self.ended: deque[Task] = deque()  # whose callbacks have not been called
         self.error: BaseException | None = None  # of the first task that failed
         self.awaited: list[Task] = []  # that the caller waits for
         self.is_cancelling = False
-        self.deadline = math.inf  # when the caller gives up waiting, by `time.monotonic`
+        self.deadline = math.inf  # when the caller stops waiting, by `time.monotonic`
 
     @property
     def is_answered(self) -> bool:
         """Whether the caller has what it waits for: the results, or an error."""
         return (self.error is not None and not self.is_cancelling) or all(task.is_done for task in self.awaited)
 
+    def advance_generators(self) -> None:
+        """Draw from each generator that a task has used, so that the tasks of the next call get other numbers."""
+        for generator, used in zip(GENERATORS, self.used, strict=False):
+            if used:
+                generator.draw()
+
 
 class Task:
-    """A call that joblib submitted.
+    """A call that joblib submitted. joblib calls `get` for the result.
 
     Parameters
     ----------
@@ -66,15 +77,21 @@ class Task:
     def __init__(self, function: Callable[[], Any], callback: Callable[[Any], Any], call: ParallelCall) -> None:
         self.function: Callable[[], Any] | None = function
         self.callback, self.call = callback, call
-        self.state = TaskState(call.state, None if call.owner is None else call.owner.state, len(call.tasks))
+        self.state = TaskState(call.state, len(call.tasks), call.entropies)
+        self.state.grad_modes = call.grad_modes
         self.greenlet: greenlet | None = None  # from its start to its end
         self.is_ready = self.is_done = False
         self.is_cancelled = self.must_raise = False  # the second until Cancelled has been raised
-        self.run: TrainingRun | None = None  # that it has queued
+        self.run: TrainingRun | None = None  # that is queued
         self.n_fits = 0  # how many runs it has queued
         self.result: Any = None
         self.error: BaseException | None = None
         call.tasks.append(self)
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Wait for the result, for ``timeout`` seconds at most, and return it or raise."""
+        self.call.wait_for(self, timeout)
+        return self.result
 
     def execute(self) -> None:
         """Make the call: what the greenlet does."""

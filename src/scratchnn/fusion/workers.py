@@ -2,27 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from itertools import islice
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import joblib
 from joblib.parallel import FallbackToBackend, ParallelBackendBase
 
 from .backend import FusedBackend, check_n_jobs, find_bagging
 from .hub import Fusion
-from .pool import MAX_RUNS, RunPool, note_stack
 from .report import FusionReport, TrainedStack
 
 MAX_AHEAD = 2**16  # calls that joblib submits ahead, as a chunk can only have these; joblib refuses a million
 MIN_CHUNK = 64  # tasks: smaller stacks take longer for each model, and larger chunks leave workers idle at the end
 Items: TypeAlias = Sequence[tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]]
-
-
-class FitCounter(Protocol):
-    """What a progress bar asks."""
-
-    def count_fits(self) -> tuple[float, int]:
-        """Return how many fits are done, with parts of those in training, and how many are known."""
 
 
 class DispatchingBackend(FusedBackend):
@@ -32,26 +23,16 @@ class DispatchingBackend(FusedBackend):
     ----------
     fusion : Fusion
         Has the hubs that get the tasks that are fused here.
-    report, log
-        Those of `RunPool`, for the stacks of the workers.
     workers : joblib backend or None
         Runs the chunks. None is that all calls are fused here.
     default_n_jobs : int
         The number of workers of a call that gives none.
     """
 
-    def __init__(
-        self,
-        fusion: Fusion,
-        report: FusionReport,
-        log: Callable[[object], None] | None,
-        workers: ParallelBackendBase | None,
-        default_n_jobs: int,
-    ) -> None:
+    def __init__(self, fusion: Fusion, workers: ParallelBackendBase | None, default_n_jobs: int) -> None:
         super().__init__(fusion)
-        self.report, self.log, self.workers, self.default_n_jobs = report, log, workers, default_n_jobs
-        self.counters: list[FitCounter] = []  # of the calls whose chunks are with workers
-        self.n_ended, self.n_lost = 0, 0.0  # fits of the other ones
+        self.workers, self.default_n_jobs = workers, default_n_jobs
+        self.dispatched: list[tuple[joblib.Parallel, list[int]]] = []  # calls of the workers, and the sizes of chunks
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many tasks run at the same time."""
@@ -77,10 +58,12 @@ class DispatchingBackend(FusedBackend):
         return max(1, min(n_workers, n_jobs) if n_jobs > 0 else n_workers)  # Dask's backend does not look at n_jobs
 
     def count_fits(self) -> tuple[float, int]:
-        """Return how many fits of workers are done, and how many are known."""
-        counts = [counter.count_fits() for counter in list(self.counters)]
-        n_done, n_known = sum(done for done, _ in counts), sum(known for _, known in counts)
-        return self.n_ended - self.n_lost + n_done, self.n_ended + n_known
+        """Return how many calls of workers are done, and how many are known. A call is done when its chunk is."""
+        n_done = n_known = 0
+        for parallel, sizes in list(self.dispatched):
+            n_done += sum(sizes[: getattr(parallel, "n_completed_tasks", 0)])  # it is there when the call has begun
+            n_known += sum(sizes)
+        return n_done, n_known
 
 
 class PendingCall(Future[Any]):
@@ -96,18 +79,6 @@ class PendingCall(Future[Any]):
         while not self.done():
             self.backend.dispatch(timeout)
         return self.result()
-
-
-class ChunkCounter:
-    """Counts each call of a chunk as a fit, which is done when its chunk is."""
-
-    def __init__(self, parallel: joblib.Parallel, sizes: Sequence[int]) -> None:
-        self.parallel, self.sizes = parallel, sizes
-
-    def count_fits(self) -> tuple[float, int]:
-        """Return how many calls are done, and how many there are."""
-        n_ended = getattr(self.parallel, "n_completed_tasks", 0)  # it is not there before the parallel call begins
-        return sum(islice(self.sizes, n_ended)), sum(self.sizes)
 
 
 class WorkerBackend(ParallelBackendBase):
@@ -141,33 +112,22 @@ class WorkerBackend(ParallelBackendBase):
         calls, self.pending = self.pending, []
         size = find_chunk_size(len(calls), self.n_workers)
         chunks = [calls[start : start + size] for start in range(0, len(calls), size)]
-        for chunk, (results, stacks) in zip(chunks, self._run(chunks, timeout), strict=True):
+        with joblib.parallel_config(backend=self.origin.workers):
+            parallel = joblib.Parallel(self.n_workers, batch_size=1, timeout=timeout, **self.mapping)
+        self.origin.dispatched.append((parallel, [len(chunk) for chunk in chunks]))
+        outcomes = parallel(joblib.delayed(run_chunk)([call.items for call in chunk]) for chunk in chunks)
+        for chunk, (results, stacks) in zip(chunks, outcomes, strict=True):
             for stack in stacks:
-                note_stack(self.origin.report, self.origin.log, stack)
+                self.origin.fusion.note(stack)
             for call, result in zip(chunk, results, strict=True):
                 call.set_result(result)
         for call in calls:
             call.callback(call.result())
 
-    def _run(self, chunks: Sequence[Sequence[PendingCall]], timeout: float | None) -> list[Any]:
-        origin = self.origin
-        with joblib.parallel_config(backend=origin.workers):
-            parallel = joblib.Parallel(self.n_workers, batch_size=1, timeout=timeout, **self.mapping)
-            counter = ChunkCounter(parallel, [len(chunk) for chunk in chunks])
-            origin.counters.append(counter)
-            try:
-                return list(parallel(joblib.delayed(run_chunk)([call.items for call in chunk]) for chunk in chunks))
-            except BaseException:
-                n_done, n_known = counter.count_fits()
-                origin.n_lost += n_known - n_done
-                raise
-            finally:
-                origin.counters.remove(counter)
-                origin.n_ended += sum(counter.sizes)
-
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Forget the calls that have not been dispatched."""
         self.pending = []
+
 
 def find_chunk_size(n_calls: int, n_workers: int) -> int:
     """Return how many tasks a chunk has: a worker's share, in as many chunks as it has times ``MIN_CHUNK`` tasks."""
@@ -178,8 +138,7 @@ def find_chunk_size(n_calls: int, n_workers: int) -> int:
 def run_chunk(chunk: Sequence[Items]) -> tuple[list[Any], list[TrainedStack]]:
     """Run calls in this process, fused. Return their results and the stacks."""
     report = FusionReport()
-    fusion = Fusion(lambda: RunPool(report, None))
-    with joblib.parallel_config(backend=FusedBackend(fusion), n_jobs=1):
+    with joblib.parallel_config(backend=FusedBackend(Fusion(report)), n_jobs=1):
         results = joblib.Parallel()(joblib.delayed(run_items)(items) for items in chunk)
     return list(results), report.stacks
 
