@@ -15,15 +15,7 @@ LIBRARIES = ("joblib.", "sklearn.utils.parallel", __name__.rpartition(".")[0])
 
 
 class FusedBackend(ParallelBackendBase):
-    """The joblib backend inside `fused_fits`: it chooses how each parallel call runs.
-
-    Parameters
-    ----------
-    fusion : Fusion
-        Has the hubs that get the tasks.
-    nesting_level : int
-        How many tasks this call is inside.
-    """
+    """The joblib backend inside `fused_fits`: it chooses how each parallel call runs."""
 
     supports_sharedmem = True
     supports_timeout = True

@@ -91,13 +91,7 @@ def fused_fits(*, verbose: bool | int = 0, progress: bool = False) -> Iterator[F
 
 
 class OutsideFits:
-    """Fits outside of tasks, such as the final one of a search. They train at once, each alone.
-
-    Parameters
-    ----------
-    report : FusionReport
-        Gets their number.
-    """
+    """Fits outside of tasks, such as the final one of a search. They train at once, each alone."""
 
     def __init__(self, report: FusionReport) -> None:
         self.report = report

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -17,7 +17,7 @@ from greenlet import getcurrent, greenlet
 
 from ..training import TrainingRun, trainer
 from .pool import RunPool
-from .process_state import StateSwitch
+from .process_state import StateSwitch, draw_if, peek_seeds
 from .report import FusionReport, TrainedStack
 from .tasks import Cancelled, ParallelCall, Task, TaskTimeoutError
 
@@ -35,6 +35,8 @@ class Hub:
         self.pool = pool
         self.thread = threading.get_ident()
         self.states = StateSwitch(threading.current_thread() is threading.main_thread())
+        self.seeds: Sequence[int] = ()  # for the generators of tasks; without any, those of the process make them
+        self.used: Sequence[bool] = ()  # which generators the tasks of the last call have used
         self.greenlet: greenlet | None = None  # that waits outside of tasks
         self.current: Task | None = None  # the task that runs
         self.is_busy = False  # with joblib's iterator of calls, or with training: no task may wait
@@ -62,15 +64,16 @@ class Hub:
             self.greenlet, self.pid, self.loop = getcurrent(), os.getpid(), find_loop()
         self.is_busy = True
         state = self.states.caller if owner is None else owner.state
-        return ParallelCall(owner, state, self.wait_for, self.states.of_process)
+        seeds = self.seeds if self.seeds and owner is None else peek_seeds() if self.states.of_process else []
+        return ParallelCall(owner, state, seeds, self.wait_for)
 
     def end_call(self, call: ParallelCall) -> None:
         """Cancel what has not ended, and forget the call."""
         self.is_busy = False
         self.cancel(call)
-        call.advance_generators()
+        draw_if(call.used)
         if call.owner is None:
-            self.greenlet = None
+            self.greenlet, self.used = None, call.used
 
     def submit(self, task: Task) -> None:
         """Let a task wait for its start."""
@@ -208,7 +211,7 @@ class Hub:
         call = task.call
         if task.is_cancelled:
             task.error = task.error or Cancelled()
-        elif task.state.entropies:
+        elif task.state.seeds:
             call.used = [a or b for a, b in zip(call.used, task.state.find_used(), strict=True)]
         task.is_done, task.greenlet, task.function = True, None, None
         self.started.pop(task, None)
@@ -236,15 +239,7 @@ class Hub:
 
 
 class Fusion:
-    """What a `fused_fits` context has: a report, and a hub for each thread that uses it.
-
-    Parameters
-    ----------
-    report : FusionReport
-        Gets each stack that has been trained.
-    log : callable, default=None
-        Prints a line for each stack, if there is one.
-    """
+    """What a `fused_fits` context has: a report, a function that prints each stack, and a hub for each thread."""
 
     def __init__(self, report: FusionReport, log: Callable[[object], None] | None = None) -> None:
         self.report, self.log = report, log

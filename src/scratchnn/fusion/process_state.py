@@ -17,6 +17,8 @@ from sklearn import get_config, set_config
 
 from ..training.threads import get_block, leave_blocks, use_threads
 
+numpy_random: Any = np.random  # its stubs lack the functions below
+
 
 class GlobalGenerator(NamedTuple):
     """A global random generator."""
@@ -24,7 +26,7 @@ class GlobalGenerator(NamedTuple):
     read: Callable[[], Any]
     write: Callable[[Any], object]
     draw: Callable[[], int]
-    seed: Callable[[np.random.SeedSequence], object]
+    seed: Callable[[int], object]
 
     def peek(self) -> int:
         """Return the next draw, without a change of the state."""
@@ -36,29 +38,24 @@ class GlobalGenerator(NamedTuple):
 
 def _write_numpy(state: Any) -> None:
     generator, values = state
-    np.random.set_bit_generator(generator)  # which forgets the second number of a pair of normal ones
+    numpy_random.set_bit_generator(generator)  # which forgets the second number of a pair of normal ones
     if values["has_gauss"]:
-        np.random.set_state(values)  # noqa: NPY002
+        numpy_random.set_state(values)
 
 
 GENERATORS = (
+    GlobalGenerator(random.getstate, random.setstate, lambda: random.getrandbits(128), random.seed),
     GlobalGenerator(
-        random.getstate,
-        random.setstate,
-        lambda: random.getrandbits(128),
-        lambda seed: random.seed(seed.generate_state(4).tobytes()),
-    ),
-    GlobalGenerator(
-        lambda: (np.random.get_bit_generator(), np.random.get_state(legacy=False)),  # noqa: NPY002
+        lambda: (numpy_random.get_bit_generator(), numpy_random.get_state(legacy=False)),
         _write_numpy,
-        lambda: int.from_bytes(np.random.bytes(16), "little"),  # noqa: NPY002
-        lambda seed: np.random.set_bit_generator(np.random.MT19937(seed)),
+        lambda: int.from_bytes(numpy_random.bytes(16), "little"),
+        lambda seed: numpy_random.set_bit_generator(np.random.MT19937(seed)),
     ),
     GlobalGenerator(
         torch.get_rng_state,
         torch.set_rng_state,
         lambda: int(torch.randint(2**62, ())),
-        lambda seed: torch.default_generator.manual_seed(int(seed.generate_state(1, np.uint64)[0])),
+        lambda seed: torch.default_generator.manual_seed(seed % 2**32),  # it would ignore the rest
     ),
 )
 
@@ -77,18 +74,12 @@ class _KeptConfig:
 class TaskState:
     """The state of a task, or that of the caller outside of tasks.
 
-    Parameters
-    ----------
-    owner : TaskState or None
-        The state that this one begins with: that of the task, or the caller, which has made the parallel call.
-    index : int
-        Which task of the call it is.
-    entropies : sequence of int
-        What seeds the task's own generators, with the index. Without them, the task shares the global ones.
+    A task begins with the state of its ``owner``, the task or the caller that has made the parallel call, and with
+    generators that ``seeds`` seed. Without seeds, it shares the global ones.
     """
 
-    def __init__(self, owner: "TaskState | None" = None, index: int = 0, entropies: Sequence[int] = ()) -> None:
-        self.owner, self.index, self.entropies = owner, index, entropies
+    def __init__(self, owner: "TaskState | None" = None, seeds: Sequence[int] = ()) -> None:
+        self.owner, self.seeds = owner, seeds
         self.contexts: list[AbstractContextManager[Any, Any]] | None = None  # of the state while it is not active
         self.generators: list[Any] = []
         self.grad_modes: tuple[bool, bool] | None = None
@@ -123,23 +114,20 @@ class TaskState:
 
     def seed(self) -> None:
         """Seed the global generators for the task."""
-        for generator, entropy in zip(GENERATORS, self.entropies, strict=False):
-            generator.seed(np.random.SeedSequence(entropy, spawn_key=(self.index,)))
+        for generator, seed in zip(GENERATORS, self.seeds, strict=False):
+            generator.seed(seed)
 
     def find_used(self) -> list[bool]:
         """Return which generators the task has used. Their state is spoiled: the task has ended."""
-        numbers = [generator.draw() for generator, _ in zip(GENERATORS, self.entropies, strict=False)]
+        numbers = [generator.draw() for generator in GENERATORS]
         self.seed()
-        return [generator.draw() != number for generator, number in zip(GENERATORS, numbers, strict=False)]
+        return [generator.draw() != number for generator, number in zip(GENERATORS, numbers, strict=True)]
 
 
 class StateSwitch:
-    """Whose state the thread has: it changes only where another task, or the caller, needs its own.
+    """Whose state the thread has. It changes only where another task, or the caller, needs its own.
 
-    Parameters
-    ----------
-    of_process : bool
-        Whether tasks have streams and generators of their own.
+    ``of_process`` is whether tasks have streams and generators of their own.
     """
 
     def __init__(self, of_process: bool) -> None:
@@ -162,6 +150,18 @@ class StateSwitch:
             state.owner.restore()
             state.owner.keep(self.of_process)
             state.seed()
+
+
+def peek_seeds() -> list[int]:
+    """Return what seeds the generators of tasks: the next draw of each global generator."""
+    return [generator.peek() for generator in GENERATORS]
+
+
+def draw_if(used: Sequence[bool]) -> None:
+    """Draw from each generator that tasks have used, so that the tasks of the next call get other numbers."""
+    for generator, is_used in zip(GENERATORS, used, strict=False):
+        if is_used:
+            generator.draw()
 
 
 def read_grad_modes() -> tuple[bool, bool]:

@@ -15,12 +15,7 @@ FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 class Bar:
     """A bar of tqdm. A thread draws it, so that training neither counts nor writes anything for it.
 
-    Parameters
-    ----------
-    report : FusionReport
-        Has the stacks that were trained.
-    count_fits : callable
-        Returns how many fits are done, with parts of those in training, and how many are known.
+    ``count_fits`` returns how many fits are done, with parts of those in training, and how many are known.
     """
 
     INTERVAL = 0.2  # seconds from one drawing to the next
@@ -63,13 +58,7 @@ class Bar:
 
 
 def load_tqdm() -> Any:
-    """Return tqdm's class of bars for this terminal or notebook.
-
-    Raises
-    ------
-    ImportError
-        If tqdm is not installed.
-    """
+    """Return tqdm's class of bars for this terminal or notebook."""
     try:
         from tqdm.auto import tqdm
     except ImportError as error:

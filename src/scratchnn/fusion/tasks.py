@@ -3,14 +3,14 @@
 import math
 import multiprocessing
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import Any
 
 from greenlet import greenlet
 
 from ..training import TrainingRun
-from .process_state import GENERATORS, TaskState, read_grad_modes
+from .process_state import TaskState, read_grad_modes
 
 
 class Cancelled(BaseException):
@@ -22,26 +22,15 @@ class TaskTimeoutError(multiprocessing.TimeoutError, TimeoutError):
 
 
 class ParallelCall:
-    """A call of `joblib.Parallel`: its tasks, and what they begin with.
+    """A call of `joblib.Parallel`, by a task, its ``owner``, or outside of tasks: its tasks, and how they begin."""
 
-    Parameters
-    ----------
-    owner : Task or None
-        The task that makes the call.
-    state : TaskState
-        That of the owner, or of the caller outside of tasks.
-    wait_for : callable
-        Waits for a task, for so many seconds at most.
-    of_process : bool
-        Whether tasks have generators and streams of their own.
-    """
-
-    def __init__(self, owner: "Task | None", state: TaskState, wait_for: Callable[..., None], of_process: bool) -> None:
-        self.owner, self.state, self.wait_for = owner, state, wait_for
-        self.depth = 0 if owner is None else owner.call.depth + 1
+    def __init__(
+        self, owner: "Task | None", state: TaskState, seeds: Sequence[int], wait_for: Callable[..., None]
+    ) -> None:
+        self.owner, self.state, self.seeds, self.wait_for = owner, state, seeds, wait_for
+        self.depth: int = 0 if owner is None else owner.call.depth + 1
         self.context, self.grad_modes = copy_context(), read_grad_modes()
-        self.entropies = [generator.peek() for generator in GENERATORS] if of_process else []
-        self.used = [False] * len(self.entropies)  # whether a task has used each generator
+        self.used = [False] * len(seeds)  # whether a task has used each generator
         self.tasks: list[Task] = []
         self.ended: deque[Task] = deque()  # whose callbacks have not been called
         self.error: BaseException | None = None  # of the first task that failed
@@ -54,30 +43,14 @@ class ParallelCall:
         """Whether the caller has what it waits for: the results, or an error."""
         return (self.error is not None and not self.is_cancelling) or all(task.is_done for task in self.awaited)
 
-    def advance_generators(self) -> None:
-        """Draw from each generator that a task has used, so that the tasks of the next call get other numbers."""
-        for generator, used in zip(GENERATORS, self.used, strict=False):
-            if used:
-                generator.draw()
-
 
 class Task:
-    """A call that joblib submitted. joblib calls `get` for the result.
-
-    Parameters
-    ----------
-    function : callable
-        The call, without arguments.
-    callback : callable
-        What joblib wants to be called with the result.
-    call : ParallelCall
-        The call of joblib that the task belongs to.
-    """
+    """A function that joblib submitted, with what is to be called with its result. joblib calls `get` for it."""
 
     def __init__(self, function: Callable[[], Any], callback: Callable[[Any], Any], call: ParallelCall) -> None:
         self.function: Callable[[], Any] | None = function
         self.callback, self.call = callback, call
-        self.state = TaskState(call.state, len(call.tasks), call.entropies)
+        self.state = TaskState(call.state, [seed + len(call.tasks) for seed in call.seeds])
         self.state.grad_modes = call.grad_modes
         self.greenlet: greenlet | None = None  # from its start to its end
         self.is_ready = self.is_done = False

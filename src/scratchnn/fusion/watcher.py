@@ -13,13 +13,7 @@ LIMIT = 30.0  # seconds without progress
 
 
 class Watcher:
-    """A thread that reads now and then whether tasks make progress, and warns once if they do not.
-
-    Parameters
-    ----------
-    fusion : Fusion
-        Has the hubs to look at.
-    """
+    """A thread that reads now and then whether tasks make progress, and warns once if they do not."""
 
     def __init__(self, fusion: Fusion) -> None:
         self.fusion = fusion
@@ -55,10 +49,9 @@ class Watcher:
         start = max((k for k, entry in enumerate(stack) if entry.filename == hub_file), default=-1) + 1
         where = "".join(traceback.format_list(stack[start:])).rstrip()
         return (
-            f"Task {task.call.tasks.index(task)} of fused_fits has not come back for {LIMIT:g} s, while "
-            f"{len(hub.queued)} tasks wait for their networks. If it waits for a lock that one of them holds across its "
-            "fit, it waits for ever: take the lock inside the fit, or fit without fused_fits. If it computes, all is "
-            f"well. It is here:\n{where}"
+            f"Task {task.call.tasks.index(task)} of fused_fits has run for {LIMIT:g} s, while {len(hub.queued)} tasks "
+            "wait for their networks. If it waits for a lock that another task holds across its fit, the wait never "
+            f"ends: take the lock inside the fit, or fit without fused_fits. The task is here:\n{where}"
         )
 
 

@@ -1,5 +1,6 @@
-"""The joblib backend that dispatches chunks of tasks to the workers of another backend, each of which fuses its chunk."""
+"""The joblib backend that dispatches chunks of tasks to workers of another backend, each of which fuses its chunk."""
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, TypeAlias
@@ -9,6 +10,7 @@ from joblib.parallel import FallbackToBackend, ParallelBackendBase
 
 from .backend import FusedBackend, check_n_jobs, find_bagging
 from .hub import Fusion
+from .process_state import draw_if, peek_seeds
 from .report import FusionReport, TrainedStack
 
 MAX_AHEAD = 2**16  # calls that joblib submits ahead, as a chunk can only have these; joblib refuses a million
@@ -17,17 +19,7 @@ Items: TypeAlias = Sequence[tuple[Callable[..., Any], Sequence[Any], dict[str, A
 
 
 class DispatchingBackend(FusedBackend):
-    """The joblib backend of `fused_fits` outside of tasks: a call with one job is fused here, others by workers.
-
-    Parameters
-    ----------
-    fusion : Fusion
-        Has the hubs that get the tasks that are fused here.
-    workers : joblib backend or None
-        Runs the chunks. None is that all calls are fused here.
-    default_n_jobs : int
-        The number of workers of a call that gives none.
-    """
+    """The joblib backend of `fused_fits` outside of tasks: a call with one job is fused here, others by ``workers``."""
 
     def __init__(self, fusion: Fusion, workers: ParallelBackendBase | None, default_n_jobs: int) -> None:
         super().__init__(fusion)
@@ -111,12 +103,18 @@ class WorkerBackend(ParallelBackendBase):
         """Have the workers run the pending calls. The first error is raised, as soon as its worker sends it."""
         calls, self.pending = self.pending, []
         size = find_chunk_size(len(calls), self.n_workers)
-        chunks = [calls[start : start + size] for start in range(0, len(calls), size)]
+        starts = range(0, len(calls), size)
+        chunks = [calls[start : start + size] for start in starts]
+        seeds = peek_seeds() if threading.current_thread() is threading.main_thread() else []
         with joblib.parallel_config(backend=self.origin.workers):
             parallel = joblib.Parallel(self.n_workers, batch_size=1, timeout=timeout, **self.mapping)
         self.origin.dispatched.append((parallel, [len(chunk) for chunk in chunks]))
-        outcomes = parallel(joblib.delayed(run_chunk)([call.items for call in chunk]) for chunk in chunks)
-        for chunk, (results, stacks) in zip(chunks, outcomes, strict=True):
+        outcomes = parallel(
+            joblib.delayed(run_chunk)([call.items for call in chunk], [seed + start for seed in seeds])
+            for start, chunk in zip(starts, chunks, strict=True)
+        )
+        draw_if([any(flags) for flags in zip(*(used for _, _, used in outcomes), strict=True)])
+        for chunk, (results, stacks, _) in zip(chunks, outcomes, strict=True):
             for stack in stacks:
                 self.origin.fusion.note(stack)
             for call, result in zip(chunk, results, strict=True):
@@ -135,12 +133,14 @@ def find_chunk_size(n_calls: int, n_workers: int) -> int:
     return -(-n_calls // (n_rounds * n_workers))
 
 
-def run_chunk(chunk: Sequence[Items]) -> tuple[list[Any], list[TrainedStack]]:
-    """Run calls in this process, fused. Return their results and the stacks."""
-    report = FusionReport()
-    with joblib.parallel_config(backend=FusedBackend(Fusion(report)), n_jobs=1):
+def run_chunk(chunk: Sequence[Items], seeds: Sequence[int]) -> tuple[list[Any], list[TrainedStack], Sequence[bool]]:
+    """Run calls in this process, fused. Return their results, the stacks, and which global generators they have used."""
+    fusion = Fusion(FusionReport())
+    hub = fusion.get_hub()
+    hub.seeds = seeds
+    with joblib.parallel_config(backend=FusedBackend(fusion), n_jobs=1):
         results = joblib.Parallel()(joblib.delayed(run_items)(items) for items in chunk)
-    return list(results), report.stacks
+    return list(results), fusion.report.stacks, hub.used
 
 
 def run_items(items: Items) -> list[Any]:

@@ -88,7 +88,7 @@ def get_block() -> use_threads | None:
 
 
 def leave_blocks(outer: use_threads | None) -> list[use_threads]:
-    """Leave the blocks that this thread is inside, as far as ``outer``. Return them in the order to enter them again."""
+    """Leave the blocks that this thread is inside, up to ``outer``. Return them in the order to enter them again."""
     blocks: list[use_threads] = []
     while (block := get_block()) is not None and block is not outer:
         block.__exit__()
