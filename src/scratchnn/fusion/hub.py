@@ -19,7 +19,7 @@ from ..training import TrainingRun, trainer
 from .pool import RunPool
 from .process_state import StateSwitch, draw_if, peek_seeds
 from .report import FusionReport, TrainedStack
-from .tasks import Cancelled, ParallelCall, Task, TaskTimeoutError
+from .tasks import Cancelled, ParallelCall, Task, TaskTimeoutError, is_interrupt
 
 CANNOT_WAIT = "called where its task cannot wait: in a thread, an event loop, an iterator of calls, or a scorer"
 
@@ -80,7 +80,7 @@ class Hub:
         heapq.heappush(self.unstarted, (-task.call.depth, next(self.numbers), task))
 
     def wait_for(self, task: Task, timeout: float | None = None) -> None:
-        """Let tasks run until this one has ended. Raises the first error of its call, or TaskTimeoutError."""
+        """Let tasks run until this one has ended. Raises TaskTimeoutError, or what has interrupted its call."""
         call = task.call
         call.awaited = [task]
         call.deadline = math.inf if timeout is None else time.monotonic() + timeout
@@ -89,9 +89,9 @@ class Hub:
             ended = call.ended.popleft()
             with self._busy():
                 ended.callback(ended.result)
-        if call.error is not None:
-            raise call.error
-        if not task.is_done:
+        if call.interrupt is not None:
+            raise call.interrupt
+        if call.deadline < math.inf and time.monotonic() > call.deadline:
             raise TaskTimeoutError(
                 f"A task of fused_fits took longer than timeout={timeout} s. Raise it, or leave it None."
             )
@@ -148,7 +148,7 @@ class Hub:
             return
         try:
             # Tasks that are ready need no return to the caller between them, whose state would have to be restored.
-            while not call.is_answered or (self.ready and call.error is None):
+            while not call.is_answered or (self.ready and call.interrupt is None):
                 if call.deadline < math.inf and time.monotonic() > call.deadline:
                     return
                 self._advance()
@@ -171,7 +171,7 @@ class Hub:
             self._resume(task)
         elif self.unstarted and (not self.queued or self.pool.has_room()):
             task = heapq.heappop(self.unstarted)[-1]
-            if not task.is_done:
+            if not (task.is_done or task.call.has_failed):
                 self._start(task)
         elif self.queued:
             self.states.use(self.states.caller)
@@ -219,10 +219,12 @@ class Hub:
         self.n_done += task.count_trained() if task.is_cancelled else max(1, task.n_fits)
         if task.error is None:
             call.ended.append(task)
-        elif not call.is_cancelling:
-            call.error = call.error or task.error
+        else:
+            call.has_failed = True
+            if not call.is_cancelling and is_interrupt(task.error):
+                call.interrupt = task.error
         if call.owner is not None and call.is_answered:
-            self._make_ready(call.owner, first=call.error is not None)
+            self._make_ready(call.owner, first=call.interrupt is not None)
 
     def _make_ready(self, task: Task, first: bool) -> None:
         if task is not self.current and not task.is_ready:

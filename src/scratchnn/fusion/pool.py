@@ -1,6 +1,5 @@
 """The queued runs of a thread: the memory that they take, and how they are trained together."""
 
-import signal
 import time
 import traceback
 from collections import Counter
@@ -23,6 +22,7 @@ from ..training import (
 )
 from .memory_limit import count_free_memory
 from .report import TrainedStack
+from .tasks import is_interrupt
 
 MAX_RUNS = 256  # in the queue: larger stacks are hardly faster
 # If fewer models of a kind fit in a stack, no more of them are queued. Larger stacks are planned among all that are
@@ -101,7 +101,7 @@ class RunPool:
             for stack in make_stacks([entry.run for entry in entries.values()]):
                 self._train_stack([entries.pop(id(run)) for run in stack])
         except Exception as error:  # what was not trained must not pass for it
-            if _was_raised_by_signal(error):
+            if is_interrupt(error):
                 raise
             for entry in entries.values():
                 entry.failure = error
@@ -131,7 +131,7 @@ class RunPool:
             self._train(runs, reason)
             return None
         except Exception as error:
-            if _was_raised_by_signal(error):
+            if is_interrupt(error):
                 raise
             traceback.clear_frames(error.__traceback__)  # they keep the memory that the parts need
             failure = error
@@ -172,9 +172,3 @@ def count_bytes(run: TrainingRun) -> int:
 def _list_tensors(data: Data) -> list[torch.Tensor]:
     """Return the tensors of data, those that differ between folds first."""
     return [each for each in (data.deps, data.weights, data.indeps) if isinstance(each, torch.Tensor)]
-
-
-def _was_raised_by_signal(error: BaseException) -> bool:
-    """Return whether an error comes from a signal handler, which runs wherever the main thread is."""
-    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
-    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))

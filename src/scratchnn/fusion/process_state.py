@@ -27,12 +27,13 @@ class GlobalGenerator(NamedTuple):
     write: Callable[[Any], object]
     draw: Callable[[], int]
     seed: Callable[[int], object]
+    rewind: Callable[[Any], object]  # undoes draws
 
     def peek(self) -> int:
         """Return the next draw, without a change of the state."""
         state = self.read()
         number = self.draw()
-        self.write(state)
+        self.rewind(state)
         return number
 
 
@@ -44,18 +45,20 @@ def _write_numpy(state: Any) -> None:
 
 
 GENERATORS = (
-    GlobalGenerator(random.getstate, random.setstate, lambda: random.getrandbits(128), random.seed),
+    GlobalGenerator(random.getstate, random.setstate, lambda: random.getrandbits(128), random.seed, random.setstate),
     GlobalGenerator(
         lambda: (numpy_random.get_bit_generator(), numpy_random.get_state(legacy=False)),
         _write_numpy,
         lambda: int.from_bytes(numpy_random.bytes(16), "little"),
         lambda seed: numpy_random.set_bit_generator(np.random.MT19937(seed)),
+        lambda state: numpy_random.set_state(state[1]),
     ),
     GlobalGenerator(
         torch.get_rng_state,
         torch.set_rng_state,
         lambda: int(torch.randint(2**62, ())),
         lambda seed: torch.default_generator.manual_seed(seed % 2**32),  # it would ignore the rest
+        torch.set_rng_state,
     ),
 )
 

@@ -2,6 +2,8 @@
 
 import math
 import multiprocessing
+import signal
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
@@ -33,15 +35,16 @@ class ParallelCall:
         self.used = [False] * len(seeds)  # whether a task has used each generator
         self.tasks: list[Task] = []
         self.ended: deque[Task] = deque()  # whose callbacks have not been called
-        self.error: BaseException | None = None  # of the first task that failed
+        self.has_failed = False  # whether a task has: then no other needs to start
+        self.interrupt: BaseException | None = None  # what Ctrl-C or a signal handler has raised in a task
         self.awaited: list[Task] = []  # that the caller waits for
         self.is_cancelling = False
         self.deadline = math.inf  # when the caller stops waiting, by `time.monotonic`
 
     @property
     def is_answered(self) -> bool:
-        """Whether the caller has what it waits for: the results, or an error."""
-        return (self.error is not None and not self.is_cancelling) or all(task.is_done for task in self.awaited)
+        """Whether the caller has what it waits for, or an interrupt."""
+        return (self.interrupt is not None and not self.is_cancelling) or all(task.is_done for task in self.awaited)
 
 
 class Task:
@@ -64,6 +67,8 @@ class Task:
     def get(self, timeout: float | None = None) -> Any:
         """Wait for the result, for ``timeout`` seconds at most, and return it or raise."""
         self.call.wait_for(self, timeout)
+        if self.error is not None:
+            raise self.error
         return self.result
 
     def execute(self) -> None:
@@ -77,6 +82,13 @@ class Task:
     def count_trained(self) -> float:
         """Return how many of its fits are trained, with the part of the one in training."""
         return self.n_fits if self.run is None else self.n_fits - 1 + calc_share(self.run)
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Return whether an error ends the whole search: Ctrl-C, or what a signal handler has raised wherever it was."""
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return not isinstance(error, Exception) or any(frame.f_code in handlers for frame in frames)
 
 
 def calc_share(run: TrainingRun) -> float:

@@ -134,7 +134,7 @@ def find_chunk_size(n_calls: int, n_workers: int) -> int:
 
 
 def run_chunk(chunk: Sequence[Items], seeds: Sequence[int]) -> tuple[list[Any], list[TrainedStack], Sequence[bool]]:
-    """Run calls in this process, fused. Return their results, the stacks, and which global generators they have used."""
+    """Run calls in this process, fused. Return results, stacks, and which global generators the calls have used."""
     fusion = Fusion(FusionReport())
     hub = fusion.get_hub()
     hub.seeds = seeds
