@@ -25,12 +25,12 @@ from types import SimpleNamespace
 import joblib
 import numpy as np
 from common import calc_ratio, pick, print_table, run_tables, time_call, time_rounds
+from scratchnn.fusion.portions import cut_portions
 from search import WORKLOADS, fit_fused, make_net, make_search
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.model_selection import StratifiedKFold
 
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn.fusion.portions import cut_portions
 from scratchnn.fusion.workers import AHEAD_PER_WORKER, MOST_AHEAD, name_process, run_portion
 from scratchnn.training.threads import use_threads
 

@@ -135,16 +135,6 @@ def test_a_search_that_draws_nothing_leaves_the_generators():
     assert draw() == expected
 
 
-def test_unseeded_fits_differ_and_the_seed_of_the_process_fixes_them():
-    def use():
-        np.random.seed(0)  # noqa: NPY002
-        return run_fused(lambda k: network(random_state=None).fit(X, y).loss_)[0]
-
-    losses = use()
-    assert len(set(losses)) == 3
-    assert use() == losses
-
-
 def test_what_the_main_thread_sets_during_a_search_in_another_stays(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     stop, searching = threading.Event(), threading.Event()

@@ -17,7 +17,6 @@ from fusion_helpers import (
     assert_equal_results,
     check_same,
     fit,
-    fit_alone,
     network,
     run,
     run_fused,

@@ -15,11 +15,11 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from ..training import TrainingRun, trainer
+from ..training import TrainingRun, is_interrupt, trainer
 from .pool import RunPool
 from .process_state import StateSwitch, draw_if, peek_seeds
 from .report import FusionReport, TrainedStack
-from .tasks import Cancelled, ParallelCall, Task, TaskTimeoutError, is_interrupt
+from .tasks import Cancelled, ParallelCall, Task, TaskTimeoutError
 
 CANNOT_WAIT = "called where its task cannot wait: in a thread, an event loop, an iterator of calls, or a scorer"
 
@@ -108,6 +108,8 @@ class Hub:
                 self._make_ready(task, first=True)
             else:
                 self._end(task)
+        self.unstarted = [each for each in self.unstarted if not each[-1].is_done]
+        heapq.heapify(self.unstarted)
         self._wait(call)
 
     def train(self, task: Task, run: TrainingRun) -> None:
@@ -117,12 +119,14 @@ class Hub:
         if task is not self.current or not self.can_wait():
             self.pool.train_alone(run, CANNOT_WAIT)
             return
+        task.run = run
         task.n_fits += 1
         if self.pool.trains_alone(run):
             with self._busy():
                 self.pool.train_alone(run)
+            task.run = None
             return
-        entry, task.run = self.pool.add(run), run
+        entry = self.pool.add(run)
         self.queued.append(task)
         self._leave()
         task.run = None
@@ -171,7 +175,7 @@ class Hub:
             self._resume(task)
         elif self.unstarted and (not self.queued or self.pool.has_room()):
             task = heapq.heappop(self.unstarted)[-1]
-            if not (task.is_done or task.call.has_failed):
+            if not task.call.has_failed:
                 self._start(task)
         elif self.queued:
             self.states.use(self.states.caller)

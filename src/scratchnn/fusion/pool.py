@@ -16,13 +16,13 @@ from ..training import (
     TrainingRun,
     count_models,
     explain_alone,
+    is_interrupt,
     is_out_of_memory,
     make_stacks,
     train,
 )
 from .memory_limit import count_free_memory
 from .report import TrainedStack
-from .tasks import is_interrupt
 
 MAX_RUNS = 256  # in the queue: larger stacks are hardly faster
 # If fewer models of a kind fit in a stack, no more of them are queued. Larger stacks are planned among all that are

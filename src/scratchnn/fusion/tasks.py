@@ -2,8 +2,6 @@
 
 import math
 import multiprocessing
-import signal
-import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
@@ -82,13 +80,6 @@ class Task:
     def count_trained(self) -> float:
         """Return how many of its fits are trained, with the part of the one in training."""
         return self.n_fits if self.run is None else self.n_fits - 1 + calc_share(self.run)
-
-
-def is_interrupt(error: BaseException) -> bool:
-    """Return whether an error ends the whole search: Ctrl-C, or what a signal handler has raised wherever it was."""
-    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
-    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
-    return not isinstance(error, Exception) or any(frame.f_code in handlers for frame in frames)
 
 
 def calc_share(run: TrainingRun) -> float:

@@ -5,6 +5,7 @@ shape and trains them together, as a stack along the leading models axis of `net
 """
 
 from .grouping import count_device_memory, count_models, explain_alone, make_stacks
+from .interrupts import is_interrupt
 from .joint import JointSteps, make_mean_score
 from .loop import train, train_run, trainer
 from .memory import Snapshot, is_out_of_memory, train_in_memory
@@ -28,6 +29,7 @@ __all__ = [
     "explain_alone",
     "failing_together",
     "get_ranks",
+    "is_interrupt",
     "is_out_of_memory",
     "make_mean_score",
     "make_stacks",

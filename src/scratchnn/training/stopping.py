@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .interrupts import is_interrupt
 from .run import DivergenceError, Epoch, TrainingRun
 from .solvers import SCHEDULES
 
@@ -32,6 +33,8 @@ def end_epoch(
     try:
         return _judge_epoch(run, loss, validation_loss, flat, generator or run.generator)
     except Exception as error:
+        if is_interrupt(error):  # which ends all runs
+            raise
         run.error = error
         return True
 

@@ -1,0 +1,260 @@
+"""Queued runs are kept once, take a known amount of memory, and train in parts where they must."""
+
+import sys
+import warnings
+import weakref
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from fusion_helpers import (
+    allocate_too_much,
+    alphas,
+    check_same,
+    check_same_after,
+    network,
+    raise_memory_error,
+    sample_weight,
+    search,
+)
+from helpers import make_table, run_python, spoil, within
+from sklearn.ensemble import BaggingClassifier
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+
+from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn.fusion import memory_limit, pool
+from scratchnn.training import is_out_of_memory, make_stacks, train
+
+X, y = make_table(60, 4, 2)
+
+
+def score(model=None, **settings):
+    model = network() if model is None else model
+    fitted = search(model, scoring="neg_log_loss", refit=False, **settings).fit(X, y)
+    return fitted.cv_results_["mean_test_score"]
+
+
+def score_nested():
+    return cross_val_score(search(scoring="neg_log_loss"), X, y, cv=2)
+
+
+def score_bagging():
+    return BaggingClassifier(network(), n_estimators=6, random_state=0).fit(X, y).predict_proba(X)
+
+
+def score_with_early_stopping():
+    return score(network(early_stopping=True), cv=3)
+
+
+SEARCHES = [score, score_nested, score_bagging, score_with_early_stopping]
+
+
+@pytest.mark.parametrize("weights", [None, sample_weight[:60]])
+@pytest.mark.parametrize("early_stopping", [False, True])
+@within(60)
+def test_folds_of_many_candidates_are_kept_once(monkeypatch, weights, early_stopping):
+    runs = []
+
+    def record(given):
+        runs.extend(given)
+        return make_stacks(given)
+
+    monkeypatch.setattr(pool, "make_stacks", record)
+    with fused_fits():
+        search(network(early_stopping=early_stopping), refit=False).fit(X, y, sample_weight=weights)
+    assert len(runs) == 12
+    assert len({id(run.data) for run in runs}) == 3
+    assert len({id(run.validation) for run in runs}) == (3 if early_stopping else 1)
+
+
+@within(60)
+def test_data_that_differ_in_one_number_are_kept_apart():
+    weights = sample_weight[:60]
+    changed_X, changed_y, changed_weight = X.copy(), y.copy(), weights.copy()
+    changed_X[7, 2] += 1
+    changed_y[7] = 1 - y[7]
+    changed_weight[7] *= 2
+    datas = [(X, y, weights), (changed_X, y, weights), (X, changed_y, weights), (X, y, None)]
+    datas += [(X, y, changed_weight), (X, y, 2 * weights)]
+
+    def use():
+        fits = [network(standardize=False, alpha=1.0).fit for _ in datas]
+        return joblib.Parallel()(joblib.delayed(fit)(*data) for fit, data in zip(fits, datas, strict=True))
+
+    assert [stack.n_models for stack in check_same(use).stacks] == [6]
+
+
+@pytest.mark.parametrize("use", SEARCHES)
+@within(60)
+def test_little_memory_trains_what_is_queued(use, monkeypatch):
+    report = check_same_after(monkeypatch.setattr, use, pool, "count_free_memory", lambda: 100_000)
+    assert len(report.stacks) > 2
+    assert max(stack.n_models for stack in report.stacks) > 1
+
+
+@within(60)
+def test_what_tasks_hold_beyond_their_data_counts(monkeypatch):
+    frees = iter([1000, 1000, *[700] * 100])
+    monkeypatch.setattr(pool, "N_BETWEEN", 1)
+    monkeypatch.setattr(pool, "count_bytes", lambda run: 0)
+    report = check_same_after(monkeypatch.setattr, score, pool, "count_free_memory", lambda: next(frees))
+    assert report.stacks[0].n_models == 3
+
+
+@within(60)
+def test_models_that_no_one_needs_are_not_kept():
+    class Counted(ScratchNNClassifier):
+        def fit(self, X, y):
+            fitted.append(weakref.ref(self))
+            counts.append(sum(each() is not None for each in fitted))
+            return super().fit(X, y)
+
+    for settings, n_models in [({"solver": "lbfgs"}, 2), ({"hidden_layer_sizes": (2000,)}, 8)]:
+        fitted, counts = [], []
+        with fused_fits(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cross_val_score(Counted(**{"hidden_layer_sizes": (2,), "max_iter": 2, **settings}), X, y, cv=20)
+        assert len(counts) == 20
+        assert max(counts) <= n_models
+
+
+@pytest.fixture
+def train_if(monkeypatch):
+    """Let training raise an error where a function of the runs says so."""
+
+    def patch(fits, raise_error=raise_memory_error):
+        def train_within_limit(runs):
+            if not fits(runs):
+                spoil(runs)
+                raise_error()
+            train(runs)
+
+        monkeypatch.setattr(pool, "train", train_within_limit)
+
+    return patch
+
+
+@pytest.mark.parametrize("raise_error", [raise_memory_error, allocate_too_much])
+@pytest.mark.parametrize("most", [1, 5])
+@pytest.mark.parametrize("use", SEARCHES)
+@within(60)
+def test_a_stack_for_which_memory_does_not_suffice_trains_in_parts(use, most, raise_error, train_if):
+    report = check_same_after(train_if, use, lambda runs: len(runs) <= most, raise_error)
+    assert max(stack.n_models for stack in report.stacks) == min(most, 3)
+
+
+@pytest.mark.filterwarnings("ignore:One or more of the test scores")
+@pytest.mark.parametrize("raise_error", [raise_memory_error, allocate_too_much])
+@within(60)
+def test_a_fit_for_which_memory_never_suffices_fails_alone(raise_error, train_if):
+    expected = score()
+    train_if(lambda runs: all(run.settings.alpha != 1.0 for run in runs), raise_error)
+    with fused_fits():
+        with pytest.warns(FitFailedWarning, match="3 fits failed"):
+            scores = score()
+        with pytest.raises((MemoryError, RuntimeError), match=r"of a task|allocate"):
+            score(error_score="raise")
+    assert np.isnan(scores).tolist() == [False, False, True, False]
+    np.testing.assert_allclose(np.delete(scores, 2), np.delete(expected, 2), rtol=1e-6)
+
+
+@within(60)
+def test_what_was_not_trained_does_not_pass_for_it(monkeypatch):
+    def make_stacks(runs):
+        raise MemoryError("while stacks are made")
+
+    monkeypatch.setattr(pool, "make_stacks", make_stacks)
+    with fused_fits(), pytest.raises(MemoryError, match="while stacks are made"):
+        score(error_score="raise")
+
+
+def score_by_tasks(estimator, X, y):
+    return cross_val_score(network(alpha=0.3), X, y, cv=2, scoring="neg_log_loss").mean()
+
+
+@within(60)
+def test_scoring_during_training_may_call_joblib():
+    """The tasks whose runs are being trained must not run meanwhile."""
+
+    def use():
+        net = network(early_stopping=True, scoring=score_by_tasks, max_iter=2)
+        return GridSearchCV(net, alphas, cv=KFold(3), scoring="neg_log_loss", refit=False).fit(X, y)
+
+    expected = use().cv_results_["mean_test_score"]
+    with fused_fits():
+        np.testing.assert_allclose(use().cv_results_["mean_test_score"], expected, rtol=1e-6)
+
+
+GROUP = {"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/memory.max": "max\n"}
+USED = {
+    "sys/fs/cgroup/a/memory.current": "3000\n",
+    "sys/fs/cgroup/a/memory.stat": "anon 7\nactive_file 600\ninactive_file 400\n",
+}
+LIMITS = {
+    "the machine": ({"proc/meminfo": "MemTotal: 2048 kB\nMemAvailable:   1024 kB\n"}, 1024 * 1024),
+    "a group around": (GROUP | USED | {"sys/fs/cgroup/a/memory.max": "5000\n"}, 3000),
+    "the limit that slows down": (GROUP | {"sys/fs/cgroup/a/b/memory.high": "800\n"}, 800),
+    "a container": ({"proc/self/cgroup": "0::/../../x\n", "sys/fs/cgroup/memory.max": "777"}, 777),
+    "all used": (GROUP | USED | {"sys/fs/cgroup/a/memory.max": "1000\n"}, 0),
+    "nothing": ({}, memory_limit.UNKNOWN),
+}
+
+
+@pytest.mark.parametrize("case", LIMITS)
+def test_the_least_that_any_limit_leaves_counts(case, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory_limit, "resource", None)
+    files, expected = LIMITS[case]
+    for path, text in files.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text)
+    assert memory_limit.count_free_memory(str(tmp_path)) == expected
+
+
+@pytest.mark.parametrize(("name", "n_pages"), [("RLIMIT_AS", 100), ("RLIMIT_DATA", 20)])
+def test_limits_of_the_process_count_less_what_it_has(name, n_pages, tmp_path, monkeypatch):
+    resource = pytest.importorskip("resource")
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/statm").write_text("100 50 30 5 0 20 0\n")
+    limits = {getattr(resource, name): 900_000}
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits.get(kind, resource.RLIM_INFINITY), 0))
+    assert memory_limit.count_free_memory(str(tmp_path)) == 900_000 - n_pages * resource.getpagesize()
+
+
+def test_errors_that_say_that_memory_ran_out_are_known():
+    with pytest.raises(RuntimeError) as error:
+        allocate_too_much()
+    assert is_out_of_memory(error.value)
+    assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("sizes do not match"))
+    assert not is_out_of_memory(ValueError("DefaultCPUAllocator"))
+
+
+UNDER_A_LIMIT = """
+import resource, warnings
+import numpy as np, torch
+from sklearn.ensemble import BaggingClassifier
+from scratchnn import ScratchNNClassifier, fused_fits
+
+warnings.simplefilter("ignore")
+torch.set_num_threads(1)
+X = np.random.default_rng(0).normal(size=(2000, 500))
+y = (X[:, 0] > 0).astype(int)
+network = ScratchNNClassifier((2,), max_iter=1, random_state=0)
+network.fit(X[:50], y[:50])
+for megabytes, n_estimators in [(150, 12), (1500, 60)]:  # the samples of 12 networks, in both precisions, are 140
+    bagging = BaggingClassifier(network, n_estimators=n_estimators, random_state=0)
+    with open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + megabytes * 2**20, resource.RLIM_INFINITY))
+    plain = bagging.fit(X, y).predict_proba(X[:200])
+    with fused_fits() as report:
+        fused = bagging.fit(X, y).predict_proba(X[:200])
+    print(np.abs(fused - plain).max() < 1e-6, report.n_fits)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space")
+def test_bagging_under_a_limit_of_memory_gives_what_it_gives_in_sequence():
+    assert run_python(UNDER_A_LIMIT).split() == ["True", "12", "True", "60"]

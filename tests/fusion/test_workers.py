@@ -1,0 +1,248 @@
+"""Workers of a joblib backend fuse their chunks of tasks."""
+
+import logging
+import multiprocessing
+import os
+import pickle
+import random
+import signal
+import threading
+import time
+import traceback
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from fusion_helpers import (
+    Doing,
+    SpecialError,
+    X,
+    assert_equal_results,
+    count_fits,
+    fail,
+    make_pipeline_of_two_fits,
+    network,
+    run,
+    search,
+    y,
+)
+from fusion_uses import USES
+from helpers import ROOT, run_python, within
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from sklearn.datasets import make_classification
+from sklearn.ensemble import BaggingClassifier
+from sklearn.exceptions import FitFailedWarning
+from sklearn.model_selection import cross_val_score, cross_validate
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+
+from scratchnn import fused_fits
+from scratchnn.fusion import workers
+from scratchnn.fusion.workers import find_chunk_size
+
+HERE = {os.getpid()}
+
+
+class Noting(Doing):
+    """A transformer that notes the process it was fitted in."""
+
+    def fit(self, X, y=None):
+        self.process_ = os.getpid()
+        time.sleep(0.1)  # so that no worker is ready for the chunk of another
+        return self
+
+
+def make_noting():
+    return make_pipeline(Noting(), network())
+
+
+def find_processes(n_jobs=None, n_calls=4, **settings):
+    """Return the processes that the calls of joblib run in."""
+    return set(Parallel(n_jobs=n_jobs, **settings)(delayed(os.getpid)() for _ in range(n_calls)))
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def check_dispatched(use):
+    """Check that a use gives on two workers of the active backend what it gives plainly, and return both."""
+    with joblib.parallel_config("loky", n_jobs=1):
+        plain, n_fits = count_fits(use)
+    with joblib.parallel_config(n_jobs=2), fused_fits() as report:
+        dispatched, n_outside = count_fits(use)
+    assert_equal_results(dispatched, plain)
+    assert report.n_fits == n_fits - n_outside
+    return dispatched, report
+
+
+def check_workers():
+    """Check what holds for any active backend: each worker fuses its chunk; errors arrive."""
+    for name in ["HalvingGridSearchCV", "cross_validate", "OneVsRest", "nested search", "no networks"]:
+        check_dispatched(USES[name])
+    _, report = check_dispatched(USES["GridSearchCV"])
+    assert [stack.n_models for stack in report.stacks] == [6, 6]
+    with joblib.parallel_config(n_jobs=2), fused_fits() as report:
+        fits = cross_validate(make_noting(), X, y, cv=6, return_estimator=True)["estimator"]
+    assert [stack.n_models for stack in report.stacks] == [3, 3]
+    processes = {fit[0].process_ for fit in fits}
+    assert len(processes) == 2
+    assert processes.isdisjoint(HERE)
+    for model in [make_pipeline(Doing(fail), network()), make_pipeline_of_two_fits(fail)]:
+        with joblib.parallel_config(n_jobs=2), fused_fits(), pytest.raises(SpecialError, match="of a task") as error:
+            cross_val_score(model, X, y, error_score="raise")
+        assert ", in fail\n" in "".join(traceback.format_exception(error.value))  # the frames of the worker
+    failing = search(make_pipeline_of_two_fits(None), {"doing": ["passthrough", Doing(fail)]}, refit=False)
+    with joblib.parallel_config(n_jobs=2), fused_fits(), pytest.warns(FitFailedWarning, match="3 fits failed"):
+        failing.fit(X, y)
+    assert np.isnan(failing.cv_results_["mean_test_score"]).tolist() == [False, True]
+
+
+@pytest.mark.filterwarnings("ignore:One or more of the test scores")
+@within(300)
+def test_loky_workers_fuse_their_chunks():
+    check_workers()
+
+
+@pytest.fixture(scope="module")
+def client():
+    distributed = pytest.importorskip("distributed")
+    log = logging.getLogger("distributed")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    where = {"host": "127.0.0.1", "dashboard_address": None}
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, silence_logs=logging.CRITICAL, **where) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+    log.setLevel(level)
+
+
+@pytest.mark.filterwarnings("ignore")
+@within(300)
+def test_dask_workers_fuse_their_chunks(client):
+    client.wait_for_workers(2, timeout=60)
+    with joblib.parallel_config("dask"):
+        check_workers()
+        with fused_fits():  # joblib's default for Dask is all workers
+            assert find_processes().isdisjoint(HERE)
+
+
+RAY_CODE = """
+import os, sys, warnings
+sys.path[:0] = [{tests!r}, {fusion!r}]
+os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # of the workers
+warnings.simplefilter("ignore")
+import joblib, ray
+from fusion_helpers import X, assert_equal_results, search, y
+from ray.util.joblib import register_ray
+from scratchnn import fused_fits
+
+register_ray()
+ray.init(num_cpus=2, include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False)
+plain = search(refit=False).fit(X, y)
+with joblib.parallel_config("ray", n_jobs=2), fused_fits() as report:
+    dispatched = search(refit=False).fit(X, y)
+assert_equal_results(dispatched, plain)
+print(*[stack.n_models for stack in report.stacks])
+ray.shutdown()
+"""
+
+
+def test_ray_workers_fuse_their_chunks():
+    pytest.importorskip("ray", reason="Ray is not among the packages of the tests")
+    # In a process of its own: register_ray changes joblib's pools of processes.
+    paths = {"tests": str(ROOT / "tests"), "fusion": str(ROOT / "tests" / "fusion")}
+    assert run_python(RAY_CODE.format(**paths)).split() == ["6", "6"]
+
+
+@within(300)
+def test_one_job_is_this_process_and_more_are_workers():
+    with fused_fits():
+        assert find_processes() == find_processes(1) == HERE
+        assert find_processes(2, require="sharedmem") == find_processes(2, prefer="threads") == HERE
+        assert find_processes(2).isdisjoint(HERE)
+        assert Parallel()(delayed(find_processes)(2) for _ in range(2)) == [HERE] * 2
+        with joblib.parallel_config(n_jobs=1):
+            assert find_processes() == HERE
+        with fused_fits():
+            assert find_processes(2).isdisjoint(HERE)
+    with joblib.parallel_config(n_jobs=2), fused_fits():
+        assert find_processes().isdisjoint(HERE)
+        assert find_processes(1) == HERE
+    with joblib.parallel_config("threading"), fused_fits():
+        assert find_processes(2) == HERE
+    with fused_fits(), pytest.raises(ValueError, match="n_jobs == 0 in Parallel has no meaning"):
+        find_processes(0)
+
+
+@within(300)
+def test_bagging_is_dispatched_by_its_n_jobs():
+    def use():
+        return BaggingClassifier(make_noting(), 6, random_state=0).fit(X, y)
+
+    bagging, _ = check_dispatched(use)
+    assert len({model[0].process_ for model in bagging.estimators_} - HERE) == 2
+
+
+@within(300)
+def test_large_data_are_mapped_for_the_workers_and_fused():
+    data = make_classification(6000, 30, n_informative=8, n_classes=4, random_state=0)
+    _, report = check_dispatched(lambda: OneVsRestClassifier(network(max_iter=2)).fit(*data).predict_proba(data[0]))
+    assert [(stack.n_models, stack.unfused_reason) for stack in report.stacks] == [(2, None), (2, None)]
+    with fused_fits():
+        kinds = Parallel(n_jobs=2)(delayed(lambda table: type(table).__name__)(data[0]) for _ in range(2))
+    assert kinds == ["memmap", "memmap"]
+
+
+def test_tasks_of_different_workers_draw_different_numbers():
+    def draw(k):
+        return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+    def use():
+        random.seed(0)
+        np.random.seed(0)  # noqa: NPY002
+        torch.manual_seed(0)
+        with fused_fits():
+            return [run(draw, 4, n_jobs=n_jobs) for n_jobs in (2, 2, None)]
+
+    drawn = use()
+    assert len(set(np.ravel(drawn))) == 3 * 4 * 3
+    assert use() == drawn
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals")
+@pytest.mark.filterwarnings("ignore:A worker stopped")
+@within(300)
+def test_errors_end_the_call_and_the_next_one_works():
+    with fused_fits() as report:
+        with pytest.raises(TerminatedWorkerError):
+            Parallel(n_jobs=2)(delayed(die)() for _ in range(2))
+        with pytest.raises(pickle.PicklingError, match="Could not pickle the task to send it to the workers"):
+            cross_validate(make_pipeline(Doing(threading.Lock().acquire), network()), X, y, n_jobs=2)
+        with pytest.raises(multiprocessing.TimeoutError):
+            Parallel(n_jobs=2, timeout=0.1)(delayed(time.sleep)(60) for _ in range(2))
+        factor = 3
+        assert Parallel(n_jobs=2)(delayed(lambda k: k * factor)(k) for k in range(3)) == [0, 3, 6]
+        cross_validate(network(), X, y, cv=4, n_jobs=2)
+    assert [stack.n_models for stack in report.stacks] == [2, 2]
+
+
+@pytest.mark.parametrize(("n_calls", "n_workers"), [(1, 2), (10, 3), (130, 2), (1000, 2), (1001, 4)])
+def test_chunks_are_equal_parts_for_all_workers(n_calls, n_workers):
+    size = find_chunk_size(n_calls, n_workers)
+    n_chunks = -(-n_calls // size)
+    assert size <= 1.5 * workers.MIN_CHUNK
+    assert n_chunks <= n_workers or n_chunks % n_workers in (0, n_workers - 1)
+    assert size >= min(n_calls // n_workers, workers.MIN_CHUNK / 1.5)
+
+
+def test_chunks_have_equal_parts_of_all_folds(monkeypatch):
+    """Because a search has its folds innermost."""
+    monkeypatch.setattr(workers, "MIN_CHUNK", 3)
+    with joblib.parallel_config("threading"), fused_fits() as report:
+        search(refit=False, n_jobs=2).fit(X, y)
+    assert [stack.n_models for stack in report.stacks] == [3] * 4
