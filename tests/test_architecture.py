@@ -39,7 +39,7 @@ LIBRARIES = {
     "network": {"torch"},
     "training": {"torch", "numpy", "scipy", "threadpoolctl", "joblib"},
     "checkpoint": set(),
-    "fusion": {"torch", "numpy", "joblib"},
+    "fusion": {"torch", "numpy", "joblib", "sklearn"},
 }
 
 

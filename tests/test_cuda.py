@@ -119,7 +119,7 @@ def test_models_on_rows_of_their_own_are_fused(device, cancer):
 def test_two_processes_share_a_device(device, cancer):
     classifier = ScratchNNClassifier((5,), device=device, dtype="float64", max_iter=3, random_state=0, **ALL_EPOCHS)
     plain = cross_val_predict(classifier, *cancer, cv=4, method="predict_proba")
-    with fused_fits(backend="loky", n_jobs=2) as report:
+    with fused_fits() as report:
         fused = cross_val_predict(classifier, *cancer, cv=4, method="predict_proba", n_jobs=2)
     np.testing.assert_allclose(fused, plain, rtol=1e-5)
     assert (report.n_fits, report.notes) == (4, [])

@@ -157,6 +157,7 @@ class Hub:
                     return
                 self._advance()
         finally:
+            self.current = None  # also if Ctrl-C has struck between the lines of `_resume`
             self.states.use(self.states.caller)
 
     def _leave(self) -> None:

@@ -1,13 +1,13 @@
 """The state of the thread and the process that each task has for itself.
 
-State is kept by contexts that change nothing: they are entered when a task is left, and their exit restores the state.
+A task begins with the state of its caller, and gets its own back each time that it is resumed.
 """
 
 import random
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import joblib
@@ -63,17 +63,6 @@ GENERATORS = (
 )
 
 
-class _KeptConfig:
-    """A context that restores scikit-learn's configuration. `sklearn.config_context` takes nine times as long."""
-
-    def __enter__(self) -> None:
-        self.found = get_config()
-
-    def __exit__(self, *error: object) -> None:
-        if get_config() != self.found:
-            set_config(**self.found)
-
-
 class TaskState:
     """The state of a task, or that of the caller outside of tasks.
 
@@ -83,7 +72,7 @@ class TaskState:
 
     def __init__(self, owner: "TaskState | None" = None, seeds: Sequence[int] = ()) -> None:
         self.owner, self.seeds = owner, seeds
-        self.contexts: list[AbstractContextManager[Any, Any]] | None = None  # of the state while it is not active
+        self.kept: tuple[Any, ...] | None = None  # what restores the state, while it is not active
         self.generators: list[Any] = []
         self.grad_modes: tuple[bool, bool] | None = None
         self.blocks: list[use_threads] = []
@@ -101,19 +90,24 @@ class TaskState:
             self.grad_modes = read_grad_modes()
         self.blocks = leave_blocks(outer)
 
-    def keep(self, of_process: bool) -> None:
+    def keep(self) -> None:
         """Keep the state that the thread has."""
-        self.contexts = [warnings.catch_warnings(), joblib.parallel_config(), _KeptConfig()]
-        if of_process:
-            self.contexts += [redirect_stdout(sys.stdout), redirect_stderr(sys.stderr)]
-        for context in self.contexts:
+        contexts = warnings.catch_warnings(), joblib.parallel_config()  # the exit of each restores what it has found
+        for context in contexts:
             context.__enter__()
+        self.kept = contexts, get_config(), sys.stdout, sys.stderr
 
-    def restore(self) -> None:
-        """Give the thread the kept state."""
-        for context in self.contexts or ():
+    def restore(self, of_process: bool) -> None:
+        """Give the thread the kept state, and if asked, the process that of its streams."""
+        if self.kept is None:
+            return
+        contexts, config, *streams = self.kept
+        for context in contexts:
             context.__exit__(None, None, None)
-        self.contexts = None
+        if get_config() != config:
+            set_config(**config)
+        if of_process:
+            sys.stdout, sys.stderr = streams
 
     def seed(self) -> None:
         """Seed the global generators for the task."""
@@ -141,17 +135,18 @@ class StateSwitch:
         """Give the thread a state, and keep the one that it has."""
         if state is self.active:
             return
-        left, self.active = self.active, state
-        left.keep(self.of_process)
+        left = self.active
+        left.keep()
         if self.of_process:
             left.generators = [generator.read() for generator in GENERATORS]
-        if state.contexts is not None:
-            state.restore()
+        self.active = state
+        if state.kept is not None:
+            state.restore(self.of_process)
             for generator, kept in zip(GENERATORS, state.generators, strict=False):
                 generator.write(kept)
         elif state.owner is not None:  # the task begins
-            state.owner.restore()
-            state.owner.keep(self.of_process)
+            state.owner.restore(self.of_process)
+            state.owner.keep()
             state.seed()
 
 
