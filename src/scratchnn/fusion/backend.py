@@ -17,9 +17,7 @@ LIBRARIES = ("joblib.", "sklearn.utils.parallel", __name__.rpartition(".")[0])
 class FusedBackend(ParallelBackendBase):
     """The joblib backend inside `fused_fits`: it chooses how each parallel call runs."""
 
-    supports_sharedmem = True
-    supports_timeout = True
-    uses_threads = True
+    supports_sharedmem = supports_timeout = uses_threads = True
 
     def __init__(self, fusion: Fusion, nesting_level: int = 0) -> None:
         super().__init__(nesting_level=nesting_level)
@@ -34,8 +32,7 @@ class FusedBackend(ParallelBackendBase):
         """Choose the backend of a call, in joblib's way: an exception names it."""
         check_n_jobs(n_jobs)
         hub = self.fusion.get_hub()
-        prefers_threads = settings.get("prefer") == "threads" or settings.get("require") == "sharedmem"
-        if prefers_threads or not hub.can_wait():
+        if prefers_threads(settings) or not hub.can_wait():
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         raise FallbackToBackend(TaskBackend(hub, self))
 
@@ -85,6 +82,11 @@ class TaskBackend(ParallelBackendBase):
     def get_nested_backend(self) -> tuple[ParallelBackendBase, None]:
         """Return the backend for calls inside a task."""
         return FusedBackend(self.origin.fusion, (self.nesting_level or 0) + 1), None
+
+
+def prefers_threads(settings: dict[str, Any]) -> bool:
+    """Return whether a call of joblib asks for threads: it cuts its work finely, and shares memory."""
+    return settings.get("prefer") == "threads" or settings.get("require") == "sharedmem"
 
 
 def check_n_jobs(n_jobs: int | None) -> None:

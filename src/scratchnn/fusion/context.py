@@ -1,7 +1,7 @@
 """The context `fused_fits`."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from numbers import Integral
 
@@ -12,11 +12,11 @@ from joblib.parallel import ParallelBackendBase, get_active_backend
 from ..training import TrainingRun, train, trainer
 from ..training.threads import SharedContext
 from .backend import FusedBackend
-from .hub import Fusion, Hub
+from .hub import Fusion
 from .progress_bar import Bar
 from .report import FusionReport, print_line
 from .tasks import calc_share
-from .watcher import Watcher
+from .watcher import start_watcher
 from .workers import DispatchingBackend
 
 # Several threads, whose tasks change the filters, may be inside at a time: the last to leave restores the first's.
@@ -50,11 +50,9 @@ def fused_fits(*, verbose: bool | int = 0, progress: bool = False) -> Iterator[F
     Notes
     -----
     ``n_jobs`` has its usual meaning. With None or 1, all tasks run in the calling thread, one at a time. With more, or
-    below 0, the workers of the active joblib backend get chunks of the tasks, and each worker fuses its chunks. The
-    backend is loky, or that of ``joblib.parallel_config`` around this context.
-
-    Calls of `joblib.Parallel` inside a task are fused with the others, whatever their ``n_jobs``. Calls that prefer
-    threads or require shared memory run one after the other, as with joblib's sequential backend.
+    below 0, the workers of the active joblib backend (loky, or that of ``joblib.parallel_config`` around this context)
+    get chunks of the tasks, and each worker fuses its chunks. Parallel calls inside a task are fused in its process.
+    Calls that prefer threads or require shared memory run one after the other, as with joblib's sequential backend.
 
     ``mean_fit_time`` of a search includes the time in which a fit waits for others. The final ``refit`` of a search is
     no task, and trains alone. ``joblib.Parallel(return_as="generator")`` is not supported.
@@ -77,15 +75,15 @@ def fused_fits(*, verbose: bool | int = 0, progress: bool = False) -> Iterator[F
     outside = OutsideFits(report)
     fusion = Fusion(report, print_line if verbose else None)
     backend = _make_backend(fusion)
-    bar = Bar(report, lambda: _count_fits([outside, backend, *fusion.hubs])) if progress else None
-    if bar is not None and verbose:
-        fusion.log = bar.log
+    bar = Bar(report, lambda: [outside, backend, *fusion.hubs]) if progress else None
     with ExitStack() as stack:
         stack.enter_context(warning_filters)
         if bar is not None:
+            fusion.log = bar.log if verbose else None
             stack.enter_context(bar.show())
-        stack.enter_context(Watcher(fusion).watch())
-        stack.enter_context(outside.count())
+        stack.callback(start_watcher(fusion).set)
+        stack.callback(trainer.set, trainer.get())
+        trainer.set(outside.train)
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=backend.default_n_jobs))
         yield report
 
@@ -115,15 +113,6 @@ class OutsideFits:
         runs = list(self.in_training)
         return self.report.n_outside + sum(map(calc_share, runs)), self.report.n_outside + len(runs)
 
-    @contextmanager
-    def count(self) -> Iterator[None]:
-        """Count the fits of the code in the context."""
-        trainer.set(self.train)
-        try:
-            yield
-        finally:
-            trainer.set(self.outer)
-
 
 def _make_backend(fusion: Fusion) -> DispatchingBackend:
     """Return the backend for calls outside of tasks, whose workers are those of the active backend."""
@@ -134,11 +123,6 @@ def _make_backend(fusion: Fusion) -> DispatchingBackend:
     elif isinstance(active, FusedBackend) or active.nesting_level:
         workers = None
     return DispatchingBackend(fusion, workers, int(active.default_n_jobs if n_jobs is None else n_jobs))
-
-
-def _count_fits(counters: Sequence["OutsideFits | DispatchingBackend | Hub"]) -> tuple[float, int]:
-    done, known = zip(*(counter.count_fits() for counter in counters), strict=True)
-    return sum(done), sum(known)
 
 
 def _check_parameters(verbose: object, progress: object) -> None:

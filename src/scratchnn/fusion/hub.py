@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import Any
 
 from greenlet import getcurrent, greenlet
 
@@ -54,14 +53,14 @@ class Hub:
         here = self.greenlet if self.current is None else self.current.greenlet
         if here is None:
             return True
-        is_here = getcurrent() is here and self.pid == os.getpid() and find_loop() is self.loop
+        is_here = getcurrent() is here and self.pid == os.getpid() and asyncio._get_running_loop() is self.loop
         return is_here and not self.is_busy and not (self.current is not None and self.current.is_cancelled)
 
     def begin_call(self) -> ParallelCall:
         """Return a parallel call, made by the code that runs, whose tasks joblib will submit."""
         owner = self.current
         if owner is None:
-            self.greenlet, self.pid, self.loop = getcurrent(), os.getpid(), find_loop()
+            self.greenlet, self.pid, self.loop = getcurrent(), os.getpid(), asyncio._get_running_loop()
         self.is_busy = True
         state = self.states.caller if owner is None else owner.state
         seeds = self.seeds if self.seeds and owner is None else peek_seeds() if self.states.of_process else []
@@ -121,16 +120,16 @@ class Hub:
             return
         task.run = run
         task.n_fits += 1
+        entry = None
         if self.pool.trains_alone(run):
             with self._busy():
                 self.pool.train_alone(run)
-            task.run = None
-            return
-        entry = self.pool.add(run)
-        self.queued.append(task)
-        self._leave()
+        else:
+            entry = self.pool.add(run)
+            self.queued.append(task)
+            self._leave()
         task.run = None
-        if entry.failure is not None:
+        if entry is not None and entry.failure is not None:
             failure, entry.failure = entry.failure, None
             raise failure
 
@@ -177,7 +176,11 @@ class Hub:
         elif self.unstarted and (not self.queued or self.pool.has_room()):
             task = heapq.heappop(self.unstarted)[-1]
             if not task.call.has_failed:
-                self._start(task)
+                task.greenlet = greenlet(task.execute, self.greenlet)
+                task.greenlet.gr_context = context = task.call.context.copy()
+                context.run(trainer.set, partial(self.train, task))
+                self.started[task] = None
+                self._resume(task)
         elif self.queued:
             self.states.use(self.states.caller)
             with self._busy():
@@ -187,13 +190,6 @@ class Hub:
             self.queued = []
         else:
             raise RuntimeError("no task of fused_fits can run: this is a bug in scratchnn, please report it")
-
-    def _start(self, task: Task) -> None:
-        task.greenlet = greenlet(task.execute, self.greenlet)
-        task.greenlet.gr_context = context = task.call.context.copy()
-        context.run(trainer.set, partial(self.train, task))
-        self.started[task] = None
-        self._resume(task)
 
     def _resume(self, task: Task) -> None:
         """Let a task run until it leaves."""
@@ -266,11 +262,3 @@ class Fusion:
         self.report.stacks.append(stack)
         if self.log is not None:
             self.log(stack)
-
-
-def find_loop() -> Any:
-    """Return the event loop that runs in this thread, or None."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None

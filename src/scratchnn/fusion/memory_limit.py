@@ -49,8 +49,8 @@ def _count_cgroups(root: str) -> Iterator[int]:
 def _count_used(root: str, folder: str) -> int:
     """Return the bytes that a control group uses, without the page cache, which the system frees when asked."""
     stat = dict(line.split() for line in _read(root, folder, "memory.stat").splitlines())
-    used = int(_read(root, folder, "memory.current") or 0)
-    return max(0, used - int(stat.get("active_file", 0)) - int(stat.get("inactive_file", 0)))
+    cached = int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))
+    return max(0, int(_read(root, folder, "memory.current") or 0) - cached)
 
 
 def _read(root: str, *path: str) -> str:

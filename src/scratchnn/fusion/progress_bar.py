@@ -2,7 +2,7 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,15 +13,12 @@ FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 class Bar:
-    """A bar of tqdm. A thread draws it, so that training neither counts nor writes anything for it.
-
-    ``count_fits`` returns how many fits are done, with parts of those in training, and how many are known.
-    """
+    """A bar of tqdm. A thread draws it, so that training neither counts nor writes anything for it."""
 
     INTERVAL = 0.2  # seconds from one drawing to the next
 
-    def __init__(self, report: FusionReport, count_fits: Callable[[], tuple[float, int]]) -> None:
-        self.report, self.count_fits = report, count_fits
+    def __init__(self, report: FusionReport, get_counters: Callable[[], Sequence[Any]]) -> None:
+        self.report, self.get_counters = report, get_counters
         # Made in the caller's thread: tasks may redirect standard error, and notebooks show it where it was made.
         self.bar = load_tqdm()(total=1, bar_format=FORMAT, desc="fused_fits", dynamic_ncols=True, file=sys.stderr)
         self.is_over = threading.Event()
@@ -45,7 +42,7 @@ class Bar:
 
     def draw(self) -> None:
         """Draw what is done now."""
-        n_done, n_known = self.count_fits()
+        n_done, n_known = map(sum, zip(*(counter.count_fits() for counter in self.get_counters()), strict=True))
         n_stacks = len(self.report.stacks)
         self.bar.n = n_done / n_known if n_known else 0.0
         text = f"fused_fits: {int(n_done)} of {n_known} fits, {n_stacks} stack{'' if n_stacks == 1 else 's'}"

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import joblib
 from joblib.parallel import FallbackToBackend, ParallelBackendBase
 
-from .backend import FusedBackend, check_n_jobs, find_bagging
+from .backend import FusedBackend, check_n_jobs, find_bagging, prefers_threads
 from .hub import Fusion
 from .process_state import draw_if, peek_seeds
 from .report import FusionReport, TrainedStack
@@ -36,8 +36,7 @@ class DispatchingBackend(FusedBackend):
         check_n_jobs(n_jobs)
         bagging = find_bagging()
         n_workers = self.count_workers(n_jobs if bagging is None else bagging.n_jobs)
-        is_here = settings.get("prefer") == "threads" or settings.get("require") == "sharedmem"
-        if n_workers > 1 and not is_here and self.fusion.get_hub().can_wait():
+        if n_workers > 1 and not prefers_threads(settings) and self.fusion.get_hub().can_wait():
             raise FallbackToBackend(WorkerBackend(self, n_workers))
         return super().configure(n_jobs, parallel, **settings)
 
