@@ -38,7 +38,9 @@ def test_in_a_notebook():
 
         printed = []
         client.execute_interactive(
-            code.format(sys.path), timeout=60, output_hook=lambda message: printed.append(message["content"].get("text"))
+            code.format(sys.path),
+            timeout=60,
+            output_hook=lambda message: printed.append(message["content"].get("text")),
         )
         assert "[3]\n" in printed
     finally:

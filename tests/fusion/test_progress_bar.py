@@ -27,7 +27,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 
 from scratchnn import fused_fits
-from scratchnn.fusion import workers
+from scratchnn.fusion import backend
 from scratchnn.fusion.progress_bar import Bar
 
 pytest.importorskip("tqdm", reason="the bar is tqdm's")
@@ -125,7 +125,7 @@ def test_lines_of_verbose_go_above_the_bar(drawn, capsys):
 
 @within(100)
 def test_chunks_count_when_they_end(drawn, monkeypatch):
-    monkeypatch.setattr(workers, "MIN_CHUNK", 1)
+    monkeypatch.setattr(backend, "MIN_CHUNK", 1)
     with fused_fits(progress=True) as report:
         cross_val_score(Doing(), X, y, cv=4, scoring=lambda *args: 0.0, n_jobs=2)
         cross_val_score(network(), X, y, cv=4, n_jobs=2)

@@ -39,8 +39,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 
 from scratchnn import fused_fits
-from scratchnn.fusion import workers
-from scratchnn.fusion.workers import find_chunk_size
+from scratchnn.fusion import backend
+from scratchnn.fusion.backend import find_chunk_size
 
 HERE = {os.getpid()}
 
@@ -235,14 +235,14 @@ def test_errors_end_the_call_and_the_next_one_works():
 def test_chunks_are_equal_parts_for_all_workers(n_calls, n_workers):
     size = find_chunk_size(n_calls, n_workers)
     n_chunks = -(-n_calls // size)
-    assert size <= 1.5 * workers.MIN_CHUNK
+    assert size <= 1.5 * backend.MIN_CHUNK
     assert n_chunks <= n_workers or n_chunks % n_workers in (0, n_workers - 1)
-    assert size >= min(n_calls // n_workers, workers.MIN_CHUNK / 1.5)
+    assert size >= min(n_calls // n_workers, backend.MIN_CHUNK / 1.5)
 
 
 def test_chunks_have_equal_parts_of_all_folds(monkeypatch):
     """Because a search has its folds innermost."""
-    monkeypatch.setattr(workers, "MIN_CHUNK", 3)
+    monkeypatch.setattr(backend, "MIN_CHUNK", 3)
     with joblib.parallel_config("threading"), fused_fits() as report:
         search(refit=False, n_jobs=2).fit(X, y)
     assert [stack.n_models for stack in report.stacks] == [3] * 4

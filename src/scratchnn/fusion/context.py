@@ -3,21 +3,21 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from numbers import Integral
 
 import joblib
 import numpy as np
-from joblib.parallel import ParallelBackendBase, get_active_backend
+from joblib.parallel import get_active_backend
 
 from ..training import TrainingRun, train, trainer
 from ..training.threads import SharedContext
 from .backend import FusedBackend
 from .hub import Fusion
 from .progress_bar import Bar
-from .report import FusionReport, print_line
+from .report import FusionReport
 from .tasks import calc_share
 from .watcher import start_watcher
-from .workers import DispatchingBackend
 
 # Several threads, whose tasks change the filters, may be inside at a time: the last to leave restores the first's.
 warning_filters = SharedContext(warnings.catch_warnings)
@@ -73,7 +73,7 @@ def fused_fits(*, verbose: bool | int = 0, progress: bool = False) -> Iterator[F
     _check_parameters(verbose, progress)
     report = FusionReport()
     outside = OutsideFits(report)
-    fusion = Fusion(report, print_line if verbose else None)
+    fusion = Fusion(report, partial(print, "[fused_fits]", flush=True) if verbose else None)
     backend = _make_backend(fusion)
     bar = Bar(report, lambda: [outside, backend, *fusion.hubs]) if progress else None
     with ExitStack() as stack:
@@ -114,15 +114,11 @@ class OutsideFits:
         return self.report.n_outside + sum(map(calc_share, runs)), self.report.n_outside + len(runs)
 
 
-def _make_backend(fusion: Fusion) -> DispatchingBackend:
+def _make_backend(fusion: Fusion) -> FusedBackend:
     """Return the backend for calls outside of tasks, whose workers are those of the active backend."""
     active, n_jobs = get_active_backend()
-    workers: ParallelBackendBase | None = active
-    if isinstance(active, DispatchingBackend):
-        workers, n_jobs = active.workers, active.default_n_jobs
-    elif isinstance(active, FusedBackend) or active.nesting_level:
-        workers = None
-    return DispatchingBackend(fusion, workers, int(active.default_n_jobs if n_jobs is None else n_jobs))
+    workers = active.workers if isinstance(active, FusedBackend) else None if active.nesting_level else active
+    return FusedBackend(fusion, 0, workers, int(active.default_n_jobs if n_jobs is None else n_jobs))
 
 
 def _check_parameters(verbose: object, progress: object) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
+from typing import Any
 
 from greenlet import getcurrent, greenlet
 
@@ -36,7 +37,7 @@ class Hub:
         self.states = StateSwitch(threading.current_thread() is threading.main_thread())
         self.seeds: Sequence[int] = ()  # for the generators of tasks; without any, those of the process make them
         self.used: Sequence[bool] = ()  # which generators the tasks of the last call have used
-        self.greenlet: greenlet | None = None  # that waits outside of tasks
+        self.greenlet: Any = None  # that waits outside of tasks
         self.current: Task | None = None  # the task that runs
         self.is_busy = False  # with joblib's iterator of calls, or with training: no task may wait
         self.unstarted: list[tuple[int, int, Task]] = []  # a heap: tasks of inner calls come first
@@ -127,7 +128,7 @@ class Hub:
         else:
             entry = self.pool.add(run)
             self.queued.append(task)
-            self._leave()
+            self.greenlet.switch()
         task.run = None
         if entry is not None and entry.failure is not None:
             failure, entry.failure = entry.failure, None
@@ -147,7 +148,7 @@ class Hub:
         if call.owner is not None:
             if not call.is_answered:
                 self.timed += [call] if call.deadline < math.inf else []
-                self._leave()
+                self.greenlet.switch()
             return
         try:
             # Tasks that are ready need no return to the caller between them, whose state would have to be restored.
@@ -158,11 +159,6 @@ class Hub:
         finally:
             self.current = None  # also if Ctrl-C has struck between the lines of `_resume`
             self.states.use(self.states.caller)
-
-    def _leave(self) -> None:
-        """Leave the task that runs, until it is resumed."""
-        if self.greenlet is not None:
-            self.greenlet.switch()
 
     def _advance(self) -> None:
         """Resume a task, start one, or train."""
@@ -193,7 +189,6 @@ class Hub:
 
     def _resume(self, task: Task) -> None:
         """Let a task run until it leaves."""
-        assert task.greenlet is not None
         must_raise, task.must_raise = task.must_raise, False
         self.n_resumed += 1
         self.timed = [call for call in self.timed if call.owner is not task]

@@ -88,7 +88,7 @@ class RunPool:
         return not (self.is_full or is_large or len(self.queue) >= MAX_RUNS)
 
     def train_all(self) -> None:
-        """Train the queued runs, in place. What training raises for a run becomes its ``failure``; an interrupt is raised."""
+        """Train the queued runs, in place. What it raises for a run becomes its ``failure``; interrupts are raised."""
         entries = {id(entry.run): entry for entry in self.queue}
         self._clear()
         try:

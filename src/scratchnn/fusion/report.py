@@ -119,8 +119,3 @@ def _format_cells(stack: TrainedStack, columns: Iterable[str]) -> str:
     values = [getattr(stack, name) for name in columns]
     texts = [f"{value:.3g}" if isinstance(value, float) else str("" if value is None else value) for value in values]
     return "".join(f"<td>{escape(text)}</td>" for text in texts)
-
-
-def print_line(text: object) -> None:
-    """Print a line of ``verbose``."""
-    print(f"[fused_fits] {text}", flush=True)

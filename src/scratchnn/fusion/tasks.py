@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from typing import Any
 
-from greenlet import greenlet
-
 from ..training import TrainingRun
 from .process_state import TaskState, read_grad_modes
 
@@ -53,7 +51,7 @@ class Task:
         self.callback, self.call = callback, call
         self.state = TaskState(call.state, [seed + len(call.tasks) for seed in call.seeds])
         self.state.grad_modes = call.grad_modes
-        self.greenlet: greenlet | None = None  # from its start to its end
+        self.greenlet: Any = None  # from its start to its end
         self.is_ready = self.is_done = False
         self.is_cancelled = self.must_raise = False  # the second until Cancelled has been raised
         self.run: TrainingRun | None = None  # that is queued
