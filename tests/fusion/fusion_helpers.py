@@ -144,10 +144,6 @@ def make_pipeline_of_two_fits(action):
     return make_pipeline(selector, Doing(action), network())
 
 
-def fit_alone():
-    return network().fit(X, y)
-
-
 def squared_logits(logits, deps):
     return (logits - 2 * deps + 1).square().sum(-1)
 

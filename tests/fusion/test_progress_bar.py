@@ -116,13 +116,6 @@ def test_the_bar_is_written_where_standard_error_was_at_the_beginning(drawn, mon
     assert "4 of 4 fits" in outer.getvalue()
 
 
-@within(60)
-def test_lines_of_verbose_go_above_the_bar(drawn, capsys):
-    with fused_fits(progress=True, verbose=True):
-        cross_val_score(network(), X, y, cv=3)
-    assert re.fullmatch(r"\[fused_fits\] 3 x 4-5-3 on 80 samples: \d\.\d\d s\n", capsys.readouterr().out)
-
-
 @within(100)
 def test_chunks_count_when_they_end(drawn, monkeypatch):
     monkeypatch.setattr(backend, "MIN_CHUNK", 1)

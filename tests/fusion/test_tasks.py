@@ -9,7 +9,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
-import numpy as np
 import pytest
 from fusion_helpers import (
     Doing,
@@ -24,7 +23,7 @@ from fusion_helpers import (
     y,
 )
 from greenlet import getcurrent, greenlet
-from helpers import call_in_thread, within
+from helpers import within
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -32,14 +31,6 @@ from sklearn.pipeline import make_pipeline
 
 from scratchnn import fused_fits
 from scratchnn.fusion import pool
-
-
-@within(60)
-def test_tasks_without_fits_end():
-    with fused_fits() as report:
-        assert joblib.Parallel()(joblib.delayed(pow)(k, 2) for k in range(5)) == [0, 1, 4, 9, 16]
-        assert joblib.Parallel()([]) == []
-    assert report.n_fits == 0
 
 
 @within(60)
@@ -146,10 +137,6 @@ def fit_in_threads(k):
         return list(executor.map(fit, (k, k + 0.5)))
 
 
-def search_in_thread(k):
-    return call_in_thread(lambda: search(cv=2, refit=False).fit(X, y).cv_results_["mean_test_score"].tolist())
-
-
 def fit_in_child(k):
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()
@@ -159,7 +146,7 @@ def fit_in_child(k):
     return results.get()
 
 
-WAYS = [fit_in_a_greenlet, fit_in_loop, fit_in_threads, search_in_thread]
+WAYS = [fit_in_a_greenlet, fit_in_loop, fit_in_threads]
 WAYS += [fit_in_child] if hasattr(os, "fork") else []
 
 
@@ -172,15 +159,6 @@ def test_fits_where_a_task_cannot_wait_train_alone(way):
     fused, sizes = run_fused(task)
     assert_equal_results(fused, run(task))
     assert sizes[-1] == 3  # those that can
-
-
-@pytest.mark.parametrize("backend", ["threading", "sequential"])
-@within(60)
-def test_a_task_may_use_another_backend(backend):
-    def task(k):
-        return run(fit, n_jobs=2, backend=backend)
-
-    assert_equal_results(run_fused(task)[0], run(task))
 
 
 @within(60)
@@ -288,7 +266,7 @@ def execute(node):
     """Run a random program: a task's result is nested lists of losses."""
     kind, value = node
     if kind == "fit":
-        return network(alpha=value, max_iter=1 + value % 3).fit(X[:60], y[:60]).loss_
+        return round(network(alpha=value, max_iter=1 + value % 3).fit(X[:60], y[:60]).loss_, 6)
     if kind == "fit twice":
         return [execute(("fit", value)), execute(("fit", value + 1))]
     if kind == "raise":
@@ -304,17 +282,11 @@ def execute(node):
 
 
 def run_program(program):
-    """Return the result, or the type of error, of a program, as text."""
+    """Return the result, or the type of error, of a program."""
     try:
-        return repr(np.round(execute(program), 6)) if program[0] == "fit" else repr(round_nested(execute(program)))
+        return execute(program)
     except Exception as error:
-        return repr(type(error))
-
-
-def round_nested(result):
-    if isinstance(result, list):
-        return [round_nested(each) for each in result]
-    return round(result, 6) if isinstance(result, float) else result
+        return type(error)
 
 
 def test_random_programs_of_nested_tasks_give_what_they_give_in_sequence():
