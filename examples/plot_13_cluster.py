@@ -2,14 +2,15 @@
 A fused search on a cluster
 ===========================
 
-With ``backend="dask"``, `fused_fits` deals the fits of a search out to the
-workers of a Dask cluster, and each worker trains its portion together. Here
+With joblib's backend "dask", `fused_fits` dispatches the fits of a search to
+the workers of a Dask cluster, and each worker fuses its chunks. Here
 the cluster is two processes of this machine. For another cluster, only the
 client's address changes. The example needs the package ``distributed``.
 """
 
 import logging
 
+import joblib
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_breast_cancer
@@ -57,7 +58,12 @@ def run_on_cluster():
         dashboard_address=None,
         silence_logs=logging.CRITICAL,
     )
-    with cluster, Client(cluster), fused_fits(backend="dask") as report:
+    with (
+        cluster,
+        Client(cluster),
+        joblib.parallel_config("dask"),
+        fused_fits() as report,
+    ):
         search.fit(X, y)
     return -search.cv_results_["mean_test_score"], report
 

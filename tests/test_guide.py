@@ -23,9 +23,9 @@ OWN_TESTS = {
 # What is only compiled.
 NOT_RUN = {
     ".cuda()": "needs a GPU",
-    'backend="dask"': "starts a cluster, see tests/fusion/test_workers.py",
+    'parallel_config("dask")': "starts a cluster, see tests/fusion/test_workers.py",
     "from skorch": "needs skorch",
-    "n_jobs=2": "starts processes, see tests/fusion/test_n_jobs.py",
+    "n_jobs=2": "starts processes, see tests/fusion/test_workers.py",
 }
 
 

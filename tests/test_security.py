@@ -10,7 +10,6 @@ FORBIDDEN = {"eval", "exec", "compile", "__import__", "import_module", "load", "
 FORBIDDEN |= {"all_gather_object"}  # it unpickles
 SAFE = {"json.loads", "re.compile"}
 ALLOWED = {
-    ("fusion/workers.py", "pickle.loads"),  # a worker checks that an error of its own can be sent
     ("checkpoints/archive.py", "np.load"),  # with allow_pickle=False, see tests/checkpoints/test_archive.py
     ("distributed/connection.py", "dist.all_gather_object"),  # between the processes of one group
 }

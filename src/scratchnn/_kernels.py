@@ -23,6 +23,10 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
         product = left @ right
     elif right.shape[0] >= LARGE_STACK:
         product = _multiply_large_stack(left, right)
+    elif right.shape[2] == 1 < right.shape[0] and right.is_cpu:
+        # BLAS multiplies stacks of columns by another kernel, which rounds otherwise and takes several times as long.
+        pairs = zip(_repeat(left, right.shape[0]).split(1), right.split(1), strict=True)
+        product = torch.cat([torch.bmm(*pair) for pair in pairs])
     else:
         product = torch.bmm(_repeat(left, right.shape[0]), right)  # checks less than @ does, so it is faster
     return product.to(right.dtype) if product.dtype is torch.bfloat16 else product  # which autocast returns

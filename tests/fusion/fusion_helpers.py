@@ -1,7 +1,6 @@
 """Data, estimators and checks that the tests of `fused_fits` share."""
 
 import functools
-import threading
 
 import joblib
 import numpy as np
@@ -36,17 +35,6 @@ network = functools.partial(
     random_state=0,
     **ALL_EPOCHS,
 )
-
-
-def count_task_threads():
-    return sum(thread.name == "scratchnn-task" for thread in threading.enumerate())
-
-
-def wait_for_task_threads():
-    for thread in threading.enumerate():
-        if thread.name == "scratchnn-task":
-            thread.join(10)
-    assert count_task_threads() == 0
 
 
 def count_fits(use):
@@ -115,11 +103,6 @@ def search(estimator=None, grid=alphas, **settings):
     return GridSearchCV(network() if estimator is None else estimator, grid, **{"cv": folds, **settings})
 
 
-def make_call(*args, **kwargs):
-    """Return a call as joblib submits it."""
-    return joblib.parallel.BatchedCalls([(len, args, kwargs)], None)
-
-
 class Doing(TransformerMixin, BaseEstimator):
     """A transformer that does something in each fit, and changes nothing."""
 
@@ -161,9 +144,20 @@ def make_pipeline_of_two_fits(action):
     return make_pipeline(selector, Doing(action), network())
 
 
-def fit_alone():
-    return network().fit(X, y)
-
-
 def squared_logits(logits, deps):
     return (logits - 2 * deps + 1).square().sum(-1)
+
+
+def fit(k):
+    return network(alpha=float(k)).fit(X, y).loss_
+
+
+def run(task, n_tasks=3, **settings):
+    return joblib.Parallel(**settings)(joblib.delayed(task)(k) for k in range(n_tasks))
+
+
+def run_fused(task, n_tasks=3):
+    """Return what tasks return, and how many models each stack had."""
+    with fused_fits() as report:
+        results = run(task, n_tasks)
+    return results, [stack.n_models for stack in report.stacks]

@@ -7,8 +7,6 @@ import pytest
 from fusion_helpers import X, alphas, folds, network, search, y
 from helpers import ROOT, find_code_blocks, within
 
-from scratchnn import fused_fits
-
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     model_selection = pytest.importorskip("dask_ml.model_selection")
@@ -26,16 +24,6 @@ def assert_same_search(found, expected):
     for name in ("mean_test_score", "std_test_score"):
         np.testing.assert_allclose(found.cv_results_[name], expected.cv_results_[name], rtol=1e-6)
     np.testing.assert_allclose(found.predict_proba(X), expected.predict_proba(X), rtol=1e-6)
-
-
-@within(60)
-def test_searches_of_dask_ml_train_as_without_fused_fits(expected):
-    with fused_fits() as report:
-        found = model_selection.GridSearchCV(
-            network(), alphas, cv=folds, scoring="neg_log_loss", scheduler="threading"
-        ).fit(X, y)
-    assert_same_search(found, expected)
-    assert report.n_fits == 0
 
 
 @within(60)

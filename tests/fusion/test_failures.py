@@ -1,10 +1,7 @@
 """Errors and interrupts stay in their task, or reach the user; nothing is stuck."""
 
 import os
-import signal
-import threading
 
-import joblib
 import numpy as np
 import pytest
 from fusion_helpers import (
@@ -14,21 +11,21 @@ from fusion_helpers import (
     assert_equal_results,
     check_same,
     fail,
+    fit,
     interrupt,
-    make_pipeline_of_two_fits,
     network,
+    run,
     search,
     squared_logits,
-    wait_for_task_threads,
     y,
 )
 from helpers import run_python, within
 from sklearn.exceptions import FitFailedWarning
-from sklearn.model_selection import GridSearchCV, cross_val_score, cross_validate
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import Pipeline
 
 from scratchnn import fused_fits
-from scratchnn.fusion.backend import FusedBackend
+from scratchnn.fusion.tasks import Cancelled
 
 
 @pytest.mark.filterwarnings("ignore:One or more of the test scores")
@@ -51,24 +48,11 @@ def test_an_error_to_be_raised_is_that_very_error(position):
         search(pipeline, {"doing__action": actions}, error_score="raise").fit(X, y)
 
 
-@within(60)
-def test_a_fused_context_is_usable_after_an_error():
-    with fused_fits() as report:
-        with pytest.raises(SpecialError):
-            cross_val_score(make_pipeline_of_two_fits(fail), X, y, error_score="raise")
-        with pytest.raises(SpecialError):
-            cross_val_score(make_pipeline(Doing(fail), network()), X, y, error_score="raise")
-        scores = cross_val_score(network(), X, y)
-    assert_equal_results(scores, cross_val_score(network(), X, y))
-    assert report.stacks[-1].n_models == 5
-
-
 @pytest.mark.filterwarnings("ignore:One or more of the test scores")
-@pytest.mark.parametrize("loss", ["log_loss", "mae"])
 @within(60)
-def test_a_diverging_fit_fails_alone(loss):
+def test_a_diverging_fit_fails_alone():
     rates = {"learning_rate_init": [0.01, 1e300, 0.1]}
-    estimator = network(solver="sgd", loss=loss, batch_size=9, activation="identity")
+    estimator = network(solver="sgd", batch_size=9, activation="identity")
 
     def use():
         with pytest.warns(FitFailedWarning, match="3 fits failed"):
@@ -76,39 +60,6 @@ def test_a_diverging_fit_fails_alone(loss):
 
     report = check_same(use)
     assert max(stack.n_models for stack in report.stacks) == 9
-
-
-def raise_while_scoring(estimator, X, y):
-    raise SpecialError("while scoring")
-
-
-def raise_while_scoring_once_in_a_while(estimator, X, y):
-    if estimator.alpha == 1.0:
-        raise SpecialError("while scoring")
-    return estimator.score(X, y)
-
-
-@pytest.mark.filterwarnings("ignore:One or more of the test scores")
-@pytest.mark.parametrize(
-    ("grid", "n_failed"),
-    [
-        ({"scoring": ["loss", raise_while_scoring, "accuracy"]}, 3),
-        ({"scoring": [raise_while_scoring_once_in_a_while], "alpha": [0.1, 1.0, 10.0]}, 3),
-    ],
-)
-@pytest.mark.parametrize("batch_size", [9, "full"])
-@within(60)
-def test_scoring_that_raises_during_training_fails_alone(grid, n_failed, batch_size):
-    def use():
-        with pytest.warns(FitFailedWarning, match=f"{n_failed} fits failed"):
-            return search(network(early_stopping=True, batch_size=batch_size), grid, refit=False).fit(X, y)
-
-    with fused_fits() as report:
-        fused = use()
-    assert_equal_results(fused, use())
-    assert [stack.n_models for stack in report.stacks] == [9]
-    with fused_fits(), pytest.raises(SpecialError, match="while scoring"):
-        search(network(early_stopping=True), grid, error_score="raise").fit(X, y)
 
 
 def refuse_one_fold(logits, deps):
@@ -131,25 +82,7 @@ def test_a_loss_that_raises_fails_alone():
     with fused_fits() as report:
         fused = use()
     assert_equal_results(fused, use())
-    assert [stack.alone for stack in report.stacks] == ["its stack failed"] * 4
-
-
-@within(60)
-def test_all_tasks_may_fail():
-    with fused_fits() as report, pytest.raises(ValueError, match="All the 12 fits failed"):
-        search(network(hidden_layer_sizes=(-1,))).fit(X, y)
-    assert report.n_fits == 0
-
-
-@within(60)
-def test_an_interrupt_in_a_task_leaves_nothing_behind():
-    with fused_fits(), pytest.raises(KeyboardInterrupt):
-        search(make_pipeline_of_two_fits(None), {"doing": ["passthrough", Doing(interrupt)]}).fit(X, y)
-    for model in [Doing(interrupt), make_pipeline_of_two_fits(interrupt)]:
-        with pytest.raises(KeyboardInterrupt), fused_fits():
-            joblib.Parallel()(joblib.delayed(each.fit)(X, y) for each in [network(), model, network()])
-        assert type(joblib.parallel.get_active_backend()[0]) is not FusedBackend
-        wait_for_task_threads()
+    assert [stack.unfused_reason for stack in report.stacks] == ["its stack failed"] * 4
 
 
 def interrupt_while_scoring(estimator, X, y):
@@ -157,49 +90,148 @@ def interrupt_while_scoring(estimator, X, y):
 
 
 @within(60)
-def test_an_interrupt_during_training_ends_the_fits_as_it_does_alone():
+def test_an_interrupt_during_training_ends_the_search():
     estimator = network(early_stopping=True, scoring=interrupt_while_scoring)
-    with fused_fits() as report, pytest.warns(UserWarning, match="interrupted by user"):
-        fits = cross_validate(estimator, X, y, return_estimator=True)["estimator"]
-    assert report.n_fits == 5
-    assert {fit.n_iter_ for fit in fits} <= {0, 1}
+    with fused_fits() as report:
+        with pytest.raises(KeyboardInterrupt):
+            cross_validate(estimator, X, y)
+        cross_validate(network(), X, y, cv=3)
+    assert report.stacks[-1].n_models == 3
 
 
-CTRL_C = """
-import os, signal, threading, warnings
+@within(60)
+def test_the_other_tasks_of_an_interrupted_call_run_their_finally_blocks():
+    ended = []
+
+    def task(k):
+        try:
+            if k == 2:
+                run(lambda j: interrupt(), 2)
+            return fit(k)
+        finally:
+            ended.append(k)
+            if k < 2:
+                with pytest.raises(Cancelled):  # it cannot wait any more
+                    fit(k)
+
+    with fused_fits(), pytest.raises(KeyboardInterrupt):
+        run(task, 5)
+    assert sorted(ended) == [0, 1, 2]
+
+
+INTERRUPTS = """
+import contextlib, io, os, signal, sys, threading, time, warnings
+import numpy as np
 from joblib import Parallel, delayed
-from sklearn.datasets import load_iris
 from scratchnn import ScratchNNClassifier, fused_fits
 
 warnings.simplefilter("ignore")
+X = np.random.default_rng(0).normal(size=(200, 5))
+y = (X[:, 0] > 0).astype(int)
+settings = {"hidden_layer_sizes": (5,), "max_iter": 10**7, "tol": 0, "n_iter_no_change": np.inf}
+lock = threading.Lock()
 
-def strike(depth):
-    network.fit(*load_iris(return_X_y=True))
-    if depth:
-        return Parallel()(delayed(strike)(depth - 1) for _ in range(2))
-    os.kill(os.getpid(), signal.SIGINT)
+class Alarm(TimeoutError):
+    pass
 
-network = ScratchNNClassifier((5,), max_iter=2, tol=0)
-for depth in (0, 1):
+def strike(number, frame):
+    raise Alarm
+
+def score(estimator, X, y):
+    time.sleep(2)
+    return 0.0
+
+def train(k, **changes):
+    return ScratchNNClassifier(**{**settings, "alpha": k, **changes}).fit(X, y)
+
+def loop(k):
+    with contextlib.redirect_stdout(io.StringIO()):
+        while True:
+            pass
+
+def hold(k):
+    with lock:
+        return train(k)
+
+tasks = {
+    "stack": train,
+    "scorer": lambda k: train(k, early_stopping=True, scoring=score),
+    "endless": loop,
+    "asleep": lambda k: time.sleep(2),
+    "locked": hold,
+    "nested": lambda k: Parallel()(delayed(train)(j) for j in range(2)),
+}
+
+def interrupt(task, number):
+    def send():
+        time.sleep(0.3)
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), number)
+
+    sent = []
+    threading.Thread(target=send).start()
     try:
         with fused_fits():
-            Parallel()(delayed(strike)(depth) for _ in range(3))
-    except KeyboardInterrupt:
-        print("interrupted", [thread.name for thread in threading.enumerate()])
+            Parallel()(delayed(task)(k) for k in range(3))
+    except (Alarm, KeyboardInterrupt) as error:
+        seconds = time.monotonic() - sent[0]
+        assert seconds < 1.5, seconds
+        return type(error).__name__
+
+signal.signal(signal.SIGALRM, strike)
+for name, task in tasks.items():
+    outcomes = interrupt(task, signal.SIGALRM), interrupt(task, signal.SIGINT)
+    assert sys.stdout is sys.__stdout__
+    assert lock.acquire(blocking=False) and lock.release() is None
+    with fused_fits() as report:
+        Parallel()(delayed(train)(k, max_iter=2) for k in range(3))
+    print(name, *outcomes, report.n_fits, flush=True)
 """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_ctrl_c_while_tasks_run_reaches_the_user():
-    """Also where tasks have tasks of their own."""
-    lines = run_python(CTRL_C).splitlines()
-    assert [line.split()[0] for line in lines] == ["interrupted"] * 2
-    assert not any("scratchnn-task" in line for line in lines)
+def test_ctrl_c_and_what_a_signal_handler_raises_reach_the_caller_at_once():
+    outcomes = {name: rest for name, *rest in map(str.split, run_python(INTERRUPTS, seconds=60).splitlines())}
+    names = ["stack", "scorer", "endless", "asleep", "locked", "nested"]
+    assert outcomes == {name: ["Alarm", "KeyboardInterrupt", "3"] for name in names}
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_a_signal_during_training_ends_the_search():
-    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
-    with fused_fits(), pytest.raises(KeyboardInterrupt):
-        cross_val_score(network(max_iter=100_000), X, y, cv=2)
+LOCKED = """
+import os, signal, threading, warnings
+import joblib, numpy as np
+from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn.fusion import watcher
+
+watcher.LIMIT = 0.3
+lock, told = threading.Lock(), []
+X = np.random.default_rng(0).normal(size=(60, 3))
+
+def hold(k):
+    with lock:
+        return ScratchNNClassifier((2,), max_iter=2, tol=0, n_iter_no_change=np.inf).fit(X, X[:, 0] > 0)
+
+def tell():
+    while not caught:
+        told.append(threading.Event().wait(0.1))
+    threading.Event().wait(1.0)  # no second warning
+    os.kill(os.getpid(), signal.SIGINT)
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    threading.Thread(target=tell).start()
+    try:
+        with fused_fits():
+            joblib.Parallel()(joblib.delayed(hold)(k) for k in range(3))
+    except KeyboardInterrupt:
+        print("interrupted")
+assert len(caught) == 1
+print(caught[0].message)
+"""
+
+
+def test_a_task_that_waits_for_a_lock_of_another_is_named_and_ctrl_c_ends_the_search():
+    interrupted, *message = run_python(LOCKED, seconds=30).splitlines()
+    assert interrupted == "interrupted"
+    assert message[0].startswith("Task 1 of fused_fits has run for 0.3 s, while 1 tasks wait for their networks.")
+    assert "take the lock inside the fit, or fit without fused_fits" in message[0]
+    assert any("in hold" in line for line in message[1:])

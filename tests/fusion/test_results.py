@@ -3,6 +3,7 @@
 import joblib
 import numpy as np
 import pytest
+import torch
 from fusion_helpers import (
     X,
     assert_equal_results,
@@ -21,6 +22,7 @@ from sklearn.model_selection import KFold, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
 
 from scratchnn import fused_fits
+from scratchnn._kernels import matmul
 
 
 @pytest.mark.parametrize("use", USES)
@@ -121,3 +123,12 @@ def test_pre_dispatch_and_batches_change_nothing(pre_dispatch):
             joblib.delayed(network(alpha=k).fit)(X, y) for k in range(8)
         )
     )
+
+
+@pytest.mark.parametrize("n_models", [2, 5, 15])
+def test_small_stacks_multiply_single_columns_as_single_models_do(n_models):
+    """To the bit."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(n_models, *shape, generator=generator) for shape in ((200, 31), (31, 1)))
+    alone = [matmul(left[k : k + 1], right[k : k + 1])[0] for k in range(n_models)]
+    assert torch.equal(matmul(left, right), torch.stack(alone))

@@ -10,7 +10,6 @@ from helpers import call_in_thread, make_table, run_python
 from sklearn.model_selection import GridSearchCV
 
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn.fusion import backend
 from scratchnn.tables.arrays import count_values
 from scratchnn.training import threads as _threads
 from scratchnn.training.threads import LEAST_PARALLEL_WORK, SharedContext, count_work, use_threads
@@ -248,7 +247,7 @@ def test_threads_that_begin_within_a_fit_keep_the_default():
     assert set(numbers) == {2}
 
 
-def test_fused_tasks_have_one_thread_and_large_steps_those_of_the_block(setter):
+def test_fused_tasks_have_the_callers_threads_and_large_steps_use_them(setter):
     losses = {n_rows: CountingLoss() for n_rows in (100, 3000)}
 
     def fit(n_rows):
@@ -262,7 +261,7 @@ def test_fused_tasks_have_one_thread_and_large_steps_those_of_the_block(setter):
     torch.set_num_threads(3)
     with fused_fits() as report:
         numbers = joblib.Parallel()(joblib.delayed(fit)(n_rows) for n_rows in losses)
-    assert numbers == [(1, 1)] * 2
+    assert numbers == [(3, 3)] * 2
     assert report.n_fits == 2
     assert set(losses[100].numbers) == {1}
     assert set(losses[3000].numbers) == {3}
@@ -433,14 +432,14 @@ SCRIPTS = {
         assert call_in_child(leave) == 0
     """,
     "other threads within their work": """
-        from scratchnn import fusion
+        from scratchnn.fusion import context
         from scratchnn.training import lbfgs
         ready, go = threading.Event(), threading.Event()
         filters = list(warnings.filters)
         def hold():
-            with fusion.scheduler.warning_filters, lbfgs._one_blas_thread:
+            with context.warning_filters, lbfgs._one_blas_thread:
                 warnings.simplefilter("error")
-                with fusion.scheduler.warning_filters.lock, lbfgs._one_blas_thread.lock:
+                with context.warning_filters.lock, lbfgs._one_blas_thread.lock:
                     ready.set()
                     go.wait()
         thread = threading.Thread(target=hold, daemon=True)
@@ -512,11 +511,3 @@ def test_released_threads_end_and_come_again(two_threads):
     assert released < before
     assert values.sum() == 2**22
     assert released < len(os.listdir("/proc/self/task")) <= before
-
-
-def test_a_thread_that_waits_for_fused_fits_releases_its_threads(monkeypatch):
-    callers = []
-    monkeypatch.setattr(backend, "release_threads", lambda: callers.append(threading.current_thread()))
-    with fused_fits():
-        joblib.Parallel()(joblib.delayed(abs)(k) for k in range(3))
-    assert callers == [threading.current_thread()]

@@ -185,9 +185,10 @@ def make_hyperparameters(estimator: Any, n_samples: int, alpha_per_row: float, *
         "verbose": bool(estimator.verbose),
         "precision": estimator.dtype if estimator.dtype in FAST_PRODUCTS else "float32",
     }
-    return Hyperparameters(
-        **{each.name: resolved.get(each.name, getattr(estimator, each.name, None)) for each in fields(Hyperparameters)}
-    )
+    values = {
+        each.name: resolved.get(each.name, getattr(estimator, each.name, None)) for each in fields(Hyperparameters)
+    }
+    return Hyperparameters(**values)  # type: ignore[arg-type]
 
 
 def _check_for_lbfgs(estimator: Any) -> None:

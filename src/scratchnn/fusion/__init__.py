@@ -1,8 +1,8 @@
-"""`fused_fits`: whatever scikit-learn runs through joblib trains its networks together, as stacks.
+"""`fused_fits`: what scikit-learn runs through joblib trains its networks together, as stacks.
 
-A joblib backend runs the tasks as threads, of which one at a time has the turn, so that no lock is needed.
-A task that comes to `ScratchNNClassifier.fit` hands in its `TrainingRun` and passes the turn. When no task can go on
-without its network, the thread that waits for the results trains what has been handed in, and the tasks go on.
+A joblib backend runs the tasks as greenlets of the thread that calls `joblib.Parallel`, one at a time. A task that
+comes to `ScratchNNClassifier.fit` queues its `TrainingRun` and is left, and the next task runs. When no task can go on
+without its network, the queued runs train as stacks, and the tasks are resumed.
 """
 
 from .context import fused_fits

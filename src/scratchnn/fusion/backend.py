@@ -1,79 +1,225 @@
-"""The joblib backend that runs calls as tasks of a scheduler."""
+"""The joblib backends: one chooses how a parallel call runs, one runs calls as tasks, one dispatches them to workers.
 
-from collections.abc import Callable, Iterator
+Workers are those of another joblib backend. Each gets chunks of the calls, and fuses its chunks.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeAlias
 
-from joblib.parallel import ParallelBackendBase
+import joblib
+from joblib.parallel import FallbackToBackend, ParallelBackendBase, SequentialBackend
 
-from ..training.threads import release_threads
-from .scheduler import Scheduler
-from .task import ParallelCall, Task, current
+from .hub import Fusion, Hub
+from .pool import MAX_RUNS
+from .process_state import draw_if, peek_seeds
+from .report import FusionReport, TrainedStack
+from .tasks import ParallelCall, Task
+
+LIBRARIES = ("joblib.", "sklearn.utils.parallel", __name__.rpartition(".")[0])
+MAX_AHEAD = 2**16  # calls that joblib submits ahead, as a chunk can only have these; joblib refuses a million
+MIN_CHUNK = 64  # tasks: smaller stacks take longer for each model, and larger chunks leave workers idle at the end
+Items: TypeAlias = Sequence[tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]]
 
 
 class FusedBackend(ParallelBackendBase):
-    """The joblib backend of `fused_fits`. Its tasks are threads, whatever ``n_jobs`` is."""
+    """The joblib backend inside `fused_fits`: calls with one job are fused here, others by ``workers``, if there are.
 
-    supports_sharedmem = True
-    supports_timeout = True
-    uses_threads = True
+    ``default_n_jobs`` is for calls that give none.
+    """
 
-    def __init__(self, scheduler: Scheduler | None = None, nesting_level: int | None = None) -> None:
-        super().__init__(nesting_level=nesting_level)
-        self._scheduler = scheduler
+    supports_sharedmem = supports_timeout = uses_threads = True
+    submit = apply_async = None  # the chosen backend gets the calls
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return FusedBackend, (None, self.nesting_level)  # elsewhere, it takes the scheduler of the task that runs there
-
-    @property
-    def scheduler(self) -> Scheduler:
-        """The scheduler that gets the tasks."""
-        return cast(Scheduler, current.scheduler if self._scheduler is None else self._scheduler)
+    def __init__(
+        self, fusion: Fusion, level: int = 0, workers: ParallelBackendBase | None = None, default_n_jobs: int = 1
+    ) -> None:
+        super().__init__(nesting_level=level)
+        self.fusion, self.workers, self.default_n_jobs = fusion, workers, default_n_jobs
+        self.dispatched: list[tuple[joblib.Parallel, list[int]]] = []  # calls of the workers, and the sizes of chunks
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return how many tasks may be under way; 1 where none can wait for the others."""
+        """Return how many tasks run at the same time; to bagging, how many it is to make."""
+        n_workers = self._count_workers(n_jobs)
+        return n_workers if find_bagging() is None else MAX_RUNS
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
+        """Choose the backend of a call, in joblib's way: an exception names it."""
+        bagging, hub = find_bagging(), self.fusion.get_hub()
+        n_workers = self._count_workers(n_jobs if bagging is None else bagging.n_jobs)
+        prefers_threads = settings.get("prefer") == "threads" or settings.get("require") == "sharedmem"
+        if prefers_threads or not hub.can_wait():
+            raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
+        raise FallbackToBackend(TaskBackend(hub, self) if n_workers == 1 else WorkerBackend(self, n_workers))
+
+    def count_fits(self) -> tuple[float, int]:
+        """Return how many calls of workers are done, and how many are known. A call is done when its chunk is."""
+        n_done = n_known = 0
+        for parallel, sizes in list(self.dispatched):
+            n_done += sum(sizes[: getattr(parallel, "n_completed_tasks", 0)])  # it is there when the call has begun
+            n_known += sum(sizes)
+        return n_done, n_known
+
+    def _count_workers(self, n_jobs: int | None) -> int:
+        """Return how many workers get the tasks of a call. One is that they are fused here."""
+        n_jobs = self.default_n_jobs if n_jobs is None else n_jobs
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
-        return 1 if current.is_dispatching else Scheduler.find_max_tasks()
+        if n_jobs == 1 or self.workers is None:
+            return 1
+        n_workers = int(self.workers.effective_n_jobs(n_jobs))
+        return max(1, min(n_workers, n_jobs) if n_jobs > 0 else n_workers)  # Dask's backend does not look at n_jobs
 
-    def configure(self, n_jobs: int = 1, parallel: Any = None, **kwargs: Any) -> int:
-        """Keep the caller, and return the number of tasks that may be under way."""
-        self.parallel = parallel
-        return self.effective_n_jobs(n_jobs)
+
+class TaskBackend(ParallelBackendBase):
+    """The joblib backend of one parallel call, whose tasks run in its thread."""
+
+    supports_timeout = True
+    call: ParallelCall
+
+    def __init__(self, hub: Hub, origin: FusedBackend) -> None:
+        super().__init__(nesting_level=origin.nesting_level)
+        self.hub, self.origin = hub, origin
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Return how many tasks joblib is to submit ahead: it submits twice as many."""
+        return MAX_RUNS
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any]) -> Task:
         """Make a task of a call."""
-        # Several threads may use this backend: each has calls of joblib of its own.
-        parallel_call = current.parallel_call or ParallelCall()
-        task = Task(self.scheduler, func, callback, self.nesting_level or 0, parallel_call)
-        parallel_call.tasks.append(task)
-        self.scheduler.submit(task)
+        task = Task(func, callback, self.call)
+        self.hub.submit(task)
         return task
 
     apply_async = submit
 
     def start_call(self) -> None:
-        """Begin to take tasks: their iterator must not wait for other tasks while joblib's lock is held."""
-        release_threads()  # this thread will wait for another, which trains
-        current.parallel_call, current.is_dispatching = ParallelCall(), True
+        """Begin to take tasks."""
+        self.call = self.hub.begin_call()
 
     @contextmanager
     def retrieval_context(self) -> Iterator[None]:
         """Begin to wait for results."""
-        current.is_dispatching = False
+        self.hub.is_busy = False
         yield
 
     def stop_call(self) -> None:
-        """Forget the tasks, which have ended."""
-        if current.parallel_call is not None:
-            current.parallel_call.tasks.clear()
-        current.parallel_call, current.is_dispatching = None, False
+        """End the call."""
+        self.hub.end_call(self.call)
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """End the tasks of this call."""
-        if current.parallel_call is not None:
-            self.scheduler.cancel(current.parallel_call.tasks)
+        """Cancel the tasks."""
+        self.hub.cancel(self.call)
 
     def get_nested_backend(self) -> tuple[ParallelBackendBase, None]:
         """Return the backend for calls inside a task."""
-        return FusedBackend(self._scheduler, (self.nesting_level or 0) + 1), None
+        return FusedBackend(self.origin.fusion, (self.nesting_level or 0) + 1), None
+
+
+class PendingCall(Future[Any]):
+    """A call that goes to a worker in a chunk. joblib calls `get` for the result."""
+
+    def __init__(self, backend: "WorkerBackend", items: Items, callback: Callable[[Any], Any]) -> None:
+        super().__init__()
+        # joblib's callback may submit the next call, and may raise: `Future.add_done_callback` would swallow its error.
+        self.backend, self.items, self.callback = backend, items, callback
+
+    def get(self, timeout: float | None = None) -> Any:
+        """Return the result, or raise the first error of all calls. A chunk may take ``timeout`` seconds."""
+        while not self.done():
+            self.backend.dispatch(timeout)
+        return self.result()
+
+
+class WorkerBackend(ParallelBackendBase):
+    """The joblib backend of one parallel call whose tasks workers run, in chunks."""
+
+    supports_timeout = True
+
+    def __init__(self, origin: FusedBackend, n_workers: int) -> None:
+        super().__init__(nesting_level=origin.nesting_level)
+        self.origin, self.n_workers = origin, n_workers
+        self.pending: list[PendingCall] = []
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Return how many calls joblib is to submit ahead: it submits twice as many."""
+        return MAX_AHEAD
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
+        """Keep the settings of memory mapping."""
+        self.mapping = {name: settings[name] for name in ("max_nbytes", "temp_folder", "mmap_mode") if name in settings}
+        return MAX_AHEAD
+
+    def submit(self, func: Any, callback: Callable[[Any], Any]) -> PendingCall:
+        """Keep a call until it is dispatched."""
+        self.pending.append(PendingCall(self, func.items, callback))
+        return self.pending[-1]
+
+    apply_async = submit
+
+    def dispatch(self, timeout: float | None = None) -> None:
+        """Have the workers run the pending calls. The first error is raised, as soon as its worker sends it."""
+        calls, self.pending = self.pending, []
+        size = find_chunk_size(len(calls), self.n_workers)
+        starts = range(0, len(calls), size)
+        chunks = [calls[start : start + size] for start in starts]
+        seeds = peek_seeds() if threading.current_thread() is threading.main_thread() else []
+        with joblib.parallel_config(backend=self.origin.workers):
+            parallel = joblib.Parallel(self.n_workers, batch_size=1, timeout=timeout, **self.mapping)
+        self.origin.dispatched.append((parallel, [len(chunk) for chunk in chunks]))
+        outcomes = parallel(
+            joblib.delayed(run_chunk)([call.items for call in chunk], [seed + start for seed in seeds])
+            for start, chunk in zip(starts, chunks, strict=True)
+        )
+        draw_if([any(flags) for flags in zip(*(used for _, _, used in outcomes), strict=True)])
+        for chunk, (results, stacks, _) in zip(chunks, outcomes, strict=True):
+            for stack in stacks:
+                self.origin.fusion.note(stack)
+            for call, result in zip(chunk, results, strict=True):
+                call.set_result(result)
+        for call in calls:
+            call.callback(call.result())
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Forget the calls that have not been dispatched."""
+        self.pending = []
+
+
+def find_chunk_size(n_calls: int, n_workers: int) -> int:
+    """Return how many tasks a chunk has: a worker's share, in as many chunks as it has times ``MIN_CHUNK`` tasks."""
+    n_rounds = max(1, round(n_calls / n_workers / MIN_CHUNK))
+    return -(-n_calls // (n_rounds * n_workers))
+
+
+def run_chunk(chunk: Sequence[Items], seeds: Sequence[int]) -> tuple[list[Any], list[TrainedStack], Sequence[bool]]:
+    """Run calls in this process, fused. Return results, stacks, and which global generators the calls have used."""
+    fusion = Fusion(FusionReport())
+    hub = fusion.get_hub()
+    hub.seeds = seeds
+    with joblib.parallel_config(backend=FusedBackend(fusion), n_jobs=1):
+        results = joblib.Parallel()(joblib.delayed(run_items)(items) for items in chunk)
+    return list(results), fusion.report.stacks, hub.used
+
+
+def run_items(items: Items) -> list[Any]:
+    """Make the calls of a batch, one after the other."""
+    return [function(*args, **kwargs) for function, args, kwargs in items]
+
+
+def find_bagging() -> Any:
+    """Return the bagging whose fit asks joblib for a number of jobs, or makes a parallel call; None if none does.
+
+    Bagging divides its estimators by the number of jobs, and passes this number to `joblib.Parallel` as ``n_jobs``. To
+    be fused, each estimator must be a task. Other code that asks is told the truth, as it may cut its work into as many
+    pieces.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None and (
+        frame.f_globals.get("__name__", "").startswith(LIBRARIES) or frame.f_code.co_name == "_partition_estimators"
+    ):
+        frame = frame.f_back
+    is_bagging = frame.f_globals.get("__name__") == "sklearn.ensemble._bagging" and frame.f_code.co_name == "_fit"
+    return frame.f_locals["self"] if is_bagging else None

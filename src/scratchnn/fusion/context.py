@@ -1,40 +1,35 @@
-"""The context `fused_fits`, and the checks of its parameters."""
+"""The context `fused_fits`."""
 
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from numbers import Integral
 
 import joblib
 import numpy as np
-from joblib.parallel import BACKENDS, EXTERNAL_BACKENDS, MAYBE_AVAILABLE_BACKENDS, ParallelBackendBase
+from joblib.parallel import get_active_backend
 
-from .progress import Bar, OutsideFits
-from .report import FusionReport, print_line
-from .scheduler import Scheduler, warning_filters
-from .workers import DealingBackend
+from ..training import TrainingRun, train, trainer
+from ..training.threads import SharedContext
+from .backend import FusedBackend
+from .hub import Fusion
+from .progress_bar import Bar
+from .report import FusionReport
+from .tasks import calc_share
+from .watcher import start_watcher
+
+# Several threads, whose tasks change the filters, may be inside at a time: the last to leave restores the first's.
+warning_filters = SharedContext(warnings.catch_warnings)
 
 
 @contextmanager
-def fused_fits(
-    *,
-    backend: str | ParallelBackendBase | None = None,
-    n_jobs: int | None = None,
-    verbose: bool | int = False,
-    progress: bool = False,
-) -> Iterator[FusionReport]:
+def fused_fits(*, verbose: bool | int = 0, progress: bool = False) -> Iterator[FusionReport]:
     """Train the networks that scikit-learn's parallel tasks fit inside this context together, with the same results.
 
     Parameters
     ----------
-    backend : str or joblib backend, default=None
-        The joblib backend whose workers get the tasks of calls with ``n_jobs`` of 2 or more, or below 0: None is
-        'loky', with processes of this machine. Others are 'threading', 'multiprocessing', 'dask', which needs a
-        ``distributed.Client``, and 'ray', which needs ``ray.init()`` and ``ray.util.joblib.register_ray()``. Any other
-        must be registered with joblib before.
-    n_jobs : int, default=None
-        Number of workers of a call that does not set ``n_jobs``; needs a ``backend``. None takes the number from
-        ``joblib.parallel_config``. Where that sets none, it is -1 with a ``backend``, and 1 without.
-    verbose : bool or int, default=False
+    verbose : bool or int, default=0
         Whether to print a line for each stack.
     progress : bool, default=False
         Whether to show a bar on standard error or in the notebook, with the fits that are done, the stacks, and the
@@ -48,25 +43,19 @@ def fused_fits(
     Raises
     ------
     ValueError
-        If a parameter is of the wrong type, if joblib knows no such backend or it is not ready, or if ``n_jobs`` is
-        given without ``backend``, or is 0.
+        If a parameter is of the wrong type.
     ImportError
         If ``progress`` is True and tqdm is not installed.
 
     Notes
     -----
-    ``n_jobs`` has its usual meaning. With None or 1, all tasks train in this process, where they take turns. With more,
-    or below 0, that many workers get portions of the tasks. Each worker trains its portions together, with its share of
-    the cores. Calls inside a task, and calls that need threads, stay in the process of the task, whatever their
-    ``n_jobs``. Without a ``backend``, so do calls that prefer threads and a search on CUDA. ``report.notes`` says so.
+    ``n_jobs`` has its usual meaning. With None or 1, all tasks run in the calling thread, one at a time. With more, or
+    below 0, the workers of the active joblib backend (loky, or that of ``joblib.parallel_config`` around this context)
+    get chunks of the tasks, and each worker fuses its chunks. Parallel calls inside a task are fused in its process.
+    Calls that prefer threads or require shared memory run one after the other, as with joblib's sequential backend.
 
-    Times that scikit-learn measures, such as ``mean_fit_time``, count the wait for the others. What is fitted in no
-    task of joblib, such as the final ``refit`` of a search, is not fused and not in the report.
-    ``joblib.Parallel`` cannot return a generator inside.
-
-    The bar counts epochs, so it moves within a stack, and it counts fits outside of tasks, too. What other processes
-    train counts when its portion ends. joblib makes at most 512 tasks ahead, and 2,048 for each of several workers: of
-    a larger search, the number of fits grows meanwhile.
+    ``mean_fit_time`` of a search includes the time in which a fit waits for others. The final ``refit`` of a search is
+    no task, and trains alone. ``joblib.Parallel(return_as="generator")`` is not supported.
 
     Examples
     --------
@@ -81,53 +70,59 @@ def fused_fits(
     >>> report.n_fits
     6
     """
-    _check_parameters(backend, n_jobs, verbose, progress)
+    _check_parameters(verbose, progress)
     report = FusionReport()
-    bar = Bar(report) if progress else None
-    say = None if not verbose else print_line if bar is None else bar.say
-    scheduler = Scheduler(report, say)
-    if n_jobs is None:
-        n_jobs = joblib.parallel.get_active_backend()[1] or (1 if backend is None else -1)
-    with warning_filters, nullcontext() if bar is None else _show(bar, scheduler):
+    outside = OutsideFits(report)
+    fusion = Fusion(report, partial(print, "[fused_fits]", flush=True) if verbose else None)
+    backend = _make_backend(fusion)
+    bar = Bar(report, lambda: [outside, backend, *fusion.hubs]) if progress else None
+    with ExitStack() as stack:
+        stack.enter_context(warning_filters)
+        if bar is not None:
+            fusion.log = bar.log if verbose else None
+            stack.enter_context(bar.show())
+        stack.callback(start_watcher(fusion).set)
+        stack.callback(trainer.set, trainer.get())
+        trainer.set(outside.train)
+        stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=backend.default_n_jobs))
+        yield report
+
+
+class OutsideFits:
+    """Fits outside of tasks, such as the final one of a search. They train at once, each alone."""
+
+    def __init__(self, report: FusionReport) -> None:
+        self.report = report
+        self.in_training: list[TrainingRun] = []
+        self.outer = trainer.get()
+
+    def train(self, run: TrainingRun) -> None:
+        """Train a run, in place, as without `fused_fits`."""
+        self.in_training.append(run)
         try:
-            with joblib.parallel_config(backend=DealingBackend(scheduler, backend, int(n_jobs)), n_jobs=int(n_jobs)):
-                yield report
+            if self.outer is None:
+                train([run])
+            else:
+                self.outer(run)
         finally:
-            scheduler.close()
+            self.in_training.remove(run)
+            self.report.n_outside += 1
+
+    def count_fits(self) -> tuple[float, int]:
+        """Return how many fits are done, with parts of those in training, and how many are known."""
+        runs = list(self.in_training)
+        return self.report.n_outside + sum(map(calc_share, runs)), self.report.n_outside + len(runs)
 
 
-@contextmanager
-def _show(bar: Bar, scheduler: Scheduler) -> Iterator[None]:
-    outside = OutsideFits()
-    scheduler.counters.append(outside)
-    with bar.show(scheduler.counters), outside.watch():
-        yield
+def _make_backend(fusion: Fusion) -> FusedBackend:
+    """Return the backend for calls outside of tasks, whose workers are those of the active backend."""
+    active, n_jobs = get_active_backend()
+    workers = active.workers if isinstance(active, FusedBackend) else None if active.nesting_level else active
+    return FusedBackend(fusion, 0, workers, int(active.default_n_jobs if n_jobs is None else n_jobs))
 
 
-def _check_parameters(backend: object, n_jobs: object, verbose: object, progress: object) -> None:
-    remedy = "Use the number of workers, or None for all of the backend's."
-    if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral)):
-        raise ValueError(f"n_jobs must be an int or None, got {n_jobs!r}. {remedy}")
-    if n_jobs == 0:
-        raise ValueError(f"n_jobs must not be 0, got 0. {remedy}")
-    if backend is None and n_jobs is not None:
-        raise ValueError(f"n_jobs must go with a backend, got {n_jobs} and backend=None. Use backend='loky'.")
+def _check_parameters(verbose: object, progress: object) -> None:
     if not isinstance(verbose, bool | np.bool_) and not (isinstance(verbose, Integral) and int(verbose) >= 0):
         raise ValueError(f"verbose must be a bool or an int of at least 0, got {verbose!r}. Use True to print a line.")
     if not isinstance(progress, bool | np.bool_):
         raise ValueError(f"progress must be a bool, got {progress!r}. Use True to show a bar.")
-    if backend is None or isinstance(backend, ParallelBackendBase):
-        return
-    names = sorted({*BACKENDS, *EXTERNAL_BACKENDS, *MAYBE_AVAILABLE_BACKENDS})
-    if not isinstance(backend, str) or backend not in names:
-        raise ValueError(
-            f"backend must be None, one of {names} or an instance of a joblib backend, got {backend!r}. Use 'loky', or "
-            "register yours with joblib.register_parallel_backend first; ray does so in ray.util.joblib.register_ray."
-        )
-    try:
-        with joblib.parallel_config(backend=backend):
-            pass
-    except Exception as error:
-        remedy = "Install distributed, and make a client first: distributed.Client()." if backend == "dask" else ""
-        remedy = remedy or "Make it ready before, or use backend='loky'."
-        raise ValueError(f"backend must be ready for use, got {backend!r}, which is not: {error}. {remedy}") from error

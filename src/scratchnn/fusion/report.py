@@ -1,4 +1,4 @@
-"""What `fused_fits` trained together."""
+"""What `fused_fits` trained."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,9 +12,9 @@ class TrainedStack:
 
     n_models: int
     seconds: float
-    sizes: tuple[int, ...]  # neurons per layer, from the columns to the outputs
+    sizes: tuple[int, ...]  # neurons per layer, from the features to the outputs
     n_samples: int
-    alone: str | None  # why, if it is one fit that could not be stacked
+    unfused_reason: str | None  # why a fit was trained alone, or None
 
     @property
     def seconds_per_fit(self) -> float:
@@ -27,32 +27,33 @@ class TrainedStack:
         return "-".join(map(str, self.sizes))
 
     def __str__(self) -> str:
-        what = f"{self.n_models} x {self.layers} on {self.n_samples} rows: {self.seconds:.2f} s"
-        return what if self.alone is None else f"{what} ({self.alone})"
+        text = f"{self.n_models} x {self.layers} on {self.n_samples} samples: {self.seconds:.2f} s"
+        return text if self.unfused_reason is None else f"{text} ({self.unfused_reason})"
 
 
 @dataclass
 class FusionReport:
-    """What the tasks of `fused_fits` trained, in the order of training. Fits that diverged are included.
+    """What `fused_fits` trained, in the order of training. Fits that diverged are included.
 
-    ``notes`` say what was asked for and not done, such as several processes for a search on CUDA.
+    ``n_outside`` counts the fits outside of joblib's tasks, such as the final ``refit`` of a search. They train alone,
+    and are in no stack.
     """
 
     stacks: list[TrainedStack] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    n_outside: int = 0
 
     @property
     def n_fits(self) -> int:
-        """Number of networks trained."""
+        """Number of networks trained by tasks."""
         return sum(stack.n_models for stack in self.stacks)
 
     @property
     def seconds(self) -> float:
-        """Seconds of training in all."""
+        """Seconds of training in all stacks."""
         return sum(stack.seconds for stack in self.stacks)
 
     def __str__(self) -> str:
-        return "\n".join([self._describe(), *self.notes, *map(str, self.stacks)])
+        return "\n".join([*self._describe(), *map(str, self.stacks)])
 
     def to_frame(self) -> Any:
         """Return the stacks as a table.
@@ -61,8 +62,8 @@ class FusionReport:
         -------
         pandas.DataFrame
             A row for each stack, in the order of training. The columns are "n_models", "layers" (the neurons per layer,
-            such as "4-5-3"), "n_samples", "seconds", "seconds_per_fit", and "alone" (why a fit was trained alone, or
-            None).
+            such as "4-5-3"), "n_samples", "seconds", "seconds_per_fit", and "unfused_reason" (why a fit was trained
+            alone, or None).
 
         Raises
         ------
@@ -80,28 +81,37 @@ class FusionReport:
 
     def _repr_html_(self) -> str:
         """Return the report as a table for notebooks."""
-        head, *notes = [f"<p>{escape(text)}</p>" for text in (self._describe(), *self.notes)]
-        is_alone = any(stack.alone is not None for stack in self.stacks)
-        columns = {name: title for name, title in COLUMNS.items() if is_alone or name != "alone"}
+        head = [f"<p>{escape(text)}</p>" for text in self._describe()]
+        has_reason = any(stack.unfused_reason is not None for stack in self.stacks)
+        columns = {name: title for name, title in COLUMNS.items() if has_reason or name != "unfused_reason"}
         titles = "".join(f"<th>{title}</th>" for title in columns.values())
         rows = "".join(f"<tr>{_format_cells(stack, columns)}</tr>" for stack in self.stacks)
         table = f"<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
-        return "\n".join([head, *notes, table])
+        return "\n".join([*head, table])
 
-    def _describe(self) -> str:
+    def _describe(self) -> list[str]:
         n_stacks = len(self.stacks)
-        return f"{self.n_fits} fits in {n_stacks} stack{'' if n_stacks == 1 else 's'}, {self.seconds:.2f} s of training"
+        lines = [f"{_count(self.n_fits, 'fit')} in {_count(n_stacks, 'stack')}, {self.seconds:.2f} s of training"]
+        if self.n_outside:
+            # A search has one such fit, its last. More than that are fits that joblib could run as tasks.
+            remedy = ": use joblib.Parallel" if self.n_outside > n_stacks else ""
+            lines.append(f"{_count(self.n_outside, 'fit')} outside of joblib's tasks, each alone{remedy}")
+        return lines
 
 
 # The columns of a report as a table, and their titles in notebooks.
 COLUMNS = {
     "n_models": "fits",
     "layers": "layers",
-    "n_samples": "rows",
+    "n_samples": "samples",
     "seconds": "seconds",
     "seconds_per_fit": "seconds per fit",
-    "alone": "trained alone, because",
+    "unfused_reason": "trained alone, because",
 }
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _format_cells(stack: TrainedStack, columns: Iterable[str]) -> str:
@@ -109,8 +119,3 @@ def _format_cells(stack: TrainedStack, columns: Iterable[str]) -> str:
     values = [getattr(stack, name) for name in columns]
     texts = [f"{value:.3g}" if isinstance(value, float) else str("" if value is None else value) for value in values]
     return "".join(f"<td>{escape(text)}</td>" for text in texts)
-
-
-def print_line(text: object) -> None:
-    """Print a line of ``verbose``."""
-    print(f"[fused_fits] {text}", flush=True)

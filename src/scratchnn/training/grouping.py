@@ -1,8 +1,10 @@
 """Which runs train together as a stack, and how many."""
 
+import copy
 import math
 from collections.abc import Sequence
 from itertools import chain
+from types import FunctionType
 from typing import TypeVar
 
 import torch
@@ -68,7 +70,19 @@ def explain_alone(run: TrainingRun) -> str | None:
         return "solver='lbfgs' trains one model at a time"
     if not isinstance(run.data.inputs, Tensor):
         return "sparse or mapped rows are taken one model at a time"
+    if not equals_its_copy(run.hyperparameters.loss):
+        return "its loss equals no copy of itself: use a function, or a class with __eq__ and __hash__"
     return None
+
+
+def equals_its_copy(loss: object) -> bool:
+    """Return whether the losses of a cloned estimator's fits can be told to be one: `sklearn.clone` copies them."""
+    if isinstance(loss, str | FunctionType):
+        return True
+    try:
+        return hash(loss) is not None and bool(copy.deepcopy(loss) == loss)
+    except Exception:
+        return False
 
 
 def count_models(run: TrainingRun) -> int:

@@ -1,6 +1,8 @@
 """The end of an epoch and of a run: improvement, patience, the learning rate, divergence, and what the user reads."""
 
 import math
+import signal
+import traceback
 from functools import partial
 
 import torch
@@ -33,8 +35,17 @@ def end_epoch(
     try:
         return _judge_epoch(run, loss, validation_loss, flat, generator or run.generator)
     except Exception as error:
+        if is_interrupt(error):  # which ends all runs
+            raise
         run.error = error
         return True
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Return whether an error is Ctrl-C, or what a signal handler has raised, wherever the main thread was."""
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
+    frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
+    return not isinstance(error, Exception) or any(frame.f_code in handlers for frame in frames)
 
 
 def end_run(run: TrainingRun) -> None:

@@ -82,6 +82,20 @@ def find_most_threads() -> int:
     return torch.get_num_threads() if block is None or block.most is None else block.most
 
 
+def get_block() -> use_threads | None:
+    """Return the innermost `use_threads` that this thread is inside."""
+    return getattr(_local, "block", None)
+
+
+def leave_blocks(outer: use_threads | None) -> list[use_threads]:
+    """Leave the blocks that this thread is inside, up to ``outer``. Return them in the order to enter them again."""
+    blocks: list[use_threads] = []
+    while (block := get_block()) is not None and block is not outer:
+        block.__exit__()
+        blocks.insert(0, block)
+    return blocks
+
+
 def _set_for_all(number: int, mkl_number: int) -> int:
     torch.set_num_threads(number)
     return number

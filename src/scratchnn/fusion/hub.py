@@ -1,0 +1,260 @@
+"""Starts and resumes the tasks of a thread, and trains the queued runs when no task can go on without its network."""
+
+import asyncio
+import heapq
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from typing import Any
+
+from greenlet import getcurrent, greenlet
+
+from ..exceptions import TaskTimeoutError
+from ..training import TrainingRun, is_interrupt, trainer
+from .pool import RunPool
+from .process_state import StateSwitch, draw_if, peek_seeds
+from .report import FusionReport, TrainedStack
+from .tasks import Cancelled, ParallelCall, Task
+
+CANNOT_WAIT = "called where its task cannot wait: in a thread, an event loop, an iterator of calls, or a scorer"
+
+
+class Hub:
+    """The tasks of one thread.
+
+    The greenlet that waits for results outside of tasks chooses what is next: it resumes a task that has what it waits
+    for, or else starts a task, or else trains. A task runs until it ends, queues a run, or waits for tasks of its own.
+    """
+
+    def __init__(self, pool: RunPool) -> None:
+        self.pool = pool
+        self.thread = threading.get_ident()
+        self.states = StateSwitch(threading.current_thread() is threading.main_thread())
+        self.seeds: Sequence[int] = ()  # for the generators of tasks; without any, those of the process make them
+        self.used: Sequence[bool] = ()  # which generators the tasks of the last call have used
+        self.greenlet: Any = None  # that waits outside of tasks
+        self.current: Task | None = None  # the task that runs
+        self.is_busy = False  # with joblib's iterator of calls, or with training: no task may wait
+        self.unstarted: list[tuple[int, int, Task]] = []  # a heap: tasks of inner calls come first
+        self.numbers = count()
+        self.started: dict[Task, None] = {}
+        self.ready: deque[Task] = deque()  # tasks that can be resumed
+        self.queued: list[Task] = []  # tasks whose runs are in the pool
+        self.timed: list[ParallelCall] = []  # calls by tasks that wait with a timeout
+        self.n_resumed = 0  # a measure of progress
+        self.n_known, self.n_done = 0, 0.0  # fits of the tasks that have ended, and how many of them were not cancelled
+
+    def can_wait(self) -> bool:
+        """Return whether the code that runs may wait for tasks, or for training."""
+        here = self.greenlet if self.current is None else self.current.greenlet
+        if here is None:
+            return True
+        is_here = getcurrent() is here and self.pid == os.getpid() and asyncio._get_running_loop() is self.loop
+        return is_here and not self.is_busy and not (self.current is not None and self.current.is_cancelled)
+
+    def begin_call(self) -> ParallelCall:
+        """Return a parallel call, made by the code that runs, whose tasks joblib will submit."""
+        owner = self.current
+        if owner is None:
+            self.greenlet, self.pid, self.loop = getcurrent(), os.getpid(), asyncio._get_running_loop()
+        self.is_busy = True
+        state = self.states.caller if owner is None else owner.state
+        seeds = self.seeds if self.seeds and owner is None else peek_seeds() if self.states.of_process else []
+        return ParallelCall(owner, state, seeds, self.wait_for)
+
+    def end_call(self, call: ParallelCall) -> None:
+        """Cancel what has not ended, and forget the call."""
+        self.is_busy = False
+        self.cancel(call)
+        draw_if(call.used)
+        if call.owner is None:
+            self.greenlet, self.used = None, call.used
+
+    def submit(self, task: Task) -> None:
+        """Let a task wait for its start."""
+        heapq.heappush(self.unstarted, (-task.call.depth, next(self.numbers), task))
+
+    def wait_for(self, task: Task, timeout: float | None = None) -> None:
+        """Let tasks run until this one has ended. Raises TaskTimeoutError, or what has interrupted its call."""
+        call = task.call
+        call.awaited = [task]
+        call.deadline = math.inf if timeout is None else time.monotonic() + timeout
+        self._wait(call)
+        while call.ended:  # joblib submits the next
+            ended = call.ended.popleft()
+            with self._busy():
+                ended.callback(ended.result)
+        if call.interrupt is not None:
+            raise call.interrupt
+        if call.deadline < math.inf and time.monotonic() > call.deadline:
+            raise TaskTimeoutError(
+                f"A task of fused_fits took longer than timeout={timeout} s. Raise it, or leave it None."
+            )
+
+    def cancel(self, call: ParallelCall) -> None:
+        """End the tasks of a call: those that wait raise Cancelled, and the unstarted never start."""
+        call.awaited = [task for task in call.tasks if not task.is_done]
+        call.is_cancelling, call.deadline = True, math.inf
+        self.pool.remove([task.run for task in call.awaited])
+        for task in call.awaited:
+            task.is_cancelled = task.must_raise = True
+            self.queued = [other for other in self.queued if other is not task]
+            if task.greenlet:
+                self._make_ready(task, first=True)
+            else:
+                self._end(task)
+        self.unstarted = [each for each in self.unstarted if not each[-1].is_done]
+        heapq.heapify(self.unstarted)
+        self._wait(call)
+
+    def train(self, task: Task, run: TrainingRun) -> None:
+        """Train a task's run, in place, with those of other tasks if the task can wait."""
+        if task.is_cancelled:
+            raise Cancelled
+        if task is not self.current or not self.can_wait():
+            self.pool.train_alone(run, CANNOT_WAIT)
+            return
+        task.run = run
+        task.n_fits += 1
+        entry = None
+        if self.pool.trains_alone(run):
+            with self._busy():
+                self.pool.train_alone(run)
+        else:
+            entry = self.pool.add(run)
+            self.queued.append(task)
+            self.greenlet.switch()
+        task.run = None
+        if entry is not None and entry.failure is not None:
+            failure, entry.failure = entry.failure, None
+            raise failure
+
+    def count_fits(self) -> tuple[float, int]:
+        """Return how many fits are done, with parts of those in training, and how many are known.
+
+        A task counts as one fit until it has queued more.
+        """
+        started = list(self.started)
+        n_known = self.n_known + len(self.unstarted) + sum(max(1, task.n_fits) for task in started)
+        return self.n_done + sum(task.count_trained() for task in started), n_known
+
+    def _wait(self, call: ParallelCall) -> None:
+        """Let tasks run until the call is answered, or until its deadline."""
+        if call.owner is not None:
+            if not call.is_answered:
+                self.timed += [call] if call.deadline < math.inf else []
+                self.greenlet.switch()
+            return
+        try:
+            # Tasks that are ready need no return to the caller between them, whose state would have to be restored.
+            while not call.is_answered or (self.ready and call.interrupt is None):
+                if call.deadline < math.inf and time.monotonic() > call.deadline:
+                    return
+                self._advance()
+        finally:
+            self.current = None  # also if Ctrl-C has struck between the lines of `_resume`
+            self.states.use(self.states.caller)
+
+    def _advance(self) -> None:
+        """Resume a task, start one, or train."""
+        for call in self.timed:
+            if time.monotonic() > call.deadline and call.owner is not None:
+                self._make_ready(call.owner, first=True)
+        if self.ready:
+            task = self.ready.popleft()
+            task.is_ready = False
+            self._resume(task)
+        elif self.unstarted and (not self.queued or self.pool.has_room()):
+            task = heapq.heappop(self.unstarted)[-1]
+            if not task.call.has_failed:
+                task.greenlet = greenlet(task.execute, self.greenlet)
+                task.greenlet.gr_context = context = task.call.context.copy()
+                context.run(trainer.set, partial(self.train, task))
+                self.started[task] = None
+                self._resume(task)
+        elif self.queued:
+            self.states.use(self.states.caller)
+            with self._busy():
+                self.pool.train_all()
+            for task in self.queued:
+                self._make_ready(task, first=False)
+            self.queued = []
+        else:
+            raise RuntimeError("no task of fused_fits can run: this is a bug in scratchnn, please report it")
+
+    def _resume(self, task: Task) -> None:
+        """Let a task run until it leaves."""
+        must_raise, task.must_raise = task.must_raise, False
+        self.n_resumed += 1
+        self.timed = [call for call in self.timed if call.owner is not task]
+        self.states.use(task.state)
+        try:
+            with task.state.grads_and_threads():
+                self.current = task
+                task.greenlet.throw(Cancelled) if must_raise else task.greenlet.switch()
+        finally:
+            self.current = None
+            if task.greenlet.dead:
+                self._end(task)
+
+    def _end(self, task: Task) -> None:
+        """Note the end of a task, and resume the task that waits for it."""
+        call = task.call
+        if task.is_cancelled:
+            task.error = task.error or Cancelled()
+        elif task.state.seeds:
+            call.used = [a or b for a, b in zip(call.used, task.state.find_used(), strict=True)]
+        task.is_done, task.greenlet, task.function = True, None, None
+        self.started.pop(task, None)
+        self.n_known += max(1, task.n_fits)
+        self.n_done += task.count_trained() if task.is_cancelled else max(1, task.n_fits)
+        if task.error is None:
+            call.ended.append(task)
+        else:
+            call.has_failed = True
+            if not call.is_cancelling and is_interrupt(task.error):
+                call.interrupt = task.error
+        if call.owner is not None and call.is_answered:
+            self._make_ready(call.owner, first=call.interrupt is not None)
+
+    def _make_ready(self, task: Task, first: bool) -> None:
+        if task is not self.current and not task.is_ready:
+            task.is_ready = True
+            self.ready.appendleft(task) if first else self.ready.append(task)
+
+    @contextmanager
+    def _busy(self) -> Iterator[None]:
+        self.is_busy = True
+        try:
+            yield
+        finally:
+            self.is_busy = False
+
+
+class Fusion:
+    """What a `fused_fits` context has: a report, a function that prints each stack, and a hub for each thread."""
+
+    def __init__(self, report: FusionReport, log: Callable[[object], None] | None = None) -> None:
+        self.report, self.log = report, log
+        self.hubs: list[Hub] = []
+        self.local = threading.local()
+
+    def get_hub(self) -> Hub:
+        """Return the hub of the calling thread."""
+        hub: Hub | None = getattr(self.local, "hub", None)
+        if hub is None:
+            hub = self.local.hub = Hub(RunPool(self.note))
+            self.hubs.append(hub)
+        return hub
+
+    def note(self, stack: TrainedStack) -> None:
+        """Report what has been trained."""
+        self.report.stacks.append(stack)
+        if self.log is not None:
+            self.log(stack)

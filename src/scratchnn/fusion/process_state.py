@@ -1,0 +1,167 @@
+"""The state of the thread and the process that each task has for itself.
+
+A task begins with the state of its caller, and gets its own back each time that it is resumed.
+"""
+
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import joblib
+import numpy as np
+import torch
+from sklearn import get_config, set_config
+
+from ..training.threads import get_block, leave_blocks, use_threads
+
+numpy_random: Any = np.random  # its stubs lack the functions below
+
+
+class GlobalGenerator(NamedTuple):
+    """A global random generator."""
+
+    read: Callable[[], Any]
+    write: Callable[[Any], object]
+    draw: Callable[[], int]
+    seed: Callable[[int], object]
+    rewind: Callable[[Any], object]  # undoes draws
+
+    def peek(self) -> int:
+        """Return the next draw, without a change of the state."""
+        state = self.read()
+        number = self.draw()
+        self.rewind(state)
+        return number
+
+
+def _write_numpy(state: Any) -> None:
+    generator, values = state
+    numpy_random.set_bit_generator(generator)  # which forgets the second number of a pair of normal ones
+    if values["has_gauss"]:
+        numpy_random.set_state(values)
+
+
+GENERATORS = (
+    GlobalGenerator(random.getstate, random.setstate, lambda: random.getrandbits(128), random.seed, random.setstate),
+    GlobalGenerator(
+        lambda: (numpy_random.get_bit_generator(), numpy_random.get_state(legacy=False)),
+        _write_numpy,
+        lambda: int.from_bytes(numpy_random.bytes(16), "little"),
+        lambda seed: numpy_random.set_bit_generator(np.random.MT19937(seed)),
+        lambda state: numpy_random.set_state(state[1]),
+    ),
+    GlobalGenerator(
+        torch.get_rng_state,
+        torch.set_rng_state,
+        lambda: int(torch.randint(2**62, ())),
+        lambda seed: torch.default_generator.manual_seed(seed % 2**32),  # it would ignore the rest
+        torch.set_rng_state,
+    ),
+)
+
+
+class TaskState:
+    """The state of a task, or that of the caller outside of tasks.
+
+    A task begins with the state of its ``owner``, the task or the caller that has made the parallel call, and with
+    generators that ``seeds`` seed. Without seeds, it shares the global ones.
+    """
+
+    def __init__(self, owner: "TaskState | None" = None, seeds: Sequence[int] = ()) -> None:
+        self.owner, self.seeds = owner, seeds
+        self.kept: tuple[Any, ...] | None = None  # what restores the state, while it is not active
+        self.generators: list[Any] = []
+        self.grad_modes: tuple[bool, bool] | None = None
+        self.blocks: list[use_threads] = []
+
+    @contextmanager
+    def grads_and_threads(self) -> Iterator[None]:
+        """Give the thread the task's modes of gradients and numbers of PyTorch's threads, within the context."""
+        inference, grad = self.grad_modes or read_grad_modes()
+        outer = get_block()
+        for block in self.blocks:
+            block.__enter__()
+        with torch.inference_mode(inference):
+            torch.set_grad_enabled(grad)
+            yield
+            self.grad_modes = read_grad_modes()
+        self.blocks = leave_blocks(outer)
+
+    def keep(self) -> None:
+        """Keep the state that the thread has."""
+        contexts = warnings.catch_warnings(), joblib.parallel_config()  # the exit of each restores what it has found
+        for context in contexts:
+            context.__enter__()
+        self.kept = contexts, get_config(), sys.stdout, sys.stderr
+
+    def restore(self, of_process: bool) -> None:
+        """Give the thread the kept state, and if asked, the process that of its streams."""
+        if self.kept is None:
+            return
+        contexts, config, *streams = self.kept
+        for context in contexts:
+            context.__exit__(None, None, None)
+        if get_config() != config:
+            set_config(**config)
+        if of_process:
+            sys.stdout, sys.stderr = streams
+
+    def seed(self) -> None:
+        """Seed the global generators for the task."""
+        for generator, seed in zip(GENERATORS, self.seeds, strict=False):
+            generator.seed(seed)
+
+    def find_used(self) -> list[bool]:
+        """Return which generators the task has used. Their state is spoiled: the task has ended."""
+        numbers = [generator.draw() for generator in GENERATORS]
+        self.seed()
+        return [generator.draw() != number for generator, number in zip(GENERATORS, numbers, strict=True)]
+
+
+class StateSwitch:
+    """Whose state the thread has. It changes only where another task, or the caller, needs its own.
+
+    ``of_process`` is whether tasks have streams and generators of their own.
+    """
+
+    def __init__(self, of_process: bool) -> None:
+        self.of_process = of_process
+        self.caller = self.active = TaskState()
+
+    def use(self, state: TaskState) -> None:
+        """Give the thread a state, and keep the one that it has."""
+        if state is self.active:
+            return
+        left = self.active
+        left.keep()
+        if self.of_process:
+            left.generators = [generator.read() for generator in GENERATORS]
+        self.active = state
+        if state.kept is not None:
+            state.restore(self.of_process)
+            for generator, kept in zip(GENERATORS, state.generators, strict=False):
+                generator.write(kept)
+        elif state.owner is not None:  # the task begins
+            state.owner.restore(self.of_process)
+            state.owner.keep()
+            state.seed()
+
+
+def peek_seeds() -> list[int]:
+    """Return what seeds the generators of tasks: the next draw of each global generator."""
+    return [generator.peek() for generator in GENERATORS]
+
+
+def draw_if(used: Sequence[bool]) -> None:
+    """Draw from each generator that tasks have used, so that the tasks of the next call get other numbers."""
+    for generator, is_used in zip(GENERATORS, used, strict=False):
+        if is_used:
+            generator.draw()
+
+
+def read_grad_modes() -> tuple[bool, bool]:
+    """Return whether PyTorch's inference mode is on, and whether it records gradients."""
+    return torch.is_inference_mode_enabled(), torch.is_grad_enabled()

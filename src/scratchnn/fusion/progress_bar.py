@@ -1,0 +1,66 @@
+"""The bar of `fused_fits`: how many fits are done, of how many that are known, and how long the others will take."""
+
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from .report import FusionReport
+
+# {bar} fills the width that the rest leaves. In a notebook it is a widget.
+FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+
+
+class Bar:
+    """A bar of tqdm. A thread draws it, so that training neither counts nor writes anything for it."""
+
+    INTERVAL = 0.2  # seconds from one drawing to the next
+
+    def __init__(self, report: FusionReport, get_counters: Callable[[], Sequence[Any]]) -> None:
+        self.report, self.get_counters = report, get_counters
+        # Made in the caller's thread: tasks may redirect standard error, and notebooks show it where it was made.
+        self.bar = load_tqdm()(total=1, bar_format=FORMAT, desc="fused_fits", dynamic_ncols=True, file=sys.stderr)
+        self.is_over = threading.Event()
+
+    def log(self, text: object) -> None:
+        """Print a line above the bar."""
+        self.bar.write(f"[fused_fits] {text}", file=sys.stdout)
+
+    @contextmanager
+    def show(self) -> Iterator[None]:
+        """Show what is done, until the context ends. After an error, the bar stays where it was."""
+        thread = threading.Thread(target=self._live, name="scratchnn-bar", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.is_over.set()
+            thread.join()
+            self.draw()
+            self.bar.close()
+
+    def draw(self) -> None:
+        """Draw what is done now."""
+        n_done, n_known = map(sum, zip(*(counter.count_fits() for counter in self.get_counters()), strict=True))
+        n_stacks = len(self.report.stacks)
+        self.bar.n = n_done / n_known if n_known else 0.0
+        text = f"fused_fits: {int(n_done)} of {n_known} fits, {n_stacks} stack{'' if n_stacks == 1 else 's'}"
+        self.bar.set_description_str(text, refresh=False)
+        self.bar.refresh()
+
+    def _live(self) -> None:
+        while not self.is_over.wait(self.INTERVAL):
+            self.draw()
+
+
+def load_tqdm() -> Any:
+    """Return tqdm's class of bars for this terminal or notebook."""
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ImportError(
+            "progress=True needs tqdm, which is not installed. Install it with pip install 'scratchnn[progress]', or "
+            "leave progress=False."
+        ) from error
+    return type("Bar", (tqdm,), {"monitor_interval": 0})  # its own thread would look after bars that nobody draws

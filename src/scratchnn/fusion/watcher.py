@@ -1,0 +1,45 @@
+"""A warning where a task waits for what another task holds across its fit: nothing else can end that wait."""
+
+import sys
+import threading
+import traceback
+import warnings
+
+from .hub import Fusion, Hub
+
+LIMIT = 30.0  # seconds without progress
+
+
+def start_watcher(fusion: Fusion) -> threading.Event:
+    """Start a thread that reads now and then whether tasks make progress, and warns once. Return what ends it."""
+    is_over = threading.Event()
+    threading.Thread(target=_watch, args=(fusion, is_over), name="scratchnn-watcher", daemon=True).start()
+    return is_over
+
+
+def _watch(fusion: Fusion, is_over: threading.Event) -> None:
+    seen: dict[Hub, int] = {}  # how far each hub was at the last look
+    while not is_over.wait(LIMIT):
+        for hub in list(fusion.hubs):
+            text = _describe(hub) if seen.get(hub) == hub.n_resumed else None
+            seen[hub] = hub.n_resumed
+            if text is not None:
+                warnings.warn(text, stacklevel=2)
+                return
+
+
+def _describe(hub: Hub) -> str | None:
+    """Return where a hub's task is, if others wait for it."""
+    task, frame = hub.current, sys._current_frames().get(hub.thread)
+    if task is None or not hub.queued or frame is None:
+        return None
+    stack = traceback.extract_stack(frame)
+    start = (
+        max((k for k, entry in enumerate(stack) if entry.filename == Hub.train.__code__.co_filename), default=-1) + 1
+    )
+    where = "".join(traceback.format_list(stack[start:])).rstrip()
+    return (
+        f"Task {task.call.tasks.index(task)} of fused_fits has run for {LIMIT:g} s, while {len(hub.queued)} tasks wait "
+        "for their networks. If it waits for a lock that another task holds across its fit, the wait never ends: take "
+        f"the lock inside the fit, or fit without fused_fits. The task is here:\n{where}"
+    )
