@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV
 from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn.tables.arrays import count_values
 from scratchnn.training import threads as _threads
-from scratchnn.training.threads import LEAST_PARALLEL_WORK, SharedContext, count_work, use_threads
+from scratchnn.training.threads import MIN_PARALLEL_WORK, SharedContext, count_work, use_threads
 
 pytestmark = [
     pytest.mark.usefixtures("two_threads"),
@@ -42,9 +42,9 @@ class CountingLoss:
 
 
 def test_small_work_uses_one_thread_and_large_work_all(setter):
-    with use_threads(LEAST_PARALLEL_WORK - 1):
+    with use_threads(MIN_PARALLEL_WORK - 1):
         assert torch.get_num_threads() == 1
-        with use_threads(LEAST_PARALLEL_WORK):
+        with use_threads(MIN_PARALLEL_WORK):
             assert torch.get_num_threads() == 2
             with use_threads(0):
                 assert torch.get_num_threads() == 1
@@ -54,9 +54,9 @@ def test_small_work_uses_one_thread_and_large_work_all(setter):
 
 
 def test_most_limits_the_contexts_inside(setter):
-    with use_threads(0, most=1), use_threads(LEAST_PARALLEL_WORK):
+    with use_threads(0, most=1), use_threads(MIN_PARALLEL_WORK):
         assert torch.get_num_threads() == 1
-        with use_threads(0, most=3), use_threads(LEAST_PARALLEL_WORK):
+        with use_threads(0, most=3), use_threads(MIN_PARALLEL_WORK):
             assert torch.get_num_threads() == 3
     assert torch.get_num_threads() == 2
 
@@ -65,7 +65,7 @@ def test_most_limits_the_contexts_inside(setter):
 def test_no_more_threads_than_cores(setter, monkeypatch, n_cores):
     torch.set_num_threads(3)
     monkeypatch.setattr(_threads, "cpu_count", lambda: n_cores)
-    with use_threads(LEAST_PARALLEL_WORK):
+    with use_threads(MIN_PARALLEL_WORK):
         assert torch.get_num_threads() == min(3, n_cores)
     assert torch.get_num_threads() == 3
 
@@ -75,20 +75,20 @@ def test_affinity_counts_also_when_it_changes_later():
     printed = run_python("""
 import os
 import torch
-from scratchnn.training.threads import LEAST_PARALLEL_WORK, use_threads
+from scratchnn.training.threads import MIN_PARALLEL_WORK, use_threads
 torch.set_num_threads(2)
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-with use_threads(LEAST_PARALLEL_WORK):
+with use_threads(MIN_PARALLEL_WORK):
     print(torch.get_num_threads())
 """)
     assert printed.split() == ["1"]
 
 
 def test_number_is_restored_after_an_error(setter):
-    with pytest.raises(KeyboardInterrupt), use_threads(0), use_threads(LEAST_PARALLEL_WORK):
+    with pytest.raises(KeyboardInterrupt), use_threads(0), use_threads(MIN_PARALLEL_WORK):
         raise KeyboardInterrupt
     assert torch.get_num_threads() == 2
-    with use_threads(LEAST_PARALLEL_WORK):
+    with use_threads(MIN_PARALLEL_WORK):
         assert torch.get_num_threads() == 2
 
 
@@ -498,16 +498,3 @@ PROCESSES = [SHARED, *([name] for name in SCRIPTS if name not in SHARED)]
 def test_forked_processes_answer_as_their_parent(names):
     scripts = {name: textwrap.dedent(SCRIPTS[name]) for name in names}
     run_python(f"{HEAD}\nfor name, script in {scripts!r}.items():\n    run(name, script)")
-
-
-@pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="the system does not list threads")
-def test_released_threads_end_and_come_again(two_threads):
-    values = torch.ones(2**22)
-    values.sum()
-    before = len(os.listdir("/proc/self/task"))
-    if _threads.release_threads() is None:
-        pytest.skip("PyTorch uses another OpenMP than GNU's")
-    released = len(os.listdir("/proc/self/task"))
-    assert released < before
-    assert values.sum() == 2**22
-    assert released < len(os.listdir("/proc/self/task")) <= before

@@ -5,8 +5,8 @@ one shape and trains them together, as a stack along the leading models axis of 
 one.
 """
 
-from .grouping import count_device_memory, count_models, explain_alone, make_stacks
-from .loop import Snapshot, is_out_of_memory, train, train_in_memory, train_run, trainer
+from .grouping import count_models, explain_alone, make_stacks
+from .loop import Snapshot, is_out_of_memory, train, train_run, trainer
 from .run import Data, EpochResult, History, Hyperparameters, RowSource, Steps, TrainingRun
 from .stopping import is_interrupt
 
@@ -19,14 +19,12 @@ __all__ = [
     "Snapshot",
     "Steps",
     "TrainingRun",
-    "count_device_memory",
     "count_models",
     "explain_alone",
     "is_interrupt",
     "is_out_of_memory",
     "make_stacks",
     "train",
-    "train_in_memory",
     "train_run",
     "trainer",
 ]

@@ -1,6 +1,5 @@
-"""Training of runs: one alone, or several in stacks, which are halved if memory runs out."""
+"""Training of runs: one alone, or several in stacks."""
 
-import traceback
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from copy import deepcopy
@@ -80,29 +79,3 @@ class Snapshot:
         self.run.generator.set_state(self.drawn)
         for name, value in self.fields.items():
             setattr(self.run, name, value)
-
-
-def train_in_memory(runs: Sequence[TrainingRun]) -> None:
-    """Train the runs, in place, as one stack, or in halves of it for as long as memory runs out.
-
-    Raises
-    ------
-    MemoryError or torch.cuda.OutOfMemoryError
-        If memory does not suffice for a single run.
-    """
-    before: list[Snapshot] = []
-    try:
-        if len(runs) > 1:
-            before = [Snapshot(run) for run in runs]
-        train(runs)
-        return
-    except Exception as error:
-        if len(runs) == 1 or not is_out_of_memory(error):
-            raise
-        traceback.clear_frames(error.__traceback__)  # they keep the memory that the halves need
-    for snapshot in before:
-        snapshot.restore()
-    del before
-    half = len(runs) // 2
-    train_in_memory(runs[:half])
-    train_in_memory(runs[half:])

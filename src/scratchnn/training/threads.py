@@ -18,7 +18,7 @@ from joblib import cpu_count
 
 # Multiply-adds, which take one core about as long as a time slice. A second core can save half of that at most; waiting
 # for a core that is taken can lose as much in each of the step's operations.
-LEAST_PARALLEL_WORK = 2**25
+MIN_PARALLEL_WORK = 2**25
 VALUE_WORK = 32  # multiply-adds in the time that the passes over one value in memory take
 
 Setter: TypeAlias = Callable[[int, int], int]
@@ -33,7 +33,7 @@ def count_work(n_values: int, n_rows: int, sizes: tuple[int, ...]) -> int:
 
 
 class use_threads:
-    """A context whose PyTorch operations use one thread, or all allowed ones from ``LEAST_PARALLEL_WORK`` on.
+    """A context whose PyTorch operations use one thread, or all allowed ones from ``MIN_PARALLEL_WORK`` on.
 
     Allowed is the number that the calling thread had set when its outermost context began, or that of the cores which
     the process may use, if these are fewer. OpenMP's and MKL's functions
@@ -47,23 +47,20 @@ class use_threads:
     ----------
     n_operations : float
         The work of a step, or of the call, in multiply-adds.
-    most : int, default=None
-        How many threads large work may use in this context, and in those inside it. None: the allowed number.
     """
 
     __slots__ = ("found", "mkl_found", "most", "n_operations", "number", "outer")
 
-    def __init__(self, n_operations: float, most: int | None = None) -> None:
-        self.n_operations, self.most = n_operations, most
+    def __init__(self, n_operations: float) -> None:
+        self.n_operations = n_operations
 
     def __enter__(self) -> None:
         self.outer: use_threads | None = getattr(_local, "block", None)
         self.found = self.mkl_found = torch.get_num_threads()  # before setting: the first call in a thread resets it
-        if self.most is None:
-            self.most = self.found if self.outer is None else self.outer.most
-        is_large = self.n_operations >= LEAST_PARALLEL_WORK and not _is_forked
+        self.most: int = self.found if self.outer is None else self.outer.most
+        is_large = self.n_operations >= MIN_PARALLEL_WORK and not _is_forked
         # Affinity and a container's quota, which PyTorch does not know, may change: they are asked for each time.
-        self.number = min(self.most, cpu_count()) if is_large and self.most is not None else 1
+        self.number = min(self.most, cpu_count()) if is_large else 1
         if self.number != self.found:
             self.mkl_found = _set_number(self.number, self.number)
         _local.block = self
@@ -74,12 +71,6 @@ class use_threads:
             return
         if self.outer is None or not _is_forked:  # the child's code in an outer context needs one thread, too
             _set_number(self.found, self.mkl_found)
-
-
-def find_most_threads() -> int:
-    """Return how many threads large work may use in the innermost context, or outside of any."""
-    block: use_threads | None = getattr(_local, "block", None)
-    return torch.get_num_threads() if block is None or block.most is None else block.most
 
 
 def get_block() -> use_threads | None:
@@ -101,18 +92,13 @@ def _set_for_all(number: int, mkl_number: int) -> int:
     return number
 
 
-def _open_libraries() -> ctypes.PyDLL:
-    """Return what finds the functions of the libraries that PyTorch is linked to."""
-    return ctypes.PyDLL(torch._C.__file__)
-
-
 def _find_setter() -> Setter:
     """Return a function that sets the calling thread's numbers of threads, for OpenMP and for MKL.
 
     It returns MKL's number before (0: that of OpenMP). It calls functions of the libraries that PyTorch is linked to.
     If PyTorch uses other libraries, it is `_set_for_all`.
     """
-    library = _open_libraries()
+    library = ctypes.PyDLL(torch._C.__file__)
     set_openmp = getattr(library, "omp_set_num_threads", None)
     set_mkl = getattr(library, "MKL_Set_Num_Threads_Local", None)
     if set_openmp is None or (set_mkl is None and torch.backends.mkl.is_available()):
@@ -133,25 +119,6 @@ def _find_setter() -> Setter:
 
 
 _set_number = _find_setter()
-
-
-def release_threads() -> int | None:
-    """End the threads that have helped the calling thread, which gets new ones when it needs them.
-
-    GNU's OpenMP lets its threads sleep after each operation, rather than wait for the next, as soon as those of two
-    callers are more than the cores. Nothing is done, and None returned, where PyTorch uses another OpenMP.
-    """
-    return None if _pause is None or _is_forked else _pause(2)  # omp_pause_hard
-
-
-def _find_pause() -> Callable[[int], int] | None:
-    library = _open_libraries()
-    # LLVM's and Intel's function would end the threads of all callers.
-    is_other = hasattr(library, "__kmpc_fork_call")
-    return None if is_other else getattr(library, "omp_pause_resource_all", None)
-
-
-_pause = _find_pause()
 
 
 class SharedContext:
