@@ -41,12 +41,6 @@ def test_uses_that_logistic_regression_has_not_give_finite_numbers(name):
     assert all(np.isfinite(each).all() for each in USES[name]())
 
 
-def test_a_search_in_processes_has_the_results_of_one_process():
-    search = GridSearchCV(make_pipeline(StandardScaler(), make_network()), {"scratchnnclassifier__alpha": [1e-3, 1]})
-    here, there = (search.set_params(n_jobs=n).fit(*load_iris(return_X_y=True)).cv_results_ for n in (None, 2))
-    np.testing.assert_array_equal(there["mean_test_score"], here["mean_test_score"])
-
-
 def test_a_halving_search_may_spend_epochs():
     model = make_network(hidden_layer_sizes=20, learning_rate_init=0.05, **ALL_EPOCHS)
     settings = {"resource": "max_iter", "min_resources": 5, "max_resources": 20, "factor": 2}

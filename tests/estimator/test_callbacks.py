@@ -158,6 +158,8 @@ def test_callbacks_in_a_search(how):
     assert sorted(per_fit.values()) == [6] * 7  # 2 alphas x 3 folds, and the refit
     last = [row["accuracy"] for row in rows if row["task_id"] == 5]
     assert search.best_estimator_.score(X, y) in last
+    plain = GridSearchCV(make_pipeline(), {"net__alpha": [0.1, 1.0]}, cv=3).fit(X, y)
+    np.testing.assert_allclose(search.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"])
 
 
 @pytest.mark.parametrize("fit", ["cross_val_score", "voting", "one against the rest"])
