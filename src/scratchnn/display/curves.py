@@ -59,16 +59,13 @@ def read_curves(estimator: Any, parameter: str) -> LossCurves:
 def _find_network(estimator: Any, parameter: str) -> Any:
     """Return the last step of a pipeline, the best estimator of a search."""
     while not isinstance(estimator, ScratchNNClassifier):
-        if isinstance(estimator, Pipeline):
-            estimator = estimator.steps[-1][1]
-        elif hasattr(estimator, "best_estimator_"):
-            estimator = estimator.best_estimator_
-        elif hasattr(estimator, "estimator_"):
-            estimator = estimator.estimator_
-        else:
+        inner = getattr(estimator, "best_estimator_", getattr(estimator, "estimator_", None))
+        inner = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else inner
+        if inner is None:
             error = NotFittedError if hasattr(estimator, "estimator") else TypeError
             raise error(
                 f"{parameter} must be a fitted ScratchNNClassifier, or a fitted pipeline or search (with refit=True) "
                 f"that ends in one, got {type(estimator).__name__}. Pass several networks as a list or a dict."
             )
+        estimator = inner
     return estimator

@@ -111,11 +111,6 @@ class LossCurveDisplay:
         Returns
         -------
         LossCurveDisplay
-
-        Raises
-        ------
-        ValueError, ImportError
-            See `from_estimator`.
         """
         try:
             from matplotlib import pyplot
@@ -142,10 +137,8 @@ class LossCurveDisplay:
         if self.score_ax_ is not None:
             self.score_ax_.set_ylabel(f"Validation score ({score_name})")
         handles = [*self.lines_, *self.best_epochs_] if len(self.curves) == 1 else self._make_handles(lines, unit)
-        if ax is None:
-            self.legend_ = self.figure_.legend(handles=handles, loc="outside right upper")
-        else:
-            self.legend_ = (self.score_ax_ or self.ax_).legend(handles=handles)
+        parent, place = (self.figure_, "outside right upper") if ax is None else (self.score_ax_ or self.ax_, "best")
+        self.legend_ = parent.legend(handles=handles, loc=place)
         return self
 
     def _draw(self, name: str, i: int, kwargs: dict[str, Any]) -> dict[tuple[str, str], Any]:
