@@ -188,14 +188,15 @@ def test_full_sparse_table_trains_as_the_dense_one(params):
 def test_one_full_column_leaves_a_wide_table_sparse(monkeypatch):
     def refuse(array, *args, **kwargs):
         assert np.prod(array.shape) <= 100_000, "made dense"
-        return to_array(array, *args, **kwargs)
+        return to_array[type(array)](array, *args, **kwargs)
 
-    to_array = sparse.coo_matrix.toarray
+    owners = [sparse.csr_matrix, sparse.csr_array, sparse.coo_matrix, sparse.coo_array]
+    to_array = {owner: owner.toarray for owner in owners}
     rng = np.random.default_rng(0)
     words = sparse.random_array((400, 30_000), density=1e-3, rng=rng, format="csr")
     year = rng.integers(2004, 2024, 400)
     X = sparse.hstack([words, year[:, np.newaxis]], format="csr")
-    for owner in [sparse.csr_matrix, sparse.csr_array, sparse.coo_matrix, sparse.coo_array]:
+    for owner in owners:
         monkeypatch.setattr(owner, "toarray", refuse)
     classifier = make_classifier(max_iter=50).fit(X, year > 2014)
     assert classifier.score(X, year > 2014) > 0.98
