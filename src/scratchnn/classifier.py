@@ -177,7 +177,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Standard deviations of the encoded columns; for a column of two values, such as a one-hot encoder's, their
         difference; for a sparse column that is mostly zeros, its largest absolute value. None without ``standardize``.
     coef_ : ndarray of shape (1 or n_classes, n_features)
-        Coefficients of the encoded columns, as LogisticRegression has them, if there is no hidden layer and no bin.
+        Coefficients of the features, as LogisticRegression has them, if there are no hidden layer, bins or categories.
+        Those of missing-value indicators are in ``coefs_[0]`` only.
     intercept_ : ndarray of shape (1 or n_classes,)
         Intercepts that belong to ``coef_``.
     alpha_ : float
@@ -534,14 +535,13 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     def coef_(self) -> Array:
         """Weights of the original columns, (1, n_features) for two classes, else (n_outputs, n_features)."""
         weights = get_linear_weights(self, "coef_").T
-        return weights if self.scale_ is None else weights / self.scale_
+        return (weights if self.scale_ is None else weights / self.scale_)[:, : self.n_features_in_]
 
     @property
     def intercept_(self) -> Array:
         """Intercepts for the original columns, (1,) for two classes, else (n_outputs,)."""
-        get_linear_weights(self, "intercept_")
-        intercept = self.intercepts_[0]
-        shifted: Array = intercept if self.mean_ is None else intercept - self.coef_ @ self.mean_
+        weights, intercept = get_linear_weights(self, "intercept_").T, self.intercepts_[0]
+        shifted: Array = intercept if self.mean_ is None else intercept - (weights / self.scale_) @ self.mean_
         return shifted
 
     @property

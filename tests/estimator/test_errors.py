@@ -71,7 +71,7 @@ def test_parameter_out_of_range_is_refused(name, value):
         ((np.empty((0, 3)), np.empty(0)), r"Found array with 0 sample"),
         ((X, np.zeros(40)), r"y must have at least two classes, got one class: \[0.\]. Add rows"),
         ((np.where(X > 2, np.inf, X), y), "Input X contains infinity"),
-        ((X, np.where(y == 1, np.nan, 0.0)), "Input y contains NaN"),
+        ((X, np.where(y == 1, np.nan, 0.0)), r"y has 19 missing values \(first at index 0\). Drop these rows."),
         ((X, y[:-1]), r"inconsistent numbers of samples: \[40, 39\]"),
         ((X, X[:, 0]), "Unknown label type: continuous"),
         ((X, np.column_stack([y, y + 1])), "y must be one label per row, .* got multiclass-multioutput of shape"),
