@@ -137,8 +137,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         of 8 quantile bins, from 0 below the bin to 1 above it. 'auto' does so with a hidden layer, for a dense X of at
         least 80 rows and, after categories are encoded, at most 100 columns. None keeps columns as they are.
     standardize : bool, default=True
-        Whether to centre and scale the columns before training and prediction, in the precision of X. Sparse columns
-        that are mostly zeros are scaled only. Raw columns then train as well as scaled ones.
+        Whether to centre, scale and clip the columns before training and prediction, in the precision of X. Sparse
+        columns that are mostly zeros are not centered. Raw columns then train as well as scaled ones.
     init : {'he_uniform', 'glorot_uniform', 'scratch'}, default='he_uniform'
         Rule for drawing the coefficients, see `scratchnn.network.init_coeffs`. Without hidden layer the first two start
         at zero.
@@ -174,7 +174,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     mean_ : ndarray of shape (n_columns,) or None
         Means of the encoded columns; 0 for a sparse column that is mostly zeros. None if no column is centered.
     scale_ : ndarray of shape (n_columns,) or None
-        Standard deviations of the encoded columns; for a column of two values, such as a one-hot encoder's, their
+        Standard deviations of the encoded columns, in which far values hardly count; for a column of two values, their
         difference; for a sparse column that is mostly zeros, its largest absolute value. None without ``standardize``.
     coef_ : ndarray of shape (1 or n_classes, n_features)
         Coefficients of the features, as LogisticRegression has them, if there are no hidden layer, bins or categories.
