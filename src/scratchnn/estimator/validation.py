@@ -161,7 +161,8 @@ def unmask(values: Any) -> Any:
     """Return a masked array as an array with NaN, or None, in the place of what is masked. Others are not changed."""
     if not isinstance(values, np.ma.MaskedArray):
         return values
-    return np.where(np.ma.getmaskarray(values), np.nan if values.dtype.kind in "biuf" else None, values.data)
+    missing: Any = np.nan if values.dtype.kind in "biuf" else None
+    return np.where(np.ma.getmaskarray(values), missing, values.data)
 
 
 def read_targets(y: Any, name: str) -> Any:

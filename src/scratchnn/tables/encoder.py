@@ -93,7 +93,8 @@ class TableEncoder(BaseEstimator):
         encoder = copy.copy(self)
         encoder.imputer_ = copy.copy(self.imputer_)
         known = self.imputer_.statistics_
-        encoder.imputer_.statistics_ = np.where(self.indicators[: len(known)] < 0, means[: len(known)], known)
+        means, is_complete = (values[: len(known)] for values in (means, self.indicators < 0))
+        encoder.imputer_.statistics_ = np.where(is_complete, means, known)
         return encoder
 
     @property
@@ -181,7 +182,7 @@ def find_fill(estimator: Any, training: Table | None = None) -> Any:
     if training is not None:
         return find_moments(training).mean
     fill = getattr(estimator, "_fill", None)
-    return to_host(estimator.mean_) if fill is None else fill[0]
+    return np.broadcast_to(to_host(estimator.mean_) if fill is None else fill[0], count_columns(estimator))
 
 
 def _make_encoder(estimator: Any, table: RawTable, weights: Array | None) -> TableEncoder | None:

@@ -36,7 +36,7 @@ class Moments:
     is_two_valued: Any = True  # (n_features,) of bool: which columns have two values or one; of dense columns only
     filled: Array | float = 1.0  # share of the samples that are not zero; 1 if the first table was dense
     counts_zeros: bool = False  # whether the first table was sparse
-    reach: tuple[Tensor, Tensor] | None = None  # of the table added first
+    reach: tuple[Array, Array] | None = None  # of the table added first
 
     def add(self, table: Table) -> None:
         """Add the samples of a table, in place (Chan, Golub & LeVeque, 1983).
@@ -178,7 +178,8 @@ def find_reach(table: Table) -> tuple[Tensor, Tensor]:
     rows = draw_rows(len(table), MAX_MEDIAN_ROWS)
     weights = np.ones(len(table)) if table.sample_weights is None else table.sample_weights
     values = join_samples(to_tensor(table.get_features(rows))).double().T.contiguous()
-    counts = join_samples(to_tensor((weights / min(1.0, weights.mean()))[rows])).to(values).expand_as(values)
+    counts = join_samples(to_tensor(weights[rows])).to(values)
+    counts = (counts / counts.mean().clamp(max=1)).expand_as(values)
     center = _find_medians(values, counts)
     distances = (values - center).abs_()
     counts = counts * (distances > 0)
@@ -227,7 +228,10 @@ def _describe_columns(table: Table, n_samples: float, filled: Array) -> list[Any
         values = _fold(block, far)
         squares += _weigh((values - mean).square_(), table, samples).sum(0)
         has_others |= ((values != low) & (values != high)).any(0)
-    return [*(column.cpu().numpy() for column in (mean, squares / n_samples, low, high, ~has_others)), reach]
+    *described, medians, limits = (
+        column.cpu().numpy() for column in (mean, squares / n_samples, low, high, ~has_others, *reach)
+    )
+    return [*described, (medians, limits)]
 
 
 def _sum_columns(table: Table, far: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -314,10 +318,9 @@ def find_bin_edges(table: Table, moments: Moments, indicators: Array | None = No
     weights = None
     if table.sample_weights is not None:
         weights = join_samples(to_tensor(table.sample_weights[rows]).to(values.device))
-    center, limit = (torch.zeros(0), torch.zeros(0)) if moments.reach is None else moments.reach
-    for column in columns:
+    for column, center, limit in zip(columns, *(each[columns] for each in moments.reach or ()), strict=True):
         taken = values[:, column].double()
-        is_left_out = (taken - center[column]).abs() > limit[column]
+        is_left_out = (taken - center).abs() > limit
         if indicators is not None and indicators[column] >= 0:
             is_left_out |= values[:, indicators[column]] > 0
         edges[column] = calc_edges(join_samples(taken.masked_fill(is_left_out, torch.nan)), weights)
