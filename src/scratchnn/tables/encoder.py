@@ -249,7 +249,7 @@ def has_missing(estimator: Any, X: Features) -> bool:
 def fill_missing(X: Features, fill: Any) -> Features:
     """Return a dense table with numbers, one for all columns or (n_features,), in the place of its NaN."""
     values = to_tensor(X)
-    stand_ins = torch.from_numpy(np.asarray(fill, np.float64)).to(values)  # whatever PyTorch's default type is
+    stand_ins = to_tensor(np.asarray(fill, np.float64)).to(values)  # whatever PyTorch's default type is
     filled = torch.where(torch.isnan(values), stand_ins, values)
     return filled if isinstance(X, torch.Tensor) else filled.numpy()
 

@@ -18,7 +18,7 @@ from .transform import ColumnTransform, TensorRows
 MAX_VALUE = 1e100  # of a column to train on: sums of weights times squares stay finite
 MIN_RANGE, MIN_SQUARED = 1e-300, 1e-150  # of a column to learn from, and of one whose variance is not rounded to 0
 FAR = 100.0  # times as far from the median of a column as half of the values that differ from it
-MAX_MEDIAN_ROWS, MAX_EDGE_ROWS = 2000, 100_000  # drawn from longer tables, to find medians and the edges of bins
+MAX_MEDIAN_ROWS, MAX_EDGE_ROWS = 1000, 100_000  # drawn from longer tables, to find medians and the edges of bins
 
 
 @dataclass(eq=False)
@@ -176,22 +176,26 @@ def find_reach(table: Table) -> tuple[Tensor, Tensor]:
     That is ``FAR`` times the median distance of the values that differ from the median, and more where these are few.
     """
     rows = draw_rows(len(table), MAX_MEDIAN_ROWS)
-    weights = np.ones(len(table)) if table.sample_weights is None else table.sample_weights
     values = join_samples(to_tensor(table.get_features(rows))).double().T.contiguous()
-    counts = join_samples(to_tensor(weights[rows])).to(values)
-    counts = (counts / counts.mean().clamp(max=1)).expand_as(values)
+    counts = None
+    if table.sample_weights is not None:
+        counts = join_samples(to_tensor(table.sample_weights[rows])).to(values)
+        counts = counts / counts.mean().clamp(max=1)  # parts of a whole are counts of mean 1
     center = _find_medians(values, counts)
-    distances = (values - center).abs_()
-    counts = counts * (distances > 0)
-    distance, count = _find_medians(distances, counts)[:, 0], counts.sum(1)
-    return center[:, 0], torch.where(distance > 0, FAR * distance * (1 + 20 / count), torch.inf)
+    distances = (values - center.unsqueeze(1)).abs_()
+    differs = distances > 0
+    n_differing = differs.sum(1) if counts is None else differs.double() @ counts
+    limit = FAR * _find_medians(distances.masked_fill_(~differs, torch.nan), counts) * (1 + 20 / n_differing)
+    return center, limit.nan_to_num_(torch.inf, torch.inf)
 
 
-def _find_medians(values: Tensor, counts: Tensor) -> Tensor:
-    """Return the medians along the last axis, which stays, of values each of which counts as several."""
-    ordered, order = values.sort(-1)
-    ends = counts.gather(-1, order).cumsum_(-1)
-    return ordered.gather(-1, torch.searchsorted(ends, ends[:, -1:] / 2))
+def _find_medians(values: Tensor, counts: Tensor | None) -> Tensor:
+    """Return the medians along the last axis. NaN do not count, and a value of count k counts as k values."""
+    if counts is None:
+        return values.nanmedian(-1).values
+    ordered, order = values.sort(-1)  # NaN come last
+    ends = (counts[order] * ~ordered.isnan()).cumsum(-1)
+    return ordered.gather(-1, torch.searchsorted(ends, ends[:, -1:] / 2)).squeeze(-1)
 
 
 def _describe_sparse_columns(table: Table, n_samples: float, filled: Array) -> list[Any]:
