@@ -43,14 +43,15 @@ def two_threads(monkeypatch):
 def never_dense(monkeypatch):
     """Refuse to make a sparse table of more than 100,000 places dense."""
 
+    owners = [sparse.csr_matrix, sparse.csr_array, sparse.coo_matrix, sparse.coo_array, torch.Tensor]
+    originals = {owner: getattr(owner, "to_dense" if owner is torch.Tensor else "toarray") for owner in owners}
+
     def refuse(array, *args, **kwargs):
         assert np.prod(array.shape) <= 100_000, "made dense"
-        return to_array(array, *args, **kwargs)
+        return originals[type(array)](array, *args, **kwargs)
 
-    to_array = sparse.coo_matrix.toarray
-    for owner in [sparse.csr_matrix, sparse.csr_array, sparse.coo_matrix, sparse.coo_array]:
-        monkeypatch.setattr(owner, "toarray", refuse)
-    monkeypatch.setattr(torch.Tensor, "to_dense", refuse)
+    for owner in owners:
+        monkeypatch.setattr(owner, "to_dense" if owner is torch.Tensor else "toarray", refuse)
 
 
 @pytest.fixture(scope="session")

@@ -134,8 +134,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         of 8 quantile bins, from 0 below the bin to 1 above it. 'auto' does so with a hidden layer, for a dense X of at
         least 80 rows and, after categories are encoded, at most 100 columns. None keeps columns as they are.
     standardize : bool, default=True
-        Whether to center and scale the columns before training and prediction, in the precision of X. Sparse columns
-        that are mostly zeros are scaled only.
+        Whether to center, scale and clip the columns before training and prediction, in the precision of X. Sparse
+        columns that are mostly zeros are not centered.
     init : {'he_uniform', 'glorot_uniform', 'scratch'}, default='he_uniform'
         Rule for drawing the coefficients, see `scratchnn.network.init_coeffs`. Without hidden layer the first two start
         at zero.
@@ -171,10 +171,11 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     mean_ : ndarray of shape (n_columns,) or None
         Means of the encoded columns; 0 for a sparse column that is mostly zeros. None if no column is centered.
     scale_ : ndarray of shape (n_columns,) or None
-        Standard deviations of the encoded columns; for a column of two values, such as a one-hot encoder's, their
+        Standard deviations of the encoded columns, in which far values hardly count; for a column of two values, their
         difference; for a sparse column that is mostly zeros, its largest absolute value. None without ``standardize``.
     coef_ : ndarray of shape (1 or n_classes, n_features)
-        Coefficients of the encoded columns, as LogisticRegression has them, if there is no hidden layer and no bin.
+        Coefficients of the features, as LogisticRegression has them, if there are no hidden layer, bins or categories.
+        Those of missing-value indicators are in ``coefs_[0]`` only.
     intercept_ : ndarray of shape (1 or n_classes,)
         Intercepts that belong to ``coef_``.
     alpha_ : float
@@ -529,14 +530,13 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     def coef_(self) -> Array:
         """Weights of the original columns, (1, n_features) for two classes, else (n_outputs, n_features)."""
         weights = get_linear_weights(self, "coef_").T
-        return weights if self.scale_ is None else weights / self.scale_
+        return (weights if self.scale_ is None else weights / self.scale_)[:, : self.n_features_in_]
 
     @property
     def intercept_(self) -> Array:
         """Intercepts for the original columns, (1,) for two classes, else (n_outputs,)."""
-        get_linear_weights(self, "intercept_")
-        intercept = self.intercepts_[0]
-        shifted: Array = intercept if self.mean_ is None else intercept - self.coef_ @ self.mean_
+        weights, intercept = get_linear_weights(self, "intercept_").T, self.intercepts_[0]
+        shifted: Array = intercept if self.mean_ is None else intercept - (weights / self.scale_) @ self.mean_
         return shifted
 
     @property

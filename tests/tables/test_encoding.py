@@ -173,12 +173,15 @@ def test_missing_numbers_are_filled_before_they_are_encoded():
     assert len(names) == 8 + 5 * N_BINS == model.coefs_[0].shape[0]
 
 
-def test_edges_are_found_on_evenly_spaced_rows_of_a_long_table(monkeypatch):
-    monkeypatch.setattr(scaling, "MAX_EDGE_ROWS", 9)
-    rows = np.arange(17.0)[:, np.newaxis]
+def test_edges_are_found_on_rows_drawn_from_a_long_table(monkeypatch):
+    """Each second row of pairs, such as home and away, is of one kind."""
+    monkeypatch.setattr(scaling, "MAX_EDGE_ROWS", 500)
+    rows = np.where(np.arange(1000) % 2, 1.0, -1.0)[:, np.newaxis] * np.arange(1, 1001)[:, np.newaxis]
     moments = Moments()
-    moments.add(Table(rows, np.zeros(17)))
-    np.testing.assert_array_equal(find_bin_edges(Table(rows, np.zeros(17)), moments)[0], np.arange(0, 17, 2))
+    moments.add(Table(rows, np.zeros(1000)))
+    edges = find_bin_edges(Table(rows, np.zeros(1000)), moments)[0]
+    np.testing.assert_allclose(edges, np.quantile(rows, np.linspace(0, 1, N_BINS + 1)), atol=80)
+    np.testing.assert_array_equal(edges, find_bin_edges(Table(rows, np.zeros(1000)), moments)[0])
 
 
 def test_values_far_from_zero_keep_their_differences():

@@ -83,12 +83,12 @@ FRAME = FRAMES["numpy"]
 @pytest.fixture(scope="module")
 def by_hand():
     """The network on columns that are encoded by hand."""
-    return network().fit(encode_by_hand(), y)
+    return network(numeric_encoding=None).fit(encode_by_hand(), y)
 
 
 @pytest.mark.parametrize("frame", FRAMES.values(), ids=FRAMES)
 def test_frames_of_all_types_train_the_network_of_columns_encoded_by_hand(frame, by_hand):
-    model = network().fit(frame, y)
+    model = network(numeric_encoding=None).fit(frame, y)
     rows = encode_by_hand()
     np.testing.assert_allclose(model.predict_proba(frame), by_hand.predict_proba(rows), rtol=1e-10)
     np.testing.assert_allclose(model.decision_function(frame), by_hand.decision_function(rows), rtol=1e-8)
@@ -108,7 +108,7 @@ def test_frames_of_other_types_are_predicted_alike(frame):
 def test_arrays_and_lists_of_objects_are_as_frames(by_hand):
     rows = FRAMES["objects"].to_numpy(object)
     for X in (rows, rows.tolist()):
-        model = network().fit(X, y)
+        model = network(numeric_encoding=None).fit(X, y)
         np.testing.assert_allclose(model.predict_proba(X), by_hand.predict_proba(encode_by_hand()), rtol=1e-10)
         assert model.feature_names_encoded_[:2].tolist() == ["x0", "x1"]
 
@@ -141,9 +141,9 @@ def test_coefficients_of_a_frame_of_numbers_are_for_its_columns():
 def test_arrays_may_lack_values(dtype):
     X = rng.normal(size=(N_ROWS, 3)).astype(dtype)
     X[::5, 1] = np.nan
-    model = network().fit(X, y)
+    model = network(numeric_encoding=None).fit(X, y)
     filled = np.where(np.isnan(X), np.nanmean(X, 0), X)
-    plain = network().fit(np.column_stack([filled, np.isnan(X[:, 1])]).astype(dtype), y)
+    plain = network(numeric_encoding=None).fit(np.column_stack([filled, np.isnan(X[:, 1])]).astype(dtype), y)
     np.testing.assert_allclose(
         model.predict_proba(X), plain.predict_proba(np.column_stack([filled, np.isnan(X[:, 1])])), rtol=1e-6
     )

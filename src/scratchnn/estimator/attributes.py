@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..tables.array_api import ArrayLibrary
 from ..tables.arrays import Array, has_own_library, to_host, to_tensor
 from ..tables.bins import count_bins, name_bins
-from ..tables.encoder import count_columns, name_features
+from ..tables.encoder import count_columns, has_categories, name_features
 from ..tables.statistics import ColumnStatistics
 from ..tables.targets import Labels
 from ..training import TrainingRun
@@ -130,11 +130,19 @@ def name_encoded_columns(estimator: Any) -> Array:
 
 
 def get_linear_weights(estimator: Any, name: str) -> Array:
-    """Return the weights of a network without hidden layer and bins, for its attribute of this ``name``."""
+    """Return the weights of a network without hidden layer, bins and categories, for its attribute of this ``name``.
+
+    Those of missing-value indicators follow the weights of the features.
+    """
     if len(getattr(estimator, "coefs_", ())) != 1 or estimator.bin_edges_ is not None:
         raise AttributeError(
             f"{name} is there only after fit, and without hidden layer (hidden_layer_sizes=()) and bins "
             "(numeric_encoding=None)."
+        )
+    if has_categories(estimator):
+        raise AttributeError(
+            f"{name} has one value for each feature, and the categories of a feature have one each. See coefs_[0] and "
+            "feature_names_encoded_, or encode the categories before the fit."
         )
     weights: Array = estimator.coefs_[0]
     return weights

@@ -15,6 +15,7 @@ from ..network import init_coeffs
 from ..tables.array_api import resolve_device
 from ..tables.arrays import to_tensor
 from ..tables.bins import count_bins
+from ..tables.encoder import find_fill
 from ..tables.split import cut_table, split_validation
 from ..tables.statistics import (
     ColumnStatistics,
@@ -181,13 +182,16 @@ def describe_columns(
     estimator = call.estimator
     alpha = resolve_alpha(estimator)
     has_new_bins = not call.resume and resolve_numeric_encoding(estimator, table, counts) is not None
-    moments, keeps_scales = _find_moments(call, table, state, start, has_new_bins or alpha == "auto")
+    moments, keeps_scales = _find_moments(call, table, state, start)
     statistics = ColumnStatistics(None, None)
     if estimator.standardize:
         statistics = find_statistics(moments, table.X.shape[1], start.scales if keeps_scales else None)
-    if not estimator.standardize and not keeps_scales:
-        estimator._fill = np.asarray(moments.mean).tolist()
-    statistics = replace(statistics, edges=find_bin_edges(table, moments) if has_new_bins else start.edges)
+    if not keeps_scales:  # what stands for missing numbers: in a list, as an array would have to be of X's library
+        is_in_mean = statistics.mean is not None and moments.is_centered.all()
+        estimator._fill = None if is_in_mean else [moments.mean]
+    indicators = None if estimator.encoder_ is None else estimator.encoder_.indicators
+    edges = find_bin_edges(table, moments, indicators) if has_new_bins else start.edges
+    statistics = replace(statistics, edges=edges)
     if call.leaves_out_columns:
         statistics = find_read_columns(statistics, moments, table, start.find_trained_columns(state))
     if alpha != "auto":
@@ -199,20 +203,17 @@ def describe_columns(
     return statistics, calc_alpha_per_row(penalty, n_seen, counts.weight_mean)
 
 
-def _find_moments(
-    call: Call, table: Table, state: WarmStartState, start: InitialState, is_needed: bool
-) -> tuple[Moments, bool]:
-    """Return the moments of the columns, empty if nothing needs them, and whether the scales stay what they were.
+def _find_moments(call: Call, table: Table, state: WarmStartState, start: InitialState) -> tuple[Moments, bool]:
+    """Return the moments of the columns, and whether the scales stay what they were.
 
     `fit` keeps the scales of an earlier call. `partial_fit` keeps those of a `fit`, which saw all the data, and those
     that the user has set. Otherwise it adds the samples to the moments of all calls, in ``state``, in place.
     """
-    estimator = call.estimator
     moments = state.moments
     keeps_scales = call.resume and (not call.incremental or moments is None or not _are_scales_of(call, moments, start))
     if keeps_scales or moments is None:
         moments = Moments()
-    if len(table) and (estimator.standardize or is_needed or call.leaves_out_columns):
+    if len(table):
         moments = find_moments(table, moments)
     if call.incremental and not keeps_scales:
         state.moments = moments
@@ -322,6 +323,8 @@ def store_fit(plan: Plan, run: TrainingRun) -> Buffer:
     estimator = call.estimator
     best = run.buffer if run.best_flat is None else replace(run.buffer, flat=run.best_flat)
     store_coeffs(estimator, best, call.labels, statistics, call.array_library)
+    if estimator.encoder_ is not None:
+        estimator.encoder_ = estimator.encoder_.with_means(find_fill(estimator))
     store_history(estimator, run, resume=call.resume)
     estimator._fixed_params = list_fixed_params(estimator)
     estimator._state = None

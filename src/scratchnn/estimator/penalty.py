@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..tables.arrays import Array, to_tensor
-from ..tables.statistics import ColumnStatistics
+from ..tables.statistics import ColumnStatistics, draw_rows
 from ..tables.summary import join_samples, locate
 from ..tables.table import Table
 from ..tables.targets import Labels
@@ -43,17 +43,20 @@ def calc_penalty(table: Table, labels: Labels, statistics: ColumnStatistics, row
     It is found of the samples of all processes. Each draws the same ones of them, and contributes those that it has.
     """
     rows = statistics.make_rows(table, torch.empty(0, dtype=torch.float64, device="cpu"))
-    n_before, n_samples = locate(len(table))
-    if rows.is_sparse or n_samples < 2:
+    if rows.is_sparse or locate(len(table))[1] < 2:
         return row_length
     lowest, highest = (bound * row_length for bound in ALPHA_RANGE)
-    samples = _draw_samples(n_samples, MAX_ROWS if rows.shape[1] <= MAX_ROWS_IF_WIDE else MAX_ROWS_IF_WIDE) - n_before
-    samples = samples[(samples >= 0) & (samples < len(table))]  # of this process
-    targets = join_samples(to_tensor(labels.encode(table.y[samples.numpy()])).double())
-    weights = np.ones(len(samples)) if table.sample_weights is None else table.sample_weights[samples.numpy()]
+    drawn = draw_rows(len(table), MAX_ROWS if rows.shape[1] <= MAX_ROWS_IF_WIDE else MAX_ROWS_IF_WIDE)
+    targets = join_samples(to_tensor(labels.encode(table.y[drawn])).double())
+    weights = (np.ones(len(table)) if table.sample_weights is None else table.sample_weights)[drawn]
     weights = join_samples(torch.from_numpy(weights)).numpy()
     n_free = targets.shape[1] - (labels.output == "softmax")  # the probabilities of all classes sum up to one
-    strength, slope = fit_evidence_ridge(join_samples(rows.take(samples)), targets, weights, n_free)
+    strength, slope = fit_evidence_ridge(
+        join_samples(rows.take(drawn if isinstance(drawn, slice) else torch.from_numpy(drawn))),
+        targets,
+        weights,
+        n_free,
+    )
     # Rounded, so that sums in another order, such as those of repeated rows or other threads, give the same number.
     penalty = float(f"{ALPHA_FACTOR * strength * slope:.4g}")
     return min(max(penalty, lowest), highest) if math.isfinite(penalty) else row_length
@@ -94,11 +97,3 @@ def fit_evidence_ridge(rows: Tensor, targets: Tensor, weights: Array, n_free: in
     strength = float(STRENGTHS[best])
     slopes = (squares.sqrt() / (squares + strength)).unsqueeze(1) * along
     return strength, float(slopes.square().sum(0).max().sqrt())
-
-
-def _draw_samples(n_samples: int, n_most: int) -> Tensor:
-    """Return the numbers of the samples, or of so many that are drawn, always the same ones."""
-    if n_samples <= n_most:
-        return torch.arange(n_samples, device="cpu")
-    drawn = np.random.default_rng(0).choice(n_samples, n_most, replace=False)
-    return torch.from_numpy(np.sort(drawn))

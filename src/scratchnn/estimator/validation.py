@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -15,7 +16,8 @@ from sklearn.utils.validation import validate_data
 
 from .._compat import check_partial_fit_first_call, check_same_namespace
 from ..tables.array_api import find_array_library, get_float_dtypes, to_numpy
-from ..tables.arrays import Array, Features, to_tensor
+from ..tables.arrays import Array, Features, is_mapped_file, to_tensor
+from ..tables.dataframe import NUMBER_TYPES, is_missing
 from ..tables.encoder import encode, find_raw_table
 from ..tables.summary import check_form, merge_flags
 from ..tables.table import Table
@@ -43,7 +45,7 @@ def validate_part(
 ) -> tuple[Table, Labels]:
     """Return the rows of `partial_fit`, and the labels of all its calls. Set ``classes_`` at the first call."""
     with _explain_labels("classes"):
-        check_partial_fit_first_call(estimator, to_numpy(classes))
+        check_partial_fit_first_call(estimator, None if classes is None else with_plain_numbers(to_numpy(classes)))
     table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
     labels = read_labels(estimator) if resume else Labels(estimator.classes_, multilabel)
     if len(labels.classes) < 2:
@@ -98,7 +100,7 @@ def validate_features(estimator: Any, X: Any, method: str) -> Features:
     ):
         return X
     check_same_namespace(X, estimator, attribute="_first_coef", method=method)
-    features = _read_features(estimator, X, reset=False)
+    features = _read_features(estimator, unmask(X), reset=False)
     return encode(estimator, features)
 
 
@@ -116,9 +118,9 @@ def _validate_rows(
 
     Rows of another array library than NumPy stay on their device, as a tensor. Targets and weights become NumPy arrays.
     """
-    y, sample_weight = to_numpy(y), to_numpy(sample_weight)
-    features, y = _read_features(estimator, X, y, reset=reset)
-    y, multilabel = check_targets(y)
+    y, sample_weight = read_targets(to_numpy(y), f"y{suffix}"), unmask(to_numpy(sample_weight))
+    features, y = _read_features(estimator, unmask(X), y, reset=reset)
+    y, multilabel = check_targets(y, f"y{suffix}")
     weights = check_weights(sample_weight, len(y), f"sample_weight{suffix}")
     if training is None:
         names = getattr(estimator, "feature_names_in_", None)
@@ -144,7 +146,9 @@ def _read_features(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:
         check_array(zeros, estimator=estimator)
         return raw
     array_library = find_array_library(X)
-    checks = {"accept_sparse": "csr", "dtype": get_float_dtypes(array_library), "ensure_all_finite": sparse.issparse(X)}
+    is_number_file = is_mapped_file(X) and X.dtype.kind in "biuf"  # read as floats batch by batch
+    dtypes = None if is_number_file else get_float_dtypes(array_library)
+    checks = {"accept_sparse": "csr", "dtype": dtypes, "ensure_all_finite": sparse.issparse(X)}
     if y:
         X, y_checked = validate_data(estimator, X, *y, **checks, multi_output=True, reset=reset)
     else:
@@ -153,18 +157,70 @@ def _read_features(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:
     return (features, y_checked) if y else features
 
 
-def check_targets(y: Any) -> tuple[Array, bool]:
-    """Return targets as an array, (n_samples,) or (n_samples, n_outputs), and whether they are multilabel."""
+def unmask(values: Any) -> Any:
+    """Return a masked array as an array with NaN, or None, in the place of what is masked. Others are not changed."""
+    if not isinstance(values, np.ma.MaskedArray):
+        return values
+    missing: Any = np.nan if values.dtype.kind in "biuf" else None
+    return np.where(np.ma.getmaskarray(values), missing, values.data)
+
+
+def read_targets(y: Any, name: str) -> Any:
+    """Return targets as an array. Sparse ones, and None, are not changed.
+
+    Raises
+    ------
+    ValueError
+        If values are missing: None, NaN, pandas' NA and NaT, or masked. The message says that they are in ``name``.
+    """
+    if y is None or sparse.issparse(y):
+        return y
+    try:
+        values = np.asarray(unmask(y), object if isinstance(y, list | tuple) else None)
+    except ValueError:  # rows of different lengths: scikit-learn says so
+        return y
+    if values.dtype.kind in "fcmMO":
+        is_missing_there = np.frompyfunc(is_missing, 1, 1) if values.dtype.kind == "O" else lambda each: each != each
+        places = np.argwhere(np.atleast_1d(is_missing_there(values)).astype(bool))
+        if len(places):
+            raise ValueError(
+                f"{name} has {len(places)} missing value{'s' * (len(places) > 1)} (first at index {places[0][0]}). "
+                "Drop these rows."
+            )
+    return with_plain_numbers(y if isinstance(y, list | tuple) else values)
+
+
+def with_plain_numbers(labels: Any) -> Any:
+    """Return labels as an array. Numbers in an array of objects become numbers of one of NumPy's types."""
+    values = np.asarray(labels)
+    if values.dtype.kind != "O" or not all(isinstance(value, NUMBER_TYPES) for value in values.flat):
+        return values
+    plain = [float(value) if isinstance(value, Decimal) else value for value in values.flat]
+    return np.array(plain).reshape(values.shape)
+
+
+def check_targets(y: Any, name: str) -> tuple[Array, bool]:
+    """Return targets as an array, (n_samples,) or (n_samples, n_outputs), and whether they are multilabel.
+
+    Errors call them by the ``name`` of the argument.
+    """
     if _are_plain_codes(y):
         return y, False
     with _explain_labels("y"):
         kind = type_of_target(y, input_name="y")
     if kind == "multilabel-indicator":
-        return (y.toarray() if sparse.issparse(y) else np.asarray(y)), True
+        y = y.toarray() if sparse.issparse(y) else np.asarray(y)
+        others = np.setdiff1d(y, [0, 1])
+        if len(others):
+            raise ValueError(
+                f"{name} must have 0 and 1 for each of several labels, got also {others.tolist()}. Pass y == 1, or "
+                "whatever tells the labels that a row has."
+            )
+        return y, True
     if kind == "multiclass-multioutput":
         raise ValueError(
-            f"y must be one label per row, or 0 and 1 for each of several labels, got {kind} of shape {np.shape(y)}. "
-            "Fit one classifier per column with sklearn.multioutput.MultiOutputClassifier."
+            f"{name} must be one label per row, or 0 and 1 for each of several labels, got {kind} of shape "
+            f"{np.shape(y)}. Fit one classifier per column with sklearn.multioutput.MultiOutputClassifier."
         )
     if kind not in ("binary", "multiclass"):
         check_classification_targets(y)  # raises

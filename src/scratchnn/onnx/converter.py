@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..estimator.attributes import read_coeffs, read_edges, read_labels, read_scales
 from ..tables.arrays import Array
-from ..tables.bins import LIMIT, Bins
+from ..tables.bins import LIMIT, WIDE_LIMIT, Bins
 from ..tables.transform import ColumnTransform
 from .encoder_graph import encode
 from .graph import Columns, Graph
@@ -95,10 +95,10 @@ def _scale(graph: Graph, values: str, scaling: ColumnTransform) -> str:
         scaled = graph.add("Mul", values, graph.add_constant(scaling.factor))
         if scaling.shift is not None:
             scaled = graph.add("Add", scaled, graph.add_constant(scaling.shift))
-    if bins is None:
-        return scaled
     if scaling.factor is not None:
         scaled = _clip(graph, scaled, bins, len(scaling.factor))
+    if bins is None:
+        return scaled
     n_edges = bins.low.shape[-1]
     binned = range(len(bins.low)) if bins.columns is None else bins.columns.tolist()
     repeated = graph.add("Gather", values, graph.add_constant(np.repeat(binned, n_edges)), axis=1)
@@ -107,8 +107,11 @@ def _scale(graph: Graph, values: str, scaling: ColumnTransform) -> str:
     return graph.concat([scaled, _limit(graph, risen, 0.0, 1.0)])
 
 
-def _clip(graph: Graph, scaled: str, bins: Bins, n_columns: int) -> str:
-    """Return what `Bins.clip` makes of scaled columns."""
+def _clip(graph: Graph, scaled: str, bins: Bins | None, n_columns: int) -> str:
+    """Return what `ColumnTransform.apply` makes of scaled columns: clipped smoothly with bins, and far out without."""
+    others = _limit(graph, scaled, -WIDE_LIMIT, WIDE_LIMIT)
+    if bins is None:
+        return others
     z = _limit(graph, scaled, -1e100, 1e100)
     squares = graph.add("Mul", graph.add("Mul", z, z), graph.add_constant([LIMIT**-2], np.float64))
     lengths = graph.add("Sqrt", graph.add("Add", squares, graph.add_constant([1], np.float64)))
@@ -117,7 +120,7 @@ def _clip(graph: Graph, scaled: str, bins: Bins, n_columns: int) -> str:
         return clipped
     is_binned = np.zeros((1, n_columns), bool)
     is_binned[0, bins.columns.numpy()] = True
-    return graph.add("Where", graph.add_constant(is_binned), clipped, scaled)
+    return graph.add("Where", graph.add_constant(is_binned), clipped, others)
 
 
 def _limit(graph: Graph, values: str, low: float, high: float) -> str:

@@ -28,6 +28,21 @@ def count_values(X: Any) -> int:
     return int(shape[0] * shape[1])
 
 
+def is_mapped_file(X: Any) -> bool:
+    """Return whether the user has mapped an array. One that joblib has mapped for its workers fitted in memory."""
+    while isinstance(X, np.ndarray):
+        if isinstance(X, np.memmap):
+            return "joblib_memmapping_folder" not in str(X.filename)
+        X = X.base
+    return False
+
+
+def get_float_dtype(X: Any) -> np.dtype[Any]:
+    """Return the dtype in which values of X are read: its own, or float64 if that is neither float32 nor float64."""
+    dtype = np.dtype(str(X.dtype).removeprefix("torch."))
+    return dtype if dtype in (np.float32, np.float64) else np.dtype(np.float64)
+
+
 def get_device(X: Features) -> torch.device:
     """Return the device of the rows."""
     return X.device if isinstance(X, Tensor) else torch.device("cpu")

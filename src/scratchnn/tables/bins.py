@@ -12,6 +12,8 @@ from torch import Tensor
 
 N_BINS = 8  # of each column with more than two values; 16 predict no better
 LIMIT = 3.0  # standard deviations that a column with bins stays below, once scaled
+WIDE_LIMIT = 15.0  # that the other columns stay within: values are what they were up to there
+MIN_WIDTH = float(np.finfo(np.float64).tiny)  # of a bin: one over it is finite
 
 
 class Bins:
@@ -28,8 +30,8 @@ class Bins:
         self.columns = torch.from_numpy(columns).to(device) if len(columns) < len(edges) else None  # None: all
         self.one = torch.ones((), dtype=torch.float64, device=device)
         # A bin without width is never entered.
-        self.low = torch.from_numpy(np.where(width > 0, low, np.inf)).to(device)
-        self.slope = torch.from_numpy(1 / np.where(width > 0, width, 1.0)).to(device)
+        self.low = torch.from_numpy(np.where(width > MIN_WIDTH, low, np.inf)).to(device)
+        self.slope = torch.from_numpy(1 / np.where(width > MIN_WIDTH, width, 1.0)).to(device)
 
     def calc(self, values: Tensor) -> Tensor:
         """Return the encoded columns of rows, (n_rows, n_binned * n_bins), in double precision, from 0 to 1."""
@@ -38,14 +40,16 @@ class Bins:
         return (columns.double().unsqueeze(-1) - self.low).mul_(self.slope).clamp_(0, 1).flatten(1)
 
     def clip(self, scaled: Tensor) -> Tensor:
-        """Return scaled rows in which the columns with bins are clipped smoothly.
+        """Return scaled rows in which the columns with bins are clipped smoothly, and the others at ``WIDE_LIMIT``.
 
         A scaled value z becomes ``z / sqrt(1 + (z / LIMIT)**2)``: outliers keep their order, but not their weight.
         """
         z = scaled if self.columns is None else scaled.index_select(1, self.columns)
         z = z.double().clamp(-1e100, 1e100)  # whose squares are finite
         z = z.mul_(torch.addcmul(self.one, z, z, value=LIMIT**-2).rsqrt_())
-        return z if self.columns is None else scaled.double().index_copy(1, self.columns, z)
+        if self.columns is None:
+            return z
+        return scaled.double().clamp(-WIDE_LIMIT, WIDE_LIMIT).index_copy_(1, self.columns, z)
 
 
 def find_binned(edges: NDArray[Any] | None) -> NDArray[Any]:
@@ -60,7 +64,7 @@ def count_bins(edges: NDArray[Any] | None) -> int:
 
 def find_entered(edges: NDArray[Any] | None) -> NDArray[Any]:
     """Return which bins have a width, (n_bins,) of bool. The others are zeros."""
-    return np.empty(0, bool) if edges is None else (np.diff(edges[find_binned(edges)], axis=1) > 0).ravel()
+    return np.empty(0, bool) if edges is None else (np.diff(edges[find_binned(edges)], axis=1) > MIN_WIDTH).ravel()
 
 
 def name_bins(names: NDArray[Any], edges: NDArray[Any] | None) -> list[str]:
@@ -75,13 +79,15 @@ def name_bins(names: NDArray[Any], edges: NDArray[Any] | None) -> list[str]:
 
 
 def calc_edges(values: Tensor, weights: Tensor | None = None) -> NDArray[Any]:
-    """Return the edges for a column, (N_BINS + 1,): NaN if it has two values or fewer.
+    """Return the edges for a column, (N_BINS + 1,): NaN if it has two values or fewer. NaN do not count as values.
 
     They are all its values, if these are few, and else weighted quantiles, which are values, too: a row of weight k
     counts as k rows. Where there are fewer values than edges, or many rows have the same value, edges coincide, so that
     fits on other rows of a table have the same number of bins and train in one stack.
     """
     # KBinsDiscretizer merges edges that coincide, and its weighted quantiles need scikit-learn 1.7 or later.
+    is_there = ~values.isnan()
+    values, weights = values[is_there], None if weights is None else weights[is_there]
     ordered, order = values.double().sort(stable=True)
     distinct = ordered.unique_consecutive()
     if len(distinct) <= 2:

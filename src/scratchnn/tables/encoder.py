@@ -1,5 +1,6 @@
 """Raw columns to numbers: categories one-hot, missing values filled and marked."""
 
+import copy
 import math
 from typing import Any
 
@@ -44,15 +45,20 @@ class TableEncoder(BaseEstimator):
     def __init__(self, is_categorical: Array) -> None:
         self.is_categorical = is_categorical
 
-    def fit(self, table: RawTable, rows: Any = slice(None)) -> "TableEncoder":
-        """Learn what to fill, and the categories, from rows of a raw table."""
+    def fit(self, table: RawTable, weights: Array | None = None) -> "TableEncoder":
+        """Learn what to fill, and the categories, from the rows of positive weight of a raw table."""
+        rows = slice(None) if weights is None or not weights.any() else weights > 0
         numbers, categories = (np.flatnonzero(mask) for mask in (~self.is_categorical, self.is_categorical))
         # Whatever `set_config` says of outputs, they are arrays here.
         self.imputer_ = self.one_hot_ = None
         if len(numbers):
             imputer = SimpleImputer(add_indicator=True, keep_empty_features=True)
-            values = merge_numbers(table.read_numbers(numbers, rows))
-            self.imputer_ = imputer.set_output(transform="default").fit(values)
+            values = table.read_numbers(numbers, rows)
+            self.imputer_ = imputer.set_output(transform="default").fit(merge_numbers(values))
+            if merge_flags(weights is not None):
+                self.imputer_.statistics_ = _calc_means(
+                    values, np.ones(len(values)) if weights is None else weights[rows]
+                )
         if len(categories):
             one_hot = OneHotEncoder(
                 handle_unknown="ignore", min_frequency=MIN_ROWS, max_categories=MAX_CATEGORIES, sparse_output=False
@@ -79,6 +85,26 @@ class TableEncoder(BaseEstimator):
         parts = [[] if self.imputer_ is None else self.imputer_.get_feature_names_out(numbers)]
         parts += [[] if self.one_hot_ is None else self.one_hot_.get_feature_names_out(categories)]
         return np.concatenate(parts).astype(object)
+
+    def with_means(self, means: Array) -> "TableEncoder":
+        """Return an encoder that fills columns of which no value was missing in training with ``means``."""
+        if self.imputer_ is None:
+            return self
+        encoder = copy.copy(self)
+        encoder.imputer_ = copy.copy(self.imputer_)
+        known = self.imputer_.statistics_
+        means, is_complete = (values[: len(known)] for values in (means, self.indicators < 0))
+        encoder.imputer_.statistics_ = np.where(is_complete, means, known)
+        return encoder
+
+    @property
+    def indicators(self) -> Array:
+        """The index of the missing-value indicator of each column that comes out, (n_columns_,), or -1."""
+        indicators = np.full(self.n_columns_, -1)
+        if self.imputer_ is not None:
+            marked = self.imputer_.indicator_.features_
+            indicators[marked] = len(self.imputer_.statistics_) + np.arange(len(marked))
+        return indicators
 
 
 def find_raw_table(estimator: Any, X: Any, *, reset: bool) -> RawTable | None:
@@ -155,17 +181,24 @@ def find_fill(estimator: Any, training: Table | None = None) -> Any:
     """Return what stands for missing numbers of columns that had none in training: one for each, or one for all."""
     if training is not None:
         return find_moments(training).mean
-    mean = getattr(estimator, "mean_", None)
-    return getattr(estimator, "_fill", 0.0) if mean is None else to_host(mean)
+    fill = getattr(estimator, "_fill", None)
+    return np.broadcast_to(to_host(estimator.mean_) if fill is None else fill[0], count_columns(estimator))
 
 
 def _make_encoder(estimator: Any, table: RawTable, weights: Array | None) -> TableEncoder | None:
     """Return the encoder of a table of training rows, or None where all of them are numbers, and none is missing."""
     is_categorical = np.any(gather(find_categories(estimator.categorical_features, table)), axis=0)
-    rows = slice(None) if weights is None or not weights.any() else weights > 0
     if not is_categorical.any() and not merge_flags(bool(np.isnan(table.read_numbers(range(table.shape[1]))).any())):
         return None
-    return TableEncoder(is_categorical).fit(table, rows)
+    return TableEncoder(is_categorical).fit(table, weights)
+
+
+def _calc_means(values: Array, weights: Array) -> Array:
+    """Return the weighted means of the values that are there, (n_columns,), of all parts. Without any, it is 0."""
+    is_there = ~np.isnan(values)
+    sums = weights @ np.where(is_there, values, 0.0), weights @ is_there
+    total, weight = np.sum(gather(np.stack(sums)), axis=0)
+    return np.asarray(total / np.where(weight > 0, weight, 1.0))
 
 
 def find_categories(categorical_features: Any, table: RawTable) -> Array:
@@ -216,7 +249,8 @@ def has_missing(estimator: Any, X: Features) -> bool:
 def fill_missing(X: Features, fill: Any) -> Features:
     """Return a dense table with numbers, one for all columns or (n_features,), in the place of its NaN."""
     values = to_tensor(X)
-    filled = torch.where(torch.isnan(values), torch.as_tensor(fill).to(values), values)
+    stand_ins = to_tensor(np.asarray(fill, np.float64)).to(values)  # whatever PyTorch's default type is
+    filled = torch.where(torch.isnan(values), stand_ins, values)
     return filled if isinstance(X, torch.Tensor) else filled.numpy()
 
 

@@ -1,6 +1,7 @@
 """The columns of tables: their moments, and the means and scales with which the network reads them."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,27 +9,34 @@ from scipy import sparse
 from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 from torch import Tensor
 
-from .arrays import Array, get_device, to_host, to_tensor
+from .arrays import Array, Features, get_device, to_host, to_tensor
 from .bins import N_BINS, calc_edges, find_entered
 from .summary import gather, join_samples, locate
 from .table import Table
 from .transform import ColumnTransform, TensorRows
 
 MAX_VALUE = 1e100  # of a column to train on: sums of weights times squares stay finite
-MAX_EDGE_ROWS = 100_000  # rows, evenly spaced, of which the edges of bins are found
+MIN_RANGE, MIN_SQUARED = 1e-300, 1e-150  # of a column to learn from, and of one whose variance is not rounded to 0
+FAR = 100.0  # times as far from the median of a column as half of the values that differ from it
+MAX_MEDIAN_ROWS, MAX_EDGE_ROWS = 1000, 100_000  # drawn from longer tables, to find medians and the edges of bins
 
 
 @dataclass(eq=False)
 class Moments:
-    """Mean, variance and range of the columns of all tables added so far, in double precision."""
+    """Mean, variance and range of the columns of all tables added so far, in double precision.
+
+    A far value, see `find_reach`, counts the less, the farther it is: at k times the reach, as one at a kth of it.
+    """
 
     n_samples: float = 0.0  # the sum of the weights, where there are any
     mean: Array | float = 0.0
     variance: Array | float = 0.0
     low: Array | float = np.inf
     high: Array | float = -np.inf
+    is_two_valued: Any = True  # (n_features,) of bool: which columns have two values or one; of dense columns only
     filled: Array | float = 1.0  # share of the samples that are not zero; 1 if the first table was dense
     counts_zeros: bool = False  # whether the first table was sparse
+    reach: tuple[Array, Array] | None = None  # of the table added first
 
     def add(self, table: Table) -> None:
         """Add the samples of a table, in place (Chan, Golub & LeVeque, 1983).
@@ -40,22 +48,26 @@ class Moments:
         """
         n_added = len(table) if table.sample_weights is None else float(table.sample_weights.sum())
         counts_zeros = self.counts_zeros if self.n_samples else sparse.issparse(table.X)
-        mean, variance, low, high = _describe_columns(table, n_added)
-        _check_range(low, high)
-        filled = _count_filled(table) / n_added if counts_zeros else 1.0
-        self.merge(Moments(n_added, mean, variance, low, high, filled, counts_zeros))
+        filled = _count_filled(table) / n_added if counts_zeros else np.ones(table.X.shape[1])
+        describe = _describe_sparse_columns if sparse.issparse(table.X) else _describe_columns
+        mean, variance, low, high, is_two_valued, reach = describe(table, n_added, filled)
+        self.merge(Moments(n_added, mean, variance, low, high, is_two_valued, filled, counts_zeros, reach))
 
     def merge(self, other: "Moments") -> None:
         """Add the samples of other moments, in place (Chan, Golub & LeVeque, 1983)."""
+        if not self.n_samples:
+            self.counts_zeros, self.reach, self.low, self.high = other.counts_zeros, other.reach, other.low, other.high
         n_samples = self.n_samples + other.n_samples
         share = other.n_samples / n_samples
         distance = other.mean - self.mean
         self.mean = self.mean + distance * share
         self.variance = self.variance * (1 - share) + other.variance * share + distance**2 * share * (1 - share)
         self.filled = self.filled * (1 - share) + other.filled * share
-        self.counts_zeros = self.counts_zeros if self.n_samples else other.counts_zeros
         self.n_samples = n_samples
-        self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        ends = np.stack([self.low, self.high, other.low, other.high])
+        self.is_two_valued &= other.is_two_valued & ((ends == low) | (ends == high)).all(0)
+        self.low, self.high = low, high
 
     @property
     def is_centered(self) -> Array:
@@ -81,14 +93,8 @@ class Moments:
         - Columns that are not centered, in which zeros are common, are divided by their largest absolute value.
         - Columns that do not vary are divided by 1.
         """
-        scale = np.where(self.find_two_valued(), self.high - self.low, np.sqrt(self.variance))
+        scale = np.where(self.is_two_valued, self.high - self.low, self._calc_deviation())
         return np.where(self.find_varying(), np.where(self.is_centered, scale, self._calc_size()), 1.0)
-
-    def find_two_valued(self) -> Array:
-        """Return which columns have two values, or one, (n_features,) of bool."""
-        # The largest variance for this mean and range; only columns of two values have it (Bhatia & Davis, 2000).
-        largest = (self.high - self.mean) * (self.mean - self.low)
-        return np.asarray(self.variance >= largest * (1 - 1e-9))
 
     def find_varying(self, is_scaled: bool = True) -> Array:
         """Return which columns are not all zeros as the network reads them, (n_features,) of bool.
@@ -100,9 +106,10 @@ class Moments:
         if not is_scaled:
             return size > 0
         eps = np.finfo(float).eps
-        rounding = self.n_samples * eps * self.variance + (self.n_samples * self.mean * eps) ** 2
+        deviation = self._calc_deviation()
+        rounding = np.hypot(np.sqrt(self.n_samples * eps) * deviation, self.n_samples * eps * self.mean)
         # With weights the mean of a constant column may be off by more than that, but its range is exact.
-        varies = np.asarray(self.high > self.low) & (self.variance > rounding)
+        varies = np.asarray(self.high - self.low > MIN_RANGE) & (deviation > rounding)
         return np.where(self.is_centered, varies, size > 0)
 
     def calc_row_length(self, scale: Array | None) -> float:
@@ -110,8 +117,12 @@ class Moments:
 
         A column that varies by more than 1 counts as one that varies by 1.
         """
-        deviation = np.sqrt(self.variance) if scale is None else np.sqrt(self.variance) / scale
+        deviation = self._calc_deviation() if scale is None else self._calc_deviation() / scale
         return float(np.sqrt((np.minimum(deviation, 1.0) ** 2).sum()))
+
+    def _calc_deviation(self) -> Array:
+        width = np.asarray(self.high - self.low)
+        return np.where((width > 0) & (width < MIN_SQUARED), width / 4, np.sqrt(self.variance))
 
     def _calc_size(self) -> Array:
         return np.maximum(np.abs(self.low), np.abs(self.high))
@@ -143,38 +154,110 @@ def _count_filled(table: Table) -> Array:
     weights = np.ones(len(table)) if table.sample_weights is None else table.sample_weights
     total = np.zeros(table.X.shape[1])
     for samples, block in table.split():
-        if sparse.issparse(block):
-            entry_weights = np.repeat(weights[samples], np.diff(block.indptr)) * (block.data != 0)
-            total += np.bincount(block.indices, entry_weights, minlength=len(total))
-        else:
-            total += weights[samples] @ (to_host(block) != 0)
+        total += weights[samples] @ ((block if sparse.issparse(block) else to_host(block)) != 0)
     return total
 
 
-def _describe_columns(table: Table, n_samples: float) -> list[Array]:
-    """Return mean, variance, least and largest value of the columns, (n_features,) each.
+def draw_rows(n_rows: int, n_most: int) -> slice | Array:
+    """Return which of its ``n_rows`` this part contributes to a sample of all parts' rows: always the same ones.
 
-    The variance of dense columns is computed in a second pass, so that no digits cancel.
+    The sample has all rows, or ``n_most`` drawn at random: evenly spaced ones may all be of one kind.
     """
-    if sparse.issparse(table.X):
-        X = table.get_features()
-        return [
-            *mean_variance_axis(X.astype(np.float64), axis=0, weights=table.sample_weights),
-            *min_max_axis(X, axis=0),
-        ]
-    device = get_device(table.X)
-    total = torch.zeros(table.X.shape[1], dtype=torch.float64, device=device)
+    n_before, n_all = locate(n_rows)
+    if n_all <= n_most:
+        return slice(None)
+    drawn = np.sort(np.random.default_rng(0).choice(n_all, n_most, replace=False)) - n_before
+    return drawn[(drawn >= 0) & (drawn < n_rows)]
+
+
+def find_reach(table: Table) -> tuple[Tensor, Tensor]:
+    """Return the median of each column of a dense table, and the distance from it beyond which values are far.
+
+    That is ``FAR`` times the median distance of the values that differ from the median, and more where these are few.
+    """
+    rows = draw_rows(len(table), MAX_MEDIAN_ROWS)
+    values = join_samples(to_tensor(table.get_features(rows))).double().T.contiguous()
+    counts = None
+    if table.sample_weights is not None:
+        counts = join_samples(to_tensor(table.sample_weights[rows])).to(values)
+        counts = counts / counts.mean().clamp(max=1)  # parts of a whole are counts of mean 1
+    center = _find_medians(values, counts)
+    distances = (values - center.unsqueeze(1)).abs_()
+    differs = distances > 0
+    n_differing = differs.sum(1) if counts is None else differs.double() @ counts
+    limit = FAR * _find_medians(distances.masked_fill_(~differs, torch.nan), counts) * (1 + 20 / n_differing)
+    return center, limit.nan_to_num_(torch.inf, torch.inf)
+
+
+def _find_medians(values: Tensor, counts: Tensor | None) -> Tensor:
+    """Return the medians along the last axis. NaN do not count, and a value of count k counts as k values."""
+    if counts is None:
+        return values.nanmedian(-1).values
+    ordered, order = values.sort(-1)  # NaN come last
+    ends = (counts[order] * ~ordered.isnan()).cumsum(-1)
+    return ordered.gather(-1, torch.searchsorted(ends, ends[:, -1:] / 2)).squeeze(-1)
+
+
+def _describe_sparse_columns(table: Table, n_samples: float, filled: Array) -> list[Any]:
+    """Return what `_describe_columns` does, for a sparse table. Columns that are mostly zeros have no far values."""
+    X = table.get_features()
+    low, high = min_max_axis(X, axis=0)
+    _check_range(low, high)
+    mean, variance = mean_variance_axis(X.astype(np.float64), axis=0, weights=table.sample_weights)
+    others = (X.data != low[X.indices]) & (X.data != high[X.indices]) & (X.data != 0)
+    is_two_valued = (np.bincount(X.indices, others, len(low)) == 0) & ((low == 0) | (high == 0))
+    described = [mean, variance, low, high, is_two_valued]
+    columns = np.flatnonzero(np.mean(gather(filled), axis=0) > 0.5)
+    if len(columns):
+        *parts, _ = _describe_columns(replace(table, X=X[:, columns].toarray(), rows=None), n_samples, filled)
+        for values, part in zip(described, parts, strict=True):
+            values[columns] = part
+    return [*described, None]
+
+
+def _describe_columns(table: Table, n_samples: float, filled: Array) -> list[Any]:
+    """Return mean, variance, least and largest value of the columns, which have two values or one, and `find_reach`.
+
+    The variance is computed in a second pass, so that no digits cancel.
+    """
+    reach = center, limit = find_reach(table)
+    total, low, high = _sum_columns(table)
+    _check_range(low.cpu().numpy(), high.cpu().numpy())
+    far = reach if bool(((low < center - limit) | (high > center + limit)).any()) else None
+    if far is not None:
+        total, low, high = _sum_columns(table, far)
+    mean = total / n_samples
+    squares, has_others = torch.zeros_like(total), torch.zeros_like(total, dtype=torch.bool)
+    for samples, block in table.split():
+        values = _fold(block, far)
+        squares += _weigh((values - mean).square_(), table, samples).sum(0)
+        has_others |= ((values != low) & (values != high)).any(0)
+    *described, medians, limits = (
+        column.cpu().numpy() for column in (mean, squares / n_samples, low, high, ~has_others, *reach)
+    )
+    return [*described, (medians, limits)]
+
+
+def _sum_columns(table: Table, far: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return weighted sum, least and largest value of the columns of a dense table, (n_features,) each."""
+    total = torch.zeros(table.X.shape[1], dtype=torch.float64, device=get_device(table.X))
     low, high = total + np.inf, total - np.inf
     for samples, block in table.split():
-        values = to_tensor(block)
+        values = _fold(block, far)
         # `torch.aminmax` takes up to five times as long along columns.
         low, high = torch.minimum(low, values.amin(0)), torch.maximum(high, values.amax(0))
         total += _weigh(values, table, samples).sum(0, dtype=torch.float64)
-    mean = total / n_samples
-    squares = torch.zeros_like(total)
-    for samples, block in table.split():
-        squares += _weigh((to_tensor(block) - mean).square_(), table, samples).sum(0)
-    return [column.cpu().numpy() for column in (mean, squares / n_samples, low, high)]
+    return total, low, high
+
+
+def _fold(block: Features, far: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Return rows in which far values count as `Moments` says, or as they are, if there is none."""
+    values = to_tensor(block)
+    if far is None:
+        return values
+    center, limit = far
+    distances = values.double() - center
+    return torch.where(distances.abs() > limit, center + limit * (limit / distances), values.double())
 
 
 def _weigh(values: Tensor, table: Table, samples: slice) -> Tensor:
@@ -226,25 +309,25 @@ def find_statistics(
     return ColumnStatistics(moments.calc_mean(), moments.calc_scale())
 
 
-def find_bin_edges(table: Table, moments: Moments) -> Array | None:
+def find_bin_edges(table: Table, moments: Moments, indicators: Array | None = None) -> Array | None:
     """Return the edges of the bins, (n_columns, N_BINS + 1) with NaN for columns without bins; None if none has any.
 
-    Constant columns and those of two values have none. ``moments`` are those of the table.
+    Constant columns and those of two values have none. Far values, and those that stand for missing ones, do not count.
+    ``moments`` are those of the table, and ``indicators`` the columns of missing-value indicators, see `TableEncoder`.
     """
-    columns = np.flatnonzero(moments.find_varying() & ~moments.find_two_valued()) if len(table) else np.empty(0, int)
+    columns = np.flatnonzero(moments.find_varying() & ~moments.is_two_valued) if len(table) else np.empty(0, int)
     edges = np.full((table.X.shape[1], N_BINS + 1), np.nan)
-    _, n_samples = locate(len(table))
-    n_taken = MAX_EDGE_ROWS * len(table) // max(1, n_samples)
-    is_long = n_samples > MAX_EDGE_ROWS
-    samples = np.linspace(0, len(table) - 1, n_taken).astype(np.int64) if is_long else slice(None)
-    values = to_tensor(table.get_features(samples))
-    weights = (
-        None
-        if table.sample_weights is None
-        else join_samples(to_tensor(table.sample_weights[samples]).to(values.device))
-    )
-    for column in columns:
-        edges[column] = calc_edges(join_samples(values[:, column]), weights)
+    rows = draw_rows(len(table), MAX_EDGE_ROWS)
+    values = to_tensor(table.get_features(rows))
+    weights = None
+    if table.sample_weights is not None:
+        weights = join_samples(to_tensor(table.sample_weights[rows]).to(values.device))
+    for column, center, limit in zip(columns, *(each[columns] for each in moments.reach or ()), strict=True):
+        taken = values[:, column].double()
+        is_left_out = (taken - center).abs() > limit
+        if indicators is not None and indicators[column] >= 0:
+            is_left_out |= values[:, indicators[column]] > 0
+        edges[column] = calc_edges(join_samples(taken.masked_fill(is_left_out, torch.nan)), weights)
     return None if np.isnan(edges).all() else edges
 
 

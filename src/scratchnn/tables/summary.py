@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import Array
+from .arrays import Array, get_float_dtype
 from .table import Table
 
 T = TypeVar("T")
@@ -90,8 +90,7 @@ class SampleCounts:
 def count_samples(table: Table) -> SampleCounts:
     """Return the counts of the samples of all parts, of which this process has ``table``."""
     weight = float(len(table) if table.sample_weights is None else table.sample_weights.sum())
-    dtype = np.dtype(str(table.X.dtype).removeprefix("torch."))
-    counts, weights, dtypes = zip(*gather((len(table), weight, dtype)), strict=True)
+    counts, weights, dtypes = zip(*gather((len(table), weight, get_float_dtype(table.X))), strict=True)
     return SampleCounts(sum(counts), sum(weights), np.result_type(*dtypes))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import Array, Features, count_block_rows
+from .arrays import Array, Features, count_block_rows, get_float_dtype
 
 
 @dataclass(eq=False)
@@ -32,9 +32,11 @@ class Table:
         return Table(self.X, self.y[mask], None if self.sample_weights is None else self.sample_weights[mask], rows)
 
     def get_features(self, samples: slice | Array = slice(None)) -> Features:
-        """Return the rows of X for the samples."""
+        """Return the rows of X for the samples, as floats: a mapped file may hold other numbers."""
         rows = samples if self.rows is None else self.rows[samples]
-        return self.X[torch.from_numpy(rows) if isinstance(self.X, Tensor) and isinstance(rows, np.ndarray) else rows]
+        if isinstance(self.X, Tensor):
+            return self.X[torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows]
+        return self.X[rows].astype(get_float_dtype(self.X), copy=False)
 
     def split(self, width: int = 1) -> Iterator[tuple[slice, Features]]:
         """Yield the samples in blocks that fit in the cache: their slice of all samples, and their features.

@@ -5,8 +5,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from .arrays import Array, Features, count_values, to_tensor
-from .bins import Bins, count_bins
+from .arrays import Array, Features, count_values, is_mapped_file, to_tensor
+from .bins import WIDE_LIMIT, Bins, count_bins
 from .table import Table
 
 
@@ -37,10 +37,9 @@ class ColumnTransform:
             values = torch.addcmul(self.shift, values.double(), self.factor)
         elif self.factor is not None:
             values = values * self.factor
-        if self.bins is not None and encoded is not None:
-            values = values if self.factor is None else self.bins.clip(values)
-            values = torch.cat([values, encoded], 1)
-        return values
+        if self.factor is not None:
+            values = values.clamp_(-WIDE_LIMIT, WIDE_LIMIT) if self.bins is None else self.bins.clip(values)
+        return values if encoded is None else torch.cat([values, encoded], 1)
 
     def apply_to_sparse(self, block: Features) -> Features:
         """Return rows in CSR format, scaled, and with an entry in every row for the columns that are centered."""
@@ -48,12 +47,13 @@ class ColumnTransform:
             return block
         scaled = block.data * self.factor.numpy()[block.indices]
         block = sparse.csr_array((scaled, block.indices, block.indptr), block.shape)
-        if self.shift is None or not len(self.centered):
-            return block
-        n_rows, n_centered = block.shape[0], len(self.centered)
-        shifts = np.tile(self.shift.numpy()[self.centered], n_rows)
-        ends = np.arange(n_rows + 1) * n_centered
-        return block + sparse.csr_array((shifts, np.tile(self.centered, n_rows), ends), block.shape)
+        if self.shift is not None and len(self.centered):
+            n_rows, n_centered = block.shape[0], len(self.centered)
+            shifts = np.tile(self.shift.numpy()[self.centered], n_rows)
+            ends = np.arange(n_rows + 1) * n_centered
+            block = block + sparse.csr_array((shifts, np.tile(self.centered, n_rows), ends), block.shape)
+        block.data.clip(-WIDE_LIMIT, WIDE_LIMIT, out=block.data)
+        return block
 
 
 class TensorRows:
@@ -78,9 +78,8 @@ class TensorRows:
         if columns is not None:
             self.positions = np.full(n_features, -1)
             self.positions[columns] = np.arange(len(columns))
-        self.n_centered = (
-            len(scaling.centered) if sparse.issparse(table.X) else 0
-        )  # that zeros must be made entries for
+        # Of which zeros must be made entries.
+        self.n_centered = len(scaling.centered) if sparse.issparse(table.X) else 0
         self.is_sparse = sparse.issparse(table.X) and scaling.bins is None and 2 * self.n_centered <= self.shape[1]
         self.n_values = (count_values(table.X) + n_rows * scaling.n_bins) * len(table) // max(1, n_rows)
 
@@ -109,7 +108,7 @@ class TensorRows:
         if sparse.issparse(self.table.X):
             return self
         dtype_name = str(self.dtype).removeprefix("torch.")
-        is_mapped = _is_mapped(self.table.X)
+        is_mapped = is_mapped_file(self.table.X)
         is_whole = self.table.rows is None and self.scaling.bins is None
         is_ready = self.scaling.factor is None and is_whole and str(self.table.X.dtype).endswith(dtype_name)
         if is_ready and (not is_mapped or self.table.X.flags.c_contiguous):
@@ -136,12 +135,3 @@ def _select_columns(block: Features, positions: Array, n_columns: int) -> Featur
     is_read = columns >= 0
     ends = np.concatenate([[0], np.cumsum(is_read)])[block.indptr]
     return sparse.csr_array((block.data[is_read], columns[is_read], ends), (block.shape[0], n_columns))
-
-
-def _is_mapped(X: Array | None) -> bool:
-    """Return whether the user has mapped an array. One that joblib has mapped for its workers fitted in memory."""
-    while isinstance(X, np.ndarray):
-        if isinstance(X, np.memmap):
-            return "joblib_memmapping_folder" not in str(X.filename)
-        X = X.base
-    return False
