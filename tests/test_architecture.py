@@ -31,7 +31,7 @@ ALLOWED = {
     "distributed": {"batch", "checkpoints", "estimator", "exceptions", "tables", "training"},
     "display": {"classifier"},
     "onnx": {"classifier", "estimator", "tables"},
-    "__init__": {"_version", "checkpoints", "classifier", "display", "distributed", "fusion"},
+    "__init__": {"_version", "checkpoints", "classifier", "display", "distributed", "fusion", "tables"},
 }
 # What may be imported from elsewhere, besides the standard library.
 LIBRARIES = {name: {"torch"} for name in TEXTBOOK} | {

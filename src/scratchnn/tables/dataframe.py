@@ -1,159 +1,242 @@
-"""Raw tables as users have them: frames, and arrays of objects. Which columns hold what, and their values."""
+"""Raw tables as users have them: frames, and arrays of objects. What each column holds, and its values."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from numbers import Real
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 from scipy import sparse
 
 from .arrays import Array
 
-NUMBER_KINDS = "fiub"  # of NumPy's dtypes, and of those of pandas
-VALUE_KINDS = "OUT"  # of dtypes that do not say what the values are, or that they are text
-REFUSED_KINDS = "mMSV"  # of dates, durations, bytes and records, which scikit-learn would try to make numbers of
 NUMBER_TYPES = (Real, Decimal, np.bool_)
+# What arrays hold, by the letter of their dtype. scikit-learn makes floats of the first ones.
+ARRAY_KINDS = dict.fromkeys("fiub", "number") | dict.fromkeys("UT", "text")
+ARRAY_KINDS |= {"O": "object", "M": "date", "m": "duration"}
+DATE_PARTS = ("year", "month", "day_of_week", "hour")
 
 
 class RawTable:
-    """A frame of pandas or polars, or an array, of which each column may be of another kind.
+    """A frame of any library that narwhals reads, or an array, of which each column may be of another kind.
 
-    Missing values are None, NaN, and pandas' NA and NaT.
+    The ``kinds`` of columns are "number", "text", "category", "date" and "duration", as their dtypes say; "object" where
+    the dtype says nothing; and "refused". Missing values are None, NaN, and pandas' NA and NaT.
     """
 
     def __init__(self, source: Any) -> None:
         self.source = source
         self.shape: tuple[int, int] = tuple(source.shape)
-        self.dtypes = list(source.dtypes) if is_frame(source) else [source.dtype] * self.shape[1]
+        self.is_pandas_like = nw.dependencies.is_pandas_like_dataframe(source)
+        self.frame: Any = None  # in narwhals; not of pandas, whose column names may not be unique
+        self.names: Sequence[Any] = range(self.shape[1])
+        self._codes: dict[int, tuple[Array, list[Any]]] = {}
+        if isinstance(source, np.ndarray):
+            self.dtypes = [source.dtype] * self.shape[1]
+            self.kinds = [ARRAY_KINDS.get(source.dtype.kind, "refused")] * self.shape[1]
+            return
+        if self.is_pandas_like:
+            self.names, self.dtypes = list(source.columns), list(source.dtypes)
+            firsts = {dtype: place for place, dtype in reversed(list(enumerate(self.dtypes)))}
+            empty = {dtype: nw.from_native(source.iloc[:0, [place]]) for dtype, place in firsts.items()}
+            found = {dtype: _find_kind(*frame.schema.values(), dtype) for dtype, frame in empty.items()}
+            self.kinds = [found[dtype] for dtype in self.dtypes]
+        else:
+            self.frame = nw.from_native(source)
+            self.names = self.frame.columns
+            self.dtypes = list(source.dtypes if hasattr(source, "dtypes") else source.schema.types)
+            self.kinds = list(map(_find_kind, self.frame.schema.values(), self.dtypes))
 
-    def holds_categories(self, number: int) -> bool:
-        """Return whether a column holds categories, by its dtype or, if that does not say, by its values.
+    @property
+    def is_plain(self) -> bool:
+        """Whether scikit-learn makes floats of all columns, without losing a missing value."""
+        if self.frame is not None:
+            return all(str(dtype) in ("Float32", "Float64") for dtype in self.dtypes)
+        return all(
+            dtype.kind in "fiub" if isinstance(dtype, np.dtype) else _is_sparse(dtype) for dtype in set(self.dtypes)
+        )
+
+    def find_kinds(self, is_chosen: Array | None) -> list[str]:
+        """Return the kinds of columns; "object" only of those without values, as the values decide.
+
+        They are "number" if all values are numbers, and else "text". If the user has chosen the columns of categories,
+        only these are, and all others hold numbers.
 
         Raises
         ------
         TypeError
-            If it holds neither categories nor numbers.
+            If columns hold something else. All are named.
         """
-        dtype = self.dtypes[number]
-        if _is_category(dtype):
-            return True
-        if _is_number(dtype):
-            return False
-        if not _may_be_anything(dtype):
-            raise TypeError(self._describe(number, str(dtype)))
-        types = {type(value) for value in self._find_values(number) if not is_missing(value)}
-        for other in types:
-            if not issubclass(other, (str, *NUMBER_TYPES)):
-                raise TypeError(self._describe(number, other.__name__))
-        return any(issubclass(each, str) for each in types)
+        kinds, refused = list(self.kinds), {}
+        for column, kind in enumerate(kinds):
+            if kind == "object":
+                try:
+                    types = {type(value) for value in self.read_codes(column)[1] if not is_missing(value)}
+                except TypeError as error:
+                    refused[column] = error.args[-1]
+                    continue
+                kinds[column] = "text" if types else kind
+                if types and all(issubclass(each, NUMBER_TYPES) for each in types):
+                    kinds[column] = "number"
+                refused |= {column: each.__name__ for each in types if not issubclass(each, (str, *NUMBER_TYPES))}
+            elif kind == "refused" or (is_chosen is not None and is_chosen[column] and kind in ("date", "duration")):
+                refused[column] = str(self.dtypes[column])
+            if is_chosen is not None and kind not in ("date", "duration"):
+                kinds[column] = "category" if is_chosen[column] else "number"
+        if refused:
+            raise TypeError(self._refuse(refused))
+        return kinds
 
-    def read_numbers(self, numbers: Iterable[int], rows: Any = slice(None)) -> Array:
+    def read_numbers(self, columns: Iterable[int], rows: Any = slice(None), reason: str = "as in training") -> Array:
         """Return columns of numbers, (n_rows, n_columns), as floats with NaN where a value is missing.
 
         Raises
         ------
         TypeError
-            If a column holds something else.
+            If a column holds something else, which ``reason`` explains.
         """
-        numbers = list(numbers)
-        if isinstance(self.source, np.ndarray) and self.source.dtype.kind in NUMBER_KINDS:
+        columns = list(columns)
+        if isinstance(self.source, np.ndarray) and self.source.dtype.kind in "fiub":
             dtype = np.float32 if self.source.dtype == np.float32 else np.float64
-            taken: Array = self.source[:, numbers][rows].astype(dtype, copy=False)
+            taken: Array = self.source[:, columns][rows].astype(dtype, copy=False)
             return taken
-        result: Array = np.empty((self.shape[0], len(numbers)))
-        for place, number in enumerate(numbers):
-            result[:, place] = self._read_number_column(number)
+        result: Array = np.empty((self.shape[0], len(columns)))
+        is_bulk = np.array([self.kinds[column] == "number" for column in columns], bool)
+        if is_bulk.any():
+            bulk = [column for column, whether in zip(columns, is_bulk, strict=True) if whether]
+            if self.is_pandas_like:
+                result[:, is_bulk] = self.source.iloc[:, bulk].to_numpy(np.float64, na_value=np.nan)
+            else:
+                result[:, is_bulk] = self.frame.select(nw.nth(bulk).cast(nw.Float64)).to_numpy()
+        for place in np.flatnonzero(~is_bulk):
+            codes, values = self.read_codes(columns[place])
+            numbers = [self._to_float(value, columns[place], reason) for value in values]
+            result[:, place] = np.array(numbers)[codes]
         return np.asarray(result[rows])
 
-    def read_categories(self, numbers: Iterable[int], rows: Any = slice(None)) -> Array:
-        """Return columns of categories, (n_rows, n_columns): their text, or None where a value is missing.
+    def read_codes(self, column: int) -> tuple[Array, list[Any]]:
+        """Return for each row of a column the index of its value, and the different values. The first one is None.
 
-        Numbers that are equal have the same text, whatever their types.
+        Raises
+        ------
+        TypeError
+            If values have no hash.
         """
-        numbers = list(numbers)
-        result = np.empty((self.shape[0], len(numbers)), object)
-        for place, number in enumerate(numbers):
-            values = self._list_values(number)  # once: only the very same NaN are found as keys
-            texts = {value: to_text(value) for value in self._find_different(number, values)}
-            result[:, place] = [texts[value] for value in values]
-        return np.asarray(result[rows])
+        if column not in self._codes:
+            try:
+                self._codes[column] = self._factorize(column)
+            except TypeError as error:
+                values = self._take(column).tolist() if self.frame is None else self._take(column).to_list()
+                kind = _find_unhashable(values)
+                raise TypeError(self._refuse({column: kind}), kind) from error
+        return self._codes[column]
 
-    def _read_number_column(self, number: int) -> Array:
-        dtype, column = self.dtypes[number], self._get_column(number)
-        if _is_number(dtype):
-            if hasattr(column, "cast"):  # polars
-                return np.asarray(column.cast(float).to_numpy())
-            if isinstance(dtype, np.dtype):
-                return np.asarray(column, np.float64)
-            return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
-        values = self._list_values(number)
-        for value in self._find_values(number):
-            if not is_missing(value) and not isinstance(value, NUMBER_TYPES):
+    def read_times(self, column: int, kind: str) -> dict[str, Array]:
+        """Return the seconds, as "", of a column of durations or dates, and of dates the DATE_PARTS; (n_rows,) each.
+
+        Raises
+        ------
+        TypeError
+            If it is of another ``kind``.
+        """
+        parts = DATE_PARTS if kind == "date" else ()
+        if self.kinds[column] != kind:
+            if self.kinds[column] in ("date", "duration") or not all(map(is_missing, self.read_codes(column)[1])):
                 raise TypeError(
-                    f"Column {self._get_name(number)} of X must hold numbers, got {value!r}: it held numbers in "
-                    "training, or categorical_features leaves it out. Make numbers of its values, or name it in "
-                    "categorical_features and fit again."
+                    f"Column {self.names[column]!r} of X must hold {kind}s, as in training, got dtype "
+                    f"{self.dtypes[column]}. Convert it, for example with pandas.to_datetime or pandas.to_timedelta."
                 )
-        return np.array([np.nan if is_missing(value) else float(value) for value in values], np.float64)
+            return dict.fromkeys(("", *parts), np.full(self.shape[0], np.nan))
+        local = universal = self._take(column)
+        if not isinstance(local, np.ndarray):
+            series = nw.from_native(local, series_only=True)
+            zone = getattr(series.dtype, "time_zone", None)
+            if kind == "date":
+                series = series.cast(nw.Datetime("us", zone))
+            both = [series, series] if zone is None else [series, series.dt.convert_time_zone("UTC")]
+            local, universal = ((each if zone is None else each.dt.replace_time_zone(None)).to_numpy() for each in both)
+        unit = "M8[us]" if kind == "date" else "m8[us]"
+        local, universal = np.asarray(local, unit), np.asarray(universal, unit)
+        found = [universal.view(np.int64) / 1e6]
+        if kind == "date":
+            hours, months = local.view(np.int64) // 3_600_000_000, local.astype("M8[M]").view(np.int64)
+            found += [1970 + months // 12, 1 + months % 12, (hours // 24 + 3) % 7, hours % 24]
+        return {part: np.where(np.isnat(local), np.nan, each) for part, each in zip(("", *parts), found, strict=True)}
 
-    def _get_column(self, number: int) -> Any:
-        if hasattr(self.source, "iloc"):
-            return self.source.iloc[:, number]
-        return self.source[:, int(number)]
+    def _take(self, column: int) -> Any:
+        """Return a column as its library has it."""
+        if self.is_pandas_like:
+            return self.source.iloc[:, column]
+        return self.source[:, column] if self.frame is None else self.frame[:, int(column)].to_native()
 
-    def _list_values(self, number: int) -> list[Any]:
-        column = self._get_column(number)
-        values: list[Any] = column.to_list() if hasattr(column, "to_list") else column.tolist()
-        return values
+    def _factorize(self, column: int) -> tuple[Array, list[Any]]:
+        values = self._take(column)
+        if self.is_pandas_like:
+            codes, found = values.factorize()
+            return codes + 1, [None, *found.tolist()]
+        if self.frame is None:
+            return _factorize(values.tolist())
+        if self.kinds[column] not in ("text", "category") or not self.frame.implementation.is_polars():
+            return _factorize(values.to_list() if hasattr(values, "to_list") else values.to_pylist())
+        series = nw.from_native(values, series_only=True).cast(nw.Categorical)
+        physical = nw.from_native(series.to_native().to_physical(), series_only=True).cast(nw.Int64)
+        _, rows, codes = np.unique(physical.fill_null(-1).to_numpy(), return_index=True, return_inverse=True)
+        return codes + 1, [None, *series[rows.tolist()].to_list()]
 
-    def _find_values(self, number: int) -> set[Any]:
-        """Return the different values of a column."""
-        return self._find_different(number, self._list_values(number))
-
-    def _find_different(self, number: int, values: list[Any]) -> set[Any]:
-        """Return the different ones of a column's values, which must have hashes."""
-        try:
-            return set(values)
-        except TypeError as error:
-            nested = next(value for value in values if getattr(value, "__hash__", None) is None)
-            raise TypeError(self._describe(number, type(nested).__name__)) from error
-
-    def _get_name(self, number: int) -> str:
-        return repr(list(self.source.columns)[number]) if is_frame(self.source) else str(number)
-
-    def _describe(self, number: int, found: str) -> str:
-        """Return the error about a column of values that the network has no use for."""
-        return (
-            f"Column {self._get_name(number)} of X has values of type {found}, where each argument must be a string, a "
-            "category or a number. Make columns of numbers of it (of dates for example the year, the weekday, and the "
-            "days since some day; of lists their lengths or their elements), or leave it out."
+    def _to_float(self, value: Any, column: int, reason: str) -> float:
+        if is_missing(value):
+            return np.nan
+        if isinstance(value, NUMBER_TYPES):
+            return float(value)
+        raise TypeError(
+            f"Column {self.names[column]!r} of X must hold numbers or booleans, {reason}, got {value!r}. Make numbers "
+            "of its values, or name it in categorical_features and fit again."
         )
 
-
-def is_frame(X: Any) -> bool:
-    """Return whether X is a frame in memory, of pandas, polars, or a library that does as they do."""
-    return hasattr(X, "shape") and hasattr(X, "columns") and hasattr(X, "dtypes")
+    def _refuse(self, refused: dict[int, str]) -> str:
+        """Return the error about columns that the network has no use for, with the types of their values."""
+        one = len(refused) == 1
+        names = ", ".join(repr(self.names[column]) for column in refused)
+        return (
+            f"Column{'' if one else 's'} {names} of X {'has' if one else 'have'} values of type "
+            f"{', '.join(refused.values())}: the argument must be a table of strings, categories, numbers, dates and "
+            "durations. Make such columns of the values (of lists their lengths or their elements), or leave them out."
+        )
 
 
 def to_raw_table(X: Any, always: bool) -> RawTable | None:
     """Return X as a raw table, if it may hold categories or types that scikit-learn does not turn into numbers.
 
     With ``always``, any dense table becomes one.
+
+    Raises
+    ------
+    TypeError
+        If X is a frame whose values are not computed yet.
     """
-    if sparse.issparse(X):
-        return None
     if isinstance(X, list | tuple):
         X = _to_array(X)
-    if is_frame(X):
-        return RawTable(X) if always or not all(map(_is_plain, X.dtypes)) else None
-    if not isinstance(X, np.ndarray) or X.ndim != 2:
+    if isinstance(X, np.ndarray):
+        return RawTable(X) if X.ndim == 2 and (always or X.dtype.kind not in "fiubc") else None
+    if sparse.issparse(X):
         return None
-    return RawTable(X) if always or X.dtype.kind in VALUE_KINDS + REFUSED_KINDS else None
+    if not nw.dependencies.is_pandas_like_dataframe(X):
+        frame = nw.from_native(X, pass_through=True)
+        if isinstance(frame, nw.LazyFrame):
+            remedy = "collect" if frame.implementation.is_polars() else "compute"
+            raise TypeError(
+                f"X must be a table in memory, got a lazy {type(X).__module__.partition('.')[0]} frame. Call "
+                f".{remedy}() and pass what it returns."
+            )
+        if not isinstance(frame, nw.DataFrame):
+            return None
+    table = RawTable(X)
+    return table if always or not table.is_plain else None
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a value is None, NaN, or pandas' NA or NaT."""
+    """Return whether a value is None, NaN, or pandas' NA and NaT."""
     if value is None:
         return True
     try:
@@ -168,35 +251,36 @@ def _to_array(rows: Any) -> Any:
         kind = np.asarray(rows).dtype.kind
     except ValueError:  # rows of different lengths: scikit-learn says so
         return rows
-    return np.array(rows, dtype=object) if kind in VALUE_KINDS + REFUSED_KINDS + "c" else rows
+    return rows if kind in "fiub" else np.array(rows, dtype=object)
 
 
-def _is_plain(dtype: Any) -> bool:
-    """Return whether scikit-learn makes floats of a column with this dtype, in whatever library."""
-    if isinstance(dtype, np.dtype):
-        return dtype.kind in NUMBER_KINDS
-    return str(dtype).startswith("Sparse") or (str(dtype) in ("Float32", "Float64") and hasattr(dtype, "is_numeric"))
+def _factorize(values: list[Any]) -> tuple[Array, list[Any]]:
+    places: dict[Any, int] = {None: 0}
+    codes = np.fromiter((places.setdefault(value, len(places)) for value in values), np.int64, len(values))
+    return codes, list(places)
 
 
-def _is_category(dtype: Any) -> bool:
-    return str(dtype) == "category" or str(dtype).startswith(("Categorical", "Enum"))
+def _find_unhashable(values: Iterable[Any]) -> str:
+    """Return the type of a value that has no hash."""
+    for value in values:
+        try:
+            hash(value)
+        except TypeError:
+            return type(value).__name__
+    return "unknown"
 
 
-def _is_number(dtype: Any) -> bool:
-    if hasattr(dtype, "kind"):
-        return dtype.kind in NUMBER_KINDS
-    return bool(dtype.is_numeric()) or str(dtype) in ("Boolean", "Null")
+def _find_kind(dtype: Any, native: Any) -> str:
+    """Return what a column of a frame holds, by its dtype in narwhals and in its own library."""
+    if native == object or isinstance(dtype, nw.Object) or str(native).lower().startswith("null"):
+        return "object"
+    if dtype.is_numeric() or isinstance(dtype, nw.Boolean) or _is_sparse(native):
+        return "number"
+    kinds = {nw.String: "text", nw.Categorical: "category", nw.Enum: "category", nw.Date: "date"}
+    kinds |= {nw.Datetime: "date", nw.Duration: "duration"}
+    return next((kind for each, kind in kinds.items() if isinstance(dtype, each)), "refused")
 
 
-def _may_be_anything(dtype: Any) -> bool:
-    return dtype.kind in VALUE_KINDS if hasattr(dtype, "kind") else str(dtype) in ("String", "Object")
-
-
-def to_text(value: Any) -> str | None:
-    """Return the text of a category: the same for numbers that are equal. None if the value is missing."""
-    if is_missing(value):
-        return None
-    if not isinstance(value, NUMBER_TYPES):
-        return str(value)
-    number = float(value)
-    return str(int(number)) if number.is_integer() else repr(number)
+def _is_sparse(dtype: Any) -> bool:
+    """Return whether pandas keeps only some numbers of a column."""
+    return str(dtype).startswith("Sparse") and dtype.subtype.kind in "fiub"
