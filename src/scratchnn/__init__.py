@@ -6,6 +6,6 @@ from .classifier import ScratchNNClassifier
 from .display import LossCurveDisplay
 from .distributed import data_parallel
 from .fusion import fused_fits
-from .tables.encoder import TableEncoder
+from .table_encoder import TableEncoder
 
 __all__ = ["Checkpoint", "LossCurveDisplay", "ScratchNNClassifier", "TableEncoder", "data_parallel", "fused_fits"]

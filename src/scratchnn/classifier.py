@@ -167,8 +167,9 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Biases of each layer.
     feature_names_encoded_ : ndarray of str
         What the rows of ``coefs_[0]`` stand for: "age", "missingindicator_age", "sex_male", "age[20, 28.5]" (a bin).
-    encoder_ : TableEncoder or None
-        Encoder of categories and missing values. None if the training rows had neither.
+        Bins without width have no weights and no name: "".
+    encoder_ : object or None
+        Encoder of categories, dates and missing values. None if the training rows had only numbers.
     bin_edges_ : ndarray of shape (n_columns, n_bins + 1) or None
         Edges of the bins of each encoded column, NaN for columns without bins. None if no column has bins.
     mean_ : ndarray of shape (n_columns,) or None

@@ -7,7 +7,7 @@ from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64T
 from sklearn.utils.validation import check_is_fitted
 
 from ..tables.categories import to_number, to_text
-from ..tables.encoder import TableEncoder, find_fill
+from ..tables.encoder import ColumnEncoder, find_fill
 from .graph import Columns, Graph
 
 MISSING_TEXTS = ("None", "nan", "NaN", "<NA>", "NaT")  # what onnxruntime makes of Python's missing values
@@ -24,33 +24,35 @@ def encode(graph: Graph, columns: Columns, network: Any) -> str:
 def convert_encoder(scope: Any, operator: Any, container: Any) -> None:
     """Add a `TableEncoder` to an ONNX graph."""
     graph, encoder = Graph(scope, container), operator.raw_operator
-    graph.write(_encode_table(graph, Columns(graph, operator.inputs, encoder), encoder), operator.outputs[0])
+    encoded = _encode_table(graph, Columns(graph, operator.inputs, encoder), encoder.encoder_)
+    graph.write(encoded, operator.outputs[0])
 
 
 def calc_encoder_shapes(operator: Any) -> None:
     """Set the type and shape of what a `TableEncoder` returns."""
     check_is_fitted(operator.raw_operator)
-    operator.outputs[0].type = DoubleTensorType([operator.inputs[0].get_first_dimension(), operator.raw_operator.n_columns_])
+    n_columns = int(operator.raw_operator.encoder_.starts[-1])
+    operator.outputs[0].type = DoubleTensorType([operator.inputs[0].get_first_dimension(), n_columns])
 
 
-def _encode_table(graph: Graph, columns: Columns, encoder: TableEncoder) -> str:
-    for column, kind in enumerate(encoder.kinds_):
+def _encode_table(graph: Graph, columns: Columns, encoder: ColumnEncoder) -> str:
+    for column, kind in enumerate(encoder.kinds):
         if kind in ("date", "duration"):
             raise TypeError(
                 f"Column {columns.names[column]!r} of X must hold numbers or text in ONNX, which has no {kind}s. Make "
                 "numbers of it before the fit, such as its year."
             )
     parts = []
-    if encoder.numbers_:
-        numbers = columns.read_numbers([column for column, _ in encoder.numbers_])
+    if encoder.numbers:
+        numbers = columns.read_numbers([column for column, _ in encoder.numbers])
         is_missing = graph.add("IsNaN", numbers)
-        parts.append(graph.fill(numbers, is_missing, encoder.means_))
-        if len(encoder.missing_):
-            marked = graph.add_constant(encoder.missing_, np.int64)
+        parts.append(graph.fill(numbers, is_missing, encoder.means))
+        if len(encoder.missing):
+            marked = graph.add_constant(encoder.missing, np.int64)
             parts.append(graph.cast(graph.add("Gather", is_missing, marked, axis=1), np.float64))
     for place, column in enumerate(np.flatnonzero(encoder.is_categorical).tolist()):
-        codes = {category: code for code, category in enumerate(encoder.categories_[place])}
-        n_codes = int(np.diff(encoder.starts_)[place])
+        codes = {category: code for code, category in enumerate(encoder.categories[place])}
+        n_codes = int(np.diff(encoder.starts)[place])
         parts.append(_encode_category(columns, column, codes, n_codes))
     return graph.concat(parts)
 

@@ -52,9 +52,13 @@ def to_text(value: Any) -> str | None:
     """Return the text of a category: the same for numbers that are equal. None if the value is missing."""
     if is_missing(value):
         return None
-    if not isinstance(value, NUMBER_TYPES) or not np.isfinite(float(value)):
+    if not isinstance(value, NUMBER_TYPES):
         return str(value)
-    return str(int(value)) if value == int(value) else repr(float(value))
+    number: Any = value
+    try:
+        return str(int(number)) if number == int(number) else repr(float(number))
+    except OverflowError:  # of infinity
+        return str(value)
 
 
 def to_number(text: str | None) -> float | None:

@@ -15,13 +15,15 @@ NUMBER_TYPES = (Real, Decimal, np.bool_)
 # What arrays hold, by the letter of their dtype. scikit-learn makes floats of the first ones.
 ARRAY_KINDS = dict.fromkeys("fiub", "number") | dict.fromkeys("UT", "text")
 ARRAY_KINDS |= {"O": "object", "M": "date", "m": "duration"}
+# Why a column must hold numbers.
+IN_TRAINING, UNNAMED = "as in training", "as categorical_features does not name it"
 DATE_PARTS = ("year", "month", "day_of_week", "hour")
 
 
 class RawTable:
     """A frame of any library that narwhals reads, or an array, of which each column may be of another kind.
 
-    The ``kinds`` of columns are "number", "text", "category", "date" and "duration", as their dtypes say; "object" where
+    The ``kinds`` of columns are "number", "text", "category", "date" and "duration", as their dtypes say; "object" if
     the dtype says nothing; and "refused". Missing values are None, NaN, and pandas' NA and NaT.
     """
 
@@ -40,7 +42,7 @@ class RawTable:
             self.names, self.dtypes = list(source.columns), list(source.dtypes)
             firsts = {dtype: place for place, dtype in reversed(list(enumerate(self.dtypes)))}
             empty = {dtype: nw.from_native(source.iloc[:0, [place]]) for dtype, place in firsts.items()}
-            found = {dtype: _find_kind(*frame.schema.values(), dtype) for dtype, frame in empty.items()}
+            found = {dtype: _find_kind(frame.schema[frame.columns[0]], dtype) for dtype, frame in empty.items()}
             self.kinds = [found[dtype] for dtype in self.dtypes]
         else:
             self.frame = nw.from_native(source)
@@ -54,7 +56,8 @@ class RawTable:
         if self.frame is not None:
             return all(str(dtype) in ("Float32", "Float64") for dtype in self.dtypes)
         return all(
-            dtype.kind in "fiub" if isinstance(dtype, np.dtype) else _is_sparse(dtype) for dtype in set(self.dtypes)
+            dtype.kind in "fiub" if isinstance(dtype, np.dtype) else _is_sparse(dtype) and dtype.fill_value == 0
+            for dtype in set(self.dtypes)
         )
 
     def find_kinds(self, is_chosen: Array | None) -> list[str]:
@@ -76,10 +79,11 @@ class RawTable:
                 except TypeError as error:
                     refused[column] = error.args[-1]
                     continue
-                kinds[column] = "text" if types else kind
-                if types and all(issubclass(each, NUMBER_TYPES) for each in types):
-                    kinds[column] = "number"
-                refused |= {column: each.__name__ for each in types if not issubclass(each, (str, *NUMBER_TYPES))}
+                if types:
+                    kinds[column] = "number" if all(issubclass(each, NUMBER_TYPES) for each in types) else "text"
+                others = [each.__name__ for each in types if not issubclass(each, (str, *NUMBER_TYPES))]
+                if others:
+                    refused[column] = others[0]
             elif kind == "refused" or (is_chosen is not None and is_chosen[column] and kind in ("date", "duration")):
                 refused[column] = str(self.dtypes[column])
             if is_chosen is not None and kind not in ("date", "duration"):
@@ -88,7 +92,7 @@ class RawTable:
             raise TypeError(self._refuse(refused))
         return kinds
 
-    def read_numbers(self, columns: Iterable[int], rows: Any = slice(None), reason: str = "as in training") -> Array:
+    def read_numbers(self, columns: Iterable[int], reason: str = IN_TRAINING) -> Array:
         """Return columns of numbers, (n_rows, n_columns), as floats with NaN where a value is missing.
 
         Raises
@@ -99,7 +103,7 @@ class RawTable:
         columns = list(columns)
         if isinstance(self.source, np.ndarray) and self.source.dtype.kind in "fiub":
             dtype = np.float32 if self.source.dtype == np.float32 else np.float64
-            taken: Array = self.source[:, columns][rows].astype(dtype, copy=False)
+            taken: Array = self.source[:, columns].astype(dtype, copy=False)
             return taken
         result: Array = np.empty((self.shape[0], len(columns)))
         is_bulk = np.array([self.kinds[column] == "number" for column in columns], bool)
@@ -113,7 +117,7 @@ class RawTable:
             codes, values = self.read_codes(columns[place])
             numbers = [self._to_float(value, columns[place], reason) for value in values]
             result[:, place] = np.array(numbers)[codes]
-        return np.asarray(result[rows])
+        return result
 
     def read_codes(self, column: int) -> tuple[Array, list[Any]]:
         """Return for each row of a column the index of its value, and the different values. The first one is None.
@@ -158,7 +162,7 @@ class RawTable:
             local, universal = ((each if zone is None else each.dt.replace_time_zone(None)).to_numpy() for each in both)
         unit = "M8[us]" if kind == "date" else "m8[us]"
         local, universal = np.asarray(local, unit), np.asarray(universal, unit)
-        found = [universal.view(np.int64) / 1e6]
+        found: list[Array] = [universal.view(np.int64) / 1e6]
         if kind == "date":
             hours, months = local.view(np.int64) // 3_600_000_000, local.astype("M8[M]").view(np.int64)
             found += [1970 + months // 12, 1 + months % 12, (hours // 24 + 3) % 7, hours % 24]
@@ -174,7 +178,7 @@ class RawTable:
         values = self._take(column)
         if self.is_pandas_like:
             codes, found = values.factorize()
-            return codes + 1, [None, *found.tolist()]
+            return codes.astype(np.int32) + np.int32(1), [None, *found.tolist()]
         if self.frame is None:
             return _factorize(values.tolist())
         if self.kinds[column] not in ("text", "category") or not self.frame.implementation.is_polars():
@@ -182,7 +186,7 @@ class RawTable:
         series = nw.from_native(values, series_only=True).cast(nw.Categorical)
         physical = nw.from_native(series.to_native().to_physical(), series_only=True).cast(nw.Int64)
         _, rows, codes = np.unique(physical.fill_null(-1).to_numpy(), return_index=True, return_inverse=True)
-        return codes + 1, [None, *series[rows.tolist()].to_list()]
+        return codes.astype(np.int32) + np.int32(1), [None, *series[rows.tolist()].to_list()]
 
     def _to_float(self, value: Any, column: int, reason: str) -> float:
         if is_missing(value):
@@ -197,11 +201,12 @@ class RawTable:
     def _refuse(self, refused: dict[int, str]) -> str:
         """Return the error about columns that the network has no use for, with the types of their values."""
         one = len(refused) == 1
+        it = "it" if one else "them"
         names = ", ".join(repr(self.names[column]) for column in refused)
         return (
             f"Column{'' if one else 's'} {names} of X {'has' if one else 'have'} values of type "
             f"{', '.join(refused.values())}: the argument must be a table of strings, categories, numbers, dates and "
-            "durations. Make such columns of the values (of lists their lengths or their elements), or leave them out."
+            f"durations. Make such columns of the values (of lists the lengths or the elements), or leave {it} out."
         )
 
 
@@ -218,13 +223,14 @@ def to_raw_table(X: Any, always: bool) -> RawTable | None:
     if isinstance(X, list | tuple):
         X = _to_array(X)
     if isinstance(X, np.ndarray):
-        return RawTable(X) if X.ndim == 2 and (always or X.dtype.kind not in "fiubc") else None
+        return RawTable(X) if X.ndim == 2 and X.dtype.kind != "c" and (always or X.dtype.kind not in "fiub") else None
     if sparse.issparse(X):
         return None
     if not nw.dependencies.is_pandas_like_dataframe(X):
-        frame = nw.from_native(X, pass_through=True)
-        if isinstance(frame, nw.LazyFrame):
-            remedy = "collect" if frame.implementation.is_polars() else "compute"
+        is_dask = nw.dependencies.is_dask_dataframe(X)
+        frame = X if is_dask else nw.from_native(X, pass_through=True)
+        if is_dask or isinstance(frame, nw.LazyFrame):
+            remedy = "compute" if is_dask else "collect"
             raise TypeError(
                 f"X must be a table in memory, got a lazy {type(X).__module__.partition('.')[0]} frame. Call "
                 f".{remedy}() and pass what it returns."
@@ -249,14 +255,16 @@ def _to_array(rows: Any) -> Any:
     """Return nested lists of anything but real numbers as an array of objects, and others as they are."""
     try:
         kind = np.asarray(rows).dtype.kind
-    except ValueError:  # rows of different lengths: scikit-learn says so
-        return rows
-    return rows if kind in "fiub" else np.array(rows, dtype=object)
+        objects = None if kind in "fiub" else np.array(rows, dtype=object)
+    except ValueError:
+        objects = np.array(rows, dtype=object)
+    # Of rows of different lengths, scikit-learn says so.
+    return rows if objects is None or objects.ndim != 2 else objects
 
 
 def _factorize(values: list[Any]) -> tuple[Array, list[Any]]:
     places: dict[Any, int] = {None: 0}
-    codes = np.fromiter((places.setdefault(value, len(places)) for value in values), np.int64, len(values))
+    codes = np.fromiter((places.setdefault(value, len(places)) for value in values), np.int32, len(values))
     return codes, list(places)
 
 
@@ -272,7 +280,7 @@ def _find_unhashable(values: Iterable[Any]) -> str:
 
 def _find_kind(dtype: Any, native: Any) -> str:
     """Return what a column of a frame holds, by its dtype in narwhals and in its own library."""
-    if native == object or isinstance(dtype, nw.Object) or str(native).lower().startswith("null"):
+    if str(native) == "object" or isinstance(dtype, nw.Object) or str(native).lower().startswith("null"):
         return "object"
     if dtype.is_numeric() or isinstance(dtype, nw.Boolean) or _is_sparse(native):
         return "number"

@@ -1,6 +1,7 @@
 """The columns of tables: their moments, and the means and scales with which the network reads them."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ class Moments:
         n_added = len(table) if table.sample_weights is None else float(table.sample_weights.sum())
         counts_zeros = self.counts_zeros if self.n_samples else sparse.issparse(table.X)
         mean, variance, low, high = _describe_columns(table, n_added)
-        _check_range(low, high)
+        _check_range(low, high, table)
         filled = _count_filled(table) / n_added if counts_zeros else 1.0
         self.merge(Moments(n_added, mean, variance, low, high, filled, counts_zeros))
 
@@ -128,12 +129,14 @@ def find_moments(table: Table, earlier: Moments | None = None) -> Moments:
     return merged
 
 
-def _check_range(low: Array, high: Array) -> None:
+def _check_range(low: Array, high: Array, table: Table) -> None:
     sizes = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
     if len(sizes) and sizes.max() > MAX_VALUE:
+        column: Any = int(sizes.argmax())
+        column = column if table.names is None else repr(table.names[column])
         raise ValueError(
             f"X must have no values beyond {MAX_VALUE:g} to train on, as their squares must be finite, got "
-            f"{sizes.max():g} in column {sizes.argmax()}. Divide the column by a number, take its logarithm, or make "
+            f"{sizes.max():g} in column {column}. Divide the column by a number, take its logarithm, or make "
             "these values NaN if they stand for missing ones."
         )
 
