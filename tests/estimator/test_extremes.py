@@ -91,7 +91,7 @@ def test_weights_that_are_no_numbers_are_refused(weights):
 )
 def test_values_that_are_neither_numbers_nor_text_are_refused(value, kind):
     table = [value * 2] * 40 if isinstance(value, list) else np.full((40, 2), value)
-    message = "Complex data not supported" if kind is None else rf"Column 0 of X has values of type .*{kind}"
+    message = "Complex data not supported" if kind is None else rf"Columns 0, 1 of X have values of type .*{kind}"
     with pytest.raises((TypeError, ValueError), match=message):
         network().fit(table, y)
 

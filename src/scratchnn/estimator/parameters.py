@@ -289,8 +289,8 @@ def warn_of_few_samples(estimator: Any, counts: SampleCounts) -> None:
     if counts.n_samples < MIN_ENCODED_ROWS and has_categories(estimator):
         warn_user(
             f"The first call of partial_fit got {counts.n_samples} samples, and fixes categories and bins of all "
-            f"calls: later categories count as infrequent or unknown. Pass at least {MIN_ENCODED_ROWS} samples first, better "
-            "some thousands."
+            "calls: other categories count as infrequent or unknown. Pass a large first part, at least "
+            f"{MIN_ENCODED_ROWS} samples."
         )
 
 

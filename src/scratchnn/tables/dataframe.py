@@ -200,13 +200,13 @@ class RawTable:
 
     def _refuse(self, refused: dict[int, str]) -> str:
         """Return the error about columns that the network has no use for, with the types of their values."""
-        one = len(refused) == 1
-        it = "it" if one else "them"
         names = ", ".join(repr(self.names[column]) for column in refused)
+        types = ", ".join(dict.fromkeys(refused.values()))
+        one, it = ("Column {} of X has", "it") if len(refused) == 1 else ("Columns {} of X have", "them")
         return (
-            f"Column{'' if one else 's'} {names} of X {'has' if one else 'have'} values of type "
-            f"{', '.join(refused.values())}: the argument must be a table of strings, categories, numbers, dates and "
-            f"durations. Make such columns of the values (of lists the lengths or the elements), or leave {it} out."
+            f"{one.format(names)} values of type {types}: the argument must be a table of strings, categories, "
+            "numbers, dates and durations. Make other columns of the values (of lists the lengths or the elements), or "
+            f"leave {it} out."
         )
 
 

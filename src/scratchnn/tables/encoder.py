@@ -233,7 +233,8 @@ def find_chosen(categorical_features: Any, table: RawTable) -> Array:
     chosen = np.asarray(categorical_features)
     if chosen.dtype.kind in "OUT" and chosen.ndim == 1:
         names, wanted = ([] if isinstance(table.source, np.ndarray) else table.names), set(chosen.tolist())
-        unknown = [name for name in chosen.tolist() if name not in set(names)]
+        known = set(names)
+        unknown = [name for name in chosen.tolist() if name not in known]
         places = [place for place, name in enumerate(names) if name in wanted]
     elif chosen.dtype.kind == "b" or chosen.ndim != 1:
         unknown = [] if chosen.shape == (n_features,) else [chosen.tolist()]
