@@ -30,7 +30,7 @@ TYPES = [
     "numpy.dtype",
     "scratchnn.classifier.ScratchNNClassifier",
     "scratchnn.classifier_cv.ScratchNNClassifierCV",
-    "scratchnn.estimator.encoding.TableEncoder",
+    "scratchnn.tables.encoder.ColumnEncoder",
     "scratchnn.estimator.fitted.Memo",
     "scratchnn.estimator.fitted.State",
     "scratchnn.estimator.scaling.Moments",

@@ -70,7 +70,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         ----------
         X : {array-like, frame} of shape (n_samples, n_features)
             Training data.
-        y : None
+        y : object, default=None
             Ignored.
 
         Returns
