@@ -17,6 +17,7 @@ ARRAY_KINDS = dict.fromkeys("fiub", "number") | dict.fromkeys("UT", "text")
 ARRAY_KINDS |= {"O": "object", "M": "date", "m": "duration"}
 # Why a column must hold numbers.
 IN_TRAINING, UNNAMED = "as in training", "as categorical_features does not name it"
+TEXT_KINDS = ("category", "text")
 DATE_PARTS = ("year", "month", "day_of_week", "hour")
 
 
@@ -79,11 +80,11 @@ class RawTable:
                 except TypeError as error:
                     refused[column] = error.args[-1]
                     continue
-                if types:
-                    kinds[column] = "number" if all(issubclass(each, NUMBER_TYPES) for each in types) else "text"
                 others = [each.__name__ for each in types if not issubclass(each, (str, *NUMBER_TYPES))]
                 if others:
-                    refused[column] = others[0]
+                    refused[column] = min(others)
+                elif types:
+                    kinds[column] = "number" if all(issubclass(each, NUMBER_TYPES) for each in types) else "text"
             elif kind == "refused" or (is_chosen is not None and is_chosen[column] and kind in ("date", "duration")):
                 refused[column] = str(self.dtypes[column])
             if is_chosen is not None and kind not in ("date", "duration"):
@@ -130,9 +131,8 @@ class RawTable:
         if column not in self._codes:
             try:
                 self._codes[column] = self._factorize(column)
-            except TypeError as error:
-                values = self._take(column).tolist() if self.frame is None else self._take(column).to_list()
-                kind = _find_unhashable(values)
+            except TypeError as error:  # of the hash of a value
+                kind = _find_unhashable(self._list_values(column))
                 raise TypeError(self._refuse({column: kind}), kind) from error
         return self._codes[column]
 
@@ -174,19 +174,25 @@ class RawTable:
             return self.source.iloc[:, column]
         return self.source[:, column] if self.frame is None else self.frame[:, int(column)].to_native()
 
+    def _list_values(self, column: int) -> list[Any]:
+        values: list[Any] = self._take(column).tolist() if self.frame is None else self.frame[:, int(column)].to_list()
+        return values
+
     def _factorize(self, column: int) -> tuple[Array, list[Any]]:
-        values = self._take(column)
         if self.is_pandas_like:
-            codes, found = values.factorize()
-            return codes.astype(np.int32) + np.int32(1), [None, *found.tolist()]
-        if self.frame is None:
-            return _factorize(values.tolist())
-        if self.kinds[column] not in ("text", "category") or not self.frame.implementation.is_polars():
-            return _factorize(values.to_list() if hasattr(values, "to_list") else values.to_pylist())
-        series = nw.from_native(values, series_only=True).cast(nw.Categorical)
-        physical = nw.from_native(series.to_native().to_physical(), series_only=True).cast(nw.Int64)
-        _, rows, codes = np.unique(physical.fill_null(-1).to_numpy(), return_index=True, return_inverse=True)
-        return codes.astype(np.int32) + np.int32(1), [None, *series[rows.tolist()].to_list()]
+            codes, found = self._take(column).factorize()
+            values = found.tolist()
+        elif self.frame is not None and self.frame.implementation.is_polars() and self.kinds[column] in TEXT_KINDS:
+            series = self.frame[:, int(column)].cast(nw.Categorical)
+            physical = nw.from_native(series.to_native().to_physical(), series_only=True).cast(nw.Int64)
+            _, rows, codes = np.unique(physical.fill_null(-1).to_numpy(), return_index=True, return_inverse=True)
+            values = series[rows.tolist()].to_list()
+        else:
+            places: dict[Any, int] = {}
+            listed = self._list_values(column)
+            codes = np.fromiter((places.setdefault(value, len(places)) for value in listed), np.int32, len(listed))
+            values = list(places)
+        return codes.astype(np.int32) + np.int32(1), [None, *values]
 
     def _to_float(self, value: Any, column: int, reason: str) -> float:
         if is_missing(value):
@@ -260,12 +266,6 @@ def _to_array(rows: Any) -> Any:
         objects = np.array(rows, dtype=object)
     # Of rows of different lengths, scikit-learn says so.
     return rows if objects is None or objects.ndim != 2 else objects
-
-
-def _factorize(values: list[Any]) -> tuple[Array, list[Any]]:
-    places: dict[Any, int] = {None: 0}
-    codes = np.fromiter((places.setdefault(value, len(places)) for value in values), np.int32, len(values))
-    return codes, list(places)
 
 
 def _find_unhashable(values: Iterable[Any]) -> str:

@@ -11,7 +11,7 @@ from scipy import sparse
 from .._compat import warn_user
 from .arrays import Array, Features, to_host, to_tensor
 from .categories import CodedRows, Counts, choose_categories, count_categories, describe_problem, find_codes
-from .dataframe import DATE_PARTS, IN_TRAINING, UNNAMED, RawTable, to_raw_table
+from .dataframe import DATE_PARTS, IN_TRAINING, TEXT_KINDS, UNNAMED, RawTable, to_raw_table
 from .statistics import find_moments
 from .summary import gather, merge_columns, merge_flags
 from .table import Table
@@ -22,24 +22,14 @@ KINDS = ("category", "text", "date", "duration", "number", "object")  # a column
 class ColumnEncoder:
     """Makes floats of raw columns: numbers and parts of dates, missing-value indicators, and one-hot categories.
 
-    Attributes
-    ----------
-    kinds : list of str
-        What each raw column holds: "number", "date", "duration", "text" or "category".
-    numbers : list of tuple
-        The raw column of each number, and the part of the date, or "" for its value itself.
-    means, missing : ndarray
-        What fills the numbers, (n_numbers,), and the indices of those that have an indicator.
-    categories : list of lists of str or None
-        The categories that have a feature of their own, for each column of text or categories.
-    are_numbers : list of bool
-        Whether all categories of these columns are numbers.
-    starts : ndarray
-        See `CodedRows`. Columns with infrequent categories have one feature more than categories.
+    ``numbers`` has a raw column and a part of the date, or "", for each number; ``means``, (n_numbers,), fill them, and
+    those of the indices ``missing`` have indicators. ``categories`` has those with a feature of their own, None for
+    missing values, for each column of text or categories, and ``are_numbers`` whether they are numbers. ``starts`` are
+    those of `CodedRows`: columns with infrequent categories have one feature more than ``categories``.
     """
 
     def __init__(self, table: RawTable, kinds: list[str], rows: Any = slice(None)) -> None:
-        self.kinds, self.is_categorical = kinds, np.array([kind in ("category", "text") for kind in kinds])
+        self.kinds, self.is_categorical = kinds, np.array([kind in TEXT_KINDS for kind in kinds], bool)
         self.numbers = [
             (column, part)
             for column in np.flatnonzero(~self.is_categorical).tolist()
@@ -207,6 +197,7 @@ def find_fill(estimator: Any, training: Table | None = None) -> Any:
 
 def _make_encoder(estimator: Any, table: RawTable, weights: Array | None) -> ColumnEncoder | None:
     """Return the encoder of a table of training rows, or None where all of them are numbers, and none is missing."""
+    table.names = getattr(estimator, "feature_names_in_", table.names)
     kinds = find_kinds(estimator.categorical_features, table)
     rows = slice(None) if weights is None or not weights.any() else weights > 0
     if set(kinds) == {"number"}:
