@@ -62,40 +62,27 @@ def test_text_without_any_value_in_a_fold_is_a_category_all_the_same(make):
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_categories_are_sorted_text_and_the_rare_and_unknown_ones_share_a_feature(make):
     encoder = TableEncoder().fit(make(["b", "a", None, "b", "c", "a", None]))
-    assert [name.split("_", 1)[1] for name in encoder.get_feature_names_out()] == [
-        "a",
-        "b",
-        "None",
-        "infrequent_sklearn",
-    ]
+    assert [name.split("_")[1] for name in encoder.get_feature_names_out()] == ["a", "b", "None", "infrequent"]
     expected = [[1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 1]]
     np.testing.assert_array_equal(encoder.transform(make(["a", None, "c", "new"])), expected)
 
 
-def test_the_first_part_of_a_stream_may_lack_a_column():
+def test_the_first_part_of_a_stream_may_lack_a_column_but_must_not_be_small():
     first = FRAME.assign(sex=pd.Series([None] * N_ROWS, dtype=object))
     with pytest.warns(UserWarning, match=r"'sex' \(no values\)"):
         model = network().partial_fit(first, y, classes=[False, True])
     assert np.isfinite(model.partial_fit(FRAME, y).predict_proba(FRAME)).all()
-
-
-def test_a_small_first_part_of_categories_is_warned_of():
     with pytest.warns(UserWarning, match=r"first call of partial_fit got 10 samples, .* a large first part"):
         network().partial_fit(FRAME[:10], y[:10], classes=[False, True])
-    network().partial_fit(FRAME, y, classes=[False, True])
 
 
-@pytest.mark.parametrize("fill", [0, np.nan])
-def test_sparse_frames_count_or_say_what_they_must_not_have(fill):
-    dense = pd.DataFrame(rng.normal(size=(N_ROWS, 2)) * (rng.random((N_ROWS, 2)) < 0.5), columns=["a", "b"])
-    dense.loc[3, "a"] = np.nan
-    rows = dense.astype(pd.SparseDtype(float, fill))
-    if fill == 0:
-        with pytest.raises(ValueError, match=r"must not have missing .* where it is sparse.*to_dense"):
-            network().fit(rows, y)
-        return
-    model, expected = network().fit(rows, y), network().fit(dense, y)
-    np.testing.assert_array_equal(model.predict_proba(rows), expected.predict_proba(dense))
+def test_sparse_frames_count_or_say_what_they_must_not_have():
+    dense = pd.DataFrame({"a": np.r_[np.nan, AGE[1:]], "b": AGE * (AGE > 40)})
+    with pytest.raises(ValueError, match=r"must not have missing .* where it is sparse.*to_dense"):
+        network().fit(dense.astype(pd.SparseDtype(float, 0)), y)
+    rows = dense.astype(pd.SparseDtype(float, np.nan))
+    expected = network().fit(dense, y).predict_proba(dense)
+    np.testing.assert_allclose(network().fit(rows, y).predict_proba(rows), expected, rtol=1e-12)
 
 
 def test_ids_beyond_the_digits_of_floats_stay_apart():
@@ -107,14 +94,8 @@ def test_ids_beyond_the_digits_of_floats_stay_apart():
         np.testing.assert_array_equal(encoder.transform(frame), np.tile(np.eye(16), (5, 1)))
 
 
-NUMBERS = {
-    "int": [1, 2],
-    "float": [1.0, 2.0],
-    "numpy": [np.int8(1), np.float32(2)],
-    "text": ["1", "2"],
-    "text of floats": ["1.0", "2.0"],
-    "decimal": [Decimal(1), Decimal("2.0")],
-}
+NUMBERS = {"int": [1, 2], "float": [1.0, 2.0], "numpy": [np.int8(1), np.float32(2)], "bool": [True, 2.0]}
+NUMBERS |= {"text": ["1", "2"], "text of floats": ["1.0", "2.0"], "decimal": [Decimal(1), Decimal("2.0")]}
 
 
 @pytest.mark.parametrize("trained", NUMBERS)
@@ -126,12 +107,6 @@ def test_numbers_are_categories_by_value_and_text_by_its_letters(trained, given)
     np.testing.assert_array_equal(rows, np.zeros((2, 2)) if other_text else np.eye(2))
     if given in ("int", "float", "text", "text of floats"):
         np.testing.assert_array_equal(encoder.transform(pl.DataFrame({"a": NUMBERS[given]})), rows)
-
-
-def test_true_is_the_category_1():
-    encoder = TableEncoder(["a"]).fit(pd.DataFrame({"a": [0, 1, 1, 0]}))
-    for frame in (pd.DataFrame({"a": [True, False]}), pl.DataFrame({"a": [True, False]})):
-        np.testing.assert_array_equal(encoder.transform(frame), [[0, 1], [1, 0]])
 
 
 AMOUNTS = [f"{k}.5" for k in range(N_ROWS)]
@@ -150,9 +125,7 @@ AMOUNTS = [f"{k}.5" for k in range(N_ROWS)]
 @pytest.mark.parametrize("library", [pd, pl])
 def test_text_that_is_no_category_is_named_with_what_it_looks_like(values, problem, library):
     frame = library.DataFrame({"age": AGE, "total": values, "code": ["a", "b"] * 60, "other": AMOUNTS})
-    with pytest.warns(
-        UserWarning, match=rf"Columns of X .*'total' \({problem}\), 'other' \(reads as numbers.*to_numeric"
-    ):
+    with pytest.warns(UserWarning, match=rf"'total' \({problem}\), 'other' \(reads as numbers.*to_numeric"):
         network().fit(frame, y)
 
 
@@ -165,17 +138,13 @@ def test_text_of_an_array_is_named_by_its_index_and_chosen_categories_are_not():
 
 
 MOMENTS = [datetime(2023, 12, 31, 23) + timedelta(hours=7 * k) for k in range(10)]
-DATES = {
-    "pandas": pd.DataFrame({"when": MOMENTS}),
-    "pandas zone": pd.DataFrame({"when": pd.Series(MOMENTS).dt.tz_localize("UTC")}),
-    "pandas arrow": pd.DataFrame({"when": pd.Series(MOMENTS, dtype="timestamp[us][pyarrow]")}),
-    "polars": pl.DataFrame({"when": MOMENTS}),
-    "polars zone": pl.DataFrame({"when": MOMENTS}).with_columns(pl.col("when").dt.replace_time_zone("UTC")),
-    "pyarrow": pa.table({"when": MOMENTS}),
-}
+SERIES = pd.Series(MOMENTS)
+ZONED, ARROW = SERIES.dt.tz_localize("UTC"), SERIES.astype("timestamp[us][pyarrow]")
+DATES = [each.to_frame("when") for each in (SERIES, ZONED, ARROW)]
+DATES += [pl.DataFrame({"when": MOMENTS}), pl.from_pandas(DATES[1]), pa.table({"when": MOMENTS})]
 
 
-@pytest.mark.parametrize("frame", DATES.values(), ids=DATES)
+@pytest.mark.parametrize("frame", DATES, ids=["pandas", "zone", "arrow", "polars", "polars zone", "pyarrow"])
 def test_dates_become_seconds_and_the_parts_that_vary(frame):
     encoder = TableEncoder().fit(frame)
     names = ["when", "when_year", "when_month", "when_day_of_week", "when_hour"]
@@ -233,17 +202,17 @@ def test_infinite_and_huge_values_are_named_by_their_columns(other):
 
 
 def test_all_columns_of_other_values_are_named_at_once():
-    frame = pd.DataFrame(
-        {"age": AGE, "pair": [(1, [2])] * N_ROWS, "odd": [Decimal("sNaN")] * N_ROWS, "z": [1j] * N_ROWS}
-    )
-    message = r"Columns 'pair', 'odd', 'z' of X have values of type tuple, Decimal, complex128"
-    with pytest.raises(TypeError, match=message):
+    frame = FRAME.assign(pair=[(1, [2])] * N_ROWS, odd=[Decimal("sNaN")] * N_ROWS, z=1j)
+    with pytest.raises(TypeError, match=r"'pair', 'odd', 'z' of X have values of type tuple, Decimal, complex128"):
         network().fit(frame, y)
     with pytest.raises(TypeError, match="Column 'sex' of X has values of type tuple"):
         network().fit(FRAME, y).predict(FRAME.assign(sex=frame["pair"]))
 
 
-def test_lazy_frames_say_what_to_call():
+def test_frames_of_pyarrow_count_and_lazy_ones_say_what_to_call():
+    table = pa.Table.from_pandas(FRAME)
+    model = network().fit(table, y)
+    np.testing.assert_array_equal(model.predict_proba(table), network().fit(FRAME, y).predict_proba(FRAME))
     with pytest.raises(TypeError, match=r"got a lazy polars frame\. Call \.collect\(\)"):
         network().fit(pl.DataFrame({"a": AGE}).lazy(), y)
     dask = pytest.importorskip("dask.dataframe")
@@ -251,15 +220,8 @@ def test_lazy_frames_say_what_to_call():
         network().fit(dask.from_pandas(FRAME, npartitions=2), y)
 
 
-def test_frames_of_pyarrow_give_what_those_of_pandas_give():
-    table = pa.Table.from_pandas(FRAME)
-    model = network().fit(table, y)
-    np.testing.assert_array_equal(model.predict_proba(table), network().fit(FRAME, y).predict_proba(FRAME))
-
-
 def make_codes(n_rows, n_columns, n_codes=150):
-    codes = rng.integers(0, n_codes, (n_rows, n_columns))
-    return pd.DataFrame({f"c{number}": pd.Categorical(column) for number, column in enumerate(codes.T)})
+    return pd.DataFrame(rng.integers(0, n_codes, (n_rows, n_columns))).add_prefix("c").astype("category")
 
 
 def test_categories_are_encoded_for_each_minibatch_in_little_memory(monkeypatch):
@@ -268,13 +230,10 @@ def test_categories_are_encoded_for_each_minibatch_in_little_memory(monkeypatch)
     network(max_iter=1, dtype="float32").fit(frame[:300], labels[:300])
     monkeypatch.setattr(transform, "MAX_DENSE_VALUES", 0)
     tracemalloc.start()
-    model = network(max_iter=1, dtype="float32", batch_size=2000, alpha=1.0).fit(frame, labels)
+    network(max_iter=1, dtype="float32", alpha=1.0).fit(frame, labels).predict_proba(frame)
     peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.reset_peak()
-    model.predict_proba(frame)
-    peaks = peak, tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert max(peaks) < 10 * frame.size + 40 * 2000 * 1000  # what a minibatch takes in double precision, and its parts
+    assert peak < 10 * frame.size + 4 * 2**21  # blocks in double precision
 
 
 def test_a_minibatch_is_encoded_as_the_whole_table(monkeypatch):
@@ -298,17 +257,15 @@ def test_unknown_categories_count_as_infrequent_ones_where_rarity_matters():
     labels = np.arange(400) % 2
     model = network(max_iter=30).fit(pd.DataFrame({"domain": domains}), labels)
     for library in (pd, pl):
-        assert (
-            model.score(library.DataFrame({"domain": [f"new {each}" for each in domains[1::2]]}), labels[1::2]) > 0.95
-        )
+        rows = library.DataFrame({"domain": [f"new {each}" for each in domains[1::2]]})
+        assert model.score(rows, labels[1::2]) > 0.95
 
 
 def test_files_hold_only_the_categories_that_have_a_feature():
     notes = [f"a note about patient {k}" if k % 2 else "none" for k in range(N_ROWS)]
     model = network().fit(FRAME.assign(note=notes), y)
     stored = pickle.dumps(model)
-    assert b"none" in stored
-    assert b"patient" not in stored
+    assert (b"none" in stored, b"patient" in stored) == (True, False)
 
 
 def test_many_names_of_categories_are_found_in_linear_time():
@@ -338,5 +295,5 @@ def test_the_encoder_in_a_pipeline_gives_what_the_network_encodes():
     frame = FRAME.assign(age=FRAME["age"].mask(AGE < 30), when=pd.date_range("2024", periods=N_ROWS))
     model = make_pipeline(TableEncoder(), network()).fit(frame, y)
     np.testing.assert_allclose(model.predict_proba(frame), network().fit(frame, y).predict_proba(frame))
-    encoded = TableEncoder().set_output(transform="pandas").fit_transform(frame)
-    assert encoded.columns.tolist() == network().fit(frame, y).feature_names_encoded_.tolist()[: encoded.shape[1]]
+    names = TableEncoder().set_output(transform="pandas").fit_transform(frame).columns.tolist()
+    assert names == network().fit(frame, y).feature_names_encoded_.tolist()[: len(names)]
