@@ -63,14 +63,12 @@ def to_text(value: Any) -> str | None:
 
 def to_number(text: str | None) -> float | None:
     """Return the number that a text reads as, a whole one to its last digit; None if it does not."""
-    try:
-        return int(text or "")
-    except ValueError:
-        pass
-    try:
-        return float(text or "")
-    except ValueError:
-        return None
+    for read in (int, float):
+        try:
+            return read(text or "")
+        except ValueError:
+            continue
+    return None
 
 
 def count_categories(codes: Array, values: Sequence[Any]) -> Counts:
@@ -84,7 +82,7 @@ def count_categories(codes: Array, values: Sequence[Any]) -> Counts:
 
 def choose_categories(counts: Counts) -> list[str | None]:
     """Return the categories that have a feature, sorted, None at the end. There may be fewer than counts."""
-    categories = [*sorted(text for text in counts if text is not None), *([None] if None in counts else [])]
+    categories = sorted(counts, key=lambda text: (text is None, text or ""))
     sizes = np.array([counts[each] for each in categories])
     is_frequent = sizes >= MIN_ROWS
     if is_frequent.sum() + 1 > MAX_CATEGORIES:

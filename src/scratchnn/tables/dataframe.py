@@ -41,9 +41,13 @@ class RawTable:
             return
         if self.is_pandas_like:
             self.names, self.dtypes = list(source.columns), list(source.dtypes)
-            firsts = {dtype: place for place, dtype in reversed(list(enumerate(self.dtypes)))}
-            empty = {dtype: nw.from_native(source.iloc[:0, [place]]) for dtype, place in firsts.items()}
-            found = {dtype: _find_kind(frame.schema[frame.columns[0]], dtype) for dtype, frame in empty.items()}
+            found: dict[Any, str] = {}
+            for place, dtype in enumerate(self.dtypes):
+                if isinstance(dtype, np.dtype):
+                    found[dtype] = ARRAY_KINDS.get(dtype.kind, "refused")
+                elif dtype not in found:
+                    column = nw.from_native(source.iloc[:0, place], series_only=True)
+                    found[dtype] = _find_kind(column.dtype, dtype)
             self.kinds = [found[dtype] for dtype in self.dtypes]
         else:
             self.frame = nw.from_native(source)
@@ -179,10 +183,16 @@ class RawTable:
         return values
 
     def _factorize(self, column: int) -> tuple[Array, list[Any]]:
-        if self.is_pandas_like:
+        is_long = self.shape[0] > 100  # shorter columns are sooner listed
+        if self.is_pandas_like and is_long:
             codes, found = self._take(column).factorize()
             values = found.tolist()
-        elif self.frame is not None and self.frame.implementation.is_polars() and self.kinds[column] in TEXT_KINDS:
+        elif (
+            is_long
+            and self.frame is not None
+            and self.frame.implementation.is_polars()
+            and self.kinds[column] in TEXT_KINDS
+        ):
             series = self.frame[:, int(column)].cast(nw.Categorical)
             physical = nw.from_native(series.to_native().to_physical(), series_only=True).cast(nw.Int64)
             _, rows, codes = np.unique(physical.fill_null(-1).to_numpy(), return_index=True, return_inverse=True)
@@ -280,7 +290,7 @@ def _find_unhashable(values: Iterable[Any]) -> str:
 
 def _find_kind(dtype: Any, native: Any) -> str:
     """Return what a column of a frame holds, by its dtype in narwhals and in its own library."""
-    if str(native) == "object" or isinstance(dtype, nw.Object) or str(native).lower().startswith("null"):
+    if isinstance(dtype, nw.Object) or str(native).lower().startswith("null"):
         return "object"
     if dtype.is_numeric() or isinstance(dtype, nw.Boolean) or _is_sparse(native):
         return "number"
