@@ -350,7 +350,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Parameters
         ----------
         X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
-            Training data. A dense table may lack values, and a frame, or an array of objects, may hold categories.
+            Training data. It may have missing values if it is dense, and text, categories and dates in a frame.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -404,7 +404,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         ----------
         X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
             Training data, as for `fit`. Each call updates the means and scales of ``standardize``, except after a
-            `fit`, whose means and scales stay. The first call fixes categories, marks of missing values and bins.
+            `fit`, whose means and scales stay. The first call fixes the categories, missing-value indicators and bins.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.
         sample_weight : array-like of shape (n_samples,), default=None
