@@ -28,11 +28,21 @@ ALLOWED = {
     "checkpoints": {"_compat", "_version", "exceptions", "tables", "training"},
     "estimator": TEXTBOOK | {"_compat", "checkpoints", "exceptions", "tables", "training"},
     "classifier": {"_compat", "estimator", "tables", "training"},
+    "table_encoder": {"_compat", "tables"},
     "fusion": {"_compat", "exceptions", "training"},
     "distributed": {"batch", "checkpoints", "estimator", "exceptions", "tables", "training"},
     "display": {"classifier"},
-    "onnx": {"classifier", "estimator", "tables"},
-    "__init__": {"_show_versions", "_version", "checkpoints", "classifier", "display", "distributed", "fusion"},
+    "onnx": {"classifier", "estimator", "table_encoder", "tables"},
+    "__init__": {
+        "_show_versions",
+        "_version",
+        "checkpoints",
+        "classifier",
+        "display",
+        "distributed",
+        "fusion",
+        "table_encoder",
+    },
 }
 # What may be imported from elsewhere, besides the standard library.
 LIBRARIES = {name: {"torch"} for name in TEXTBOOK} | {

@@ -3,7 +3,7 @@
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from scratchnn import ScratchNNClassifier
+from scratchnn import ScratchNNClassifier, TableEncoder
 
 ESTIMATORS = [
     ScratchNNClassifier(),
@@ -12,6 +12,8 @@ ESTIMATORS = [
     ScratchNNClassifier(hidden_layer_sizes=(50,), solver="lbfgs", alpha=1.0),
     ScratchNNClassifier(hidden_layer_sizes=(), solver="lbfgs", standardize=False),
     ScratchNNClassifier(hidden_layer_sizes=(50,), early_stopping=True),
+    TableEncoder(),
+    TableEncoder(categorical_features=[0]),
 ]
 
 

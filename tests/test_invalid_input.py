@@ -200,10 +200,10 @@ MIXED = [np.resize(np.array(labels, dtype=object), 40) for labels in (["a", 1], 
             ((X, y, weights), r"sample_weight must hold one real number a row, got other values: ")
             for weights in (["a"] * 40, [None] * 39 + ["b"], [1j] * 40)
         ],
-        ((np.full((40, 2), b"x"), y), "Column 0 of X has values of type .*S1"),
-        ((np.full((40, 2), np.void(b"x")), y), "Column 0 of X has values of type .*V1"),
-        (([[b"x"] * 2] * 40, y), "Column 0 of X has values of type .*bytes"),
-        (([[1j] * 2] * 40, y), "Column 0 of X has values of type .*complex"),
+        ((np.full((40, 2), b"x"), y), "Columns 0, 1 of X have values of type .*S1"),
+        ((np.full((40, 2), np.void(b"x")), y), "Columns 0, 1 of X have values of type .*V1"),
+        (([[b"x"] * 2] * 40, y), "Columns 0, 1 of X have values of type .*bytes"),
+        (([[1j] * 2] * 40, y), "Columns 0, 1 of X have values of type .*complex"),
         ((np.full((40, 2), 1j), y), "Complex data not supported"),
     ],
 )

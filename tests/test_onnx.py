@@ -15,6 +15,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
+from scratchnn import TableEncoder
 from scratchnn.activations import ACTIVATIONS
 
 skl2onnx = pytest.importorskip("skl2onnx", reason="needs skl2onnx")
@@ -313,3 +314,33 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
     assert (tmp_path / "model.onnx").exists()
     expected = namespace["network"].predict_proba(namespace["table"])
     np.testing.assert_allclose(namespace["probabilities"], expected, atol=1e-5)
+
+
+def test_unknown_categories_count_as_infrequent_ones():
+    frame, y = make_frame()
+    fitted = network().fit(frame, y)
+    row = frame[:1].assign(port="unheard of")
+    _, probabilities = run(convert(fitted, row), row)
+    np.testing.assert_allclose(
+        probabilities, fitted.predict_proba(frame[3:4].assign(**row.drop(columns="port").iloc[0]))
+    )
+
+
+def test_the_encoder_alone_and_in_a_pipeline():
+    frame, y = make_frame()
+    frame.loc[0, ["sex", "port"]] = ["neither", "unheard of"]
+    encoder = TableEncoder().fit(frame)
+    (encoded,) = run(skl2onnx.to_onnx(encoder, frame[:1]), frame)
+    np.testing.assert_array_equal(encoded, encoder.transform(frame))
+    assert_agree(make_pipeline(TableEncoder(), network()).fit(frame, y), frame)
+    whole = pd.DataFrame({"id": pd.Categorical([2**53 + k for k in range(4)] * 3)})
+    encoder = TableEncoder().fit(whole)
+    (encoded,) = run(skl2onnx.to_onnx(encoder, whole[:1].astype("int64")), whole.astype("int64"))
+    np.testing.assert_array_equal(encoded, encoder.transform(whole))
+
+
+def test_dates_are_refused_by_name():
+    frame, y = make_frame()
+    fitted = network().fit(frame.assign(when=pd.date_range("2024", periods=len(frame))), y)
+    with pytest.raises(TypeError, match="Column 'when' of X must hold numbers or text in ONNX, which has no dates"):
+        convert(fitted, None, initial_types=[("when", FloatTensorType([None, 6]))])

@@ -7,5 +7,14 @@ from .classifier import ScratchNNClassifier
 from .display import LossCurveDisplay
 from .distributed import data_parallel
 from .fusion import fused_fits
+from .table_encoder import TableEncoder
 
-__all__ = ["Checkpoint", "LossCurveDisplay", "ScratchNNClassifier", "data_parallel", "fused_fits", "show_versions"]
+__all__ = [
+    "Checkpoint",
+    "LossCurveDisplay",
+    "ScratchNNClassifier",
+    "TableEncoder",
+    "data_parallel",
+    "fused_fits",
+    "show_versions",
+]

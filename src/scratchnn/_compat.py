@@ -13,6 +13,7 @@ from sklearn.utils._array_api import get_namespace_and_device
 from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils._repr_html.estimator import _VisualBlock
 from sklearn.utils.multiclass import _check_partial_fit_first_call as check_partial_fit_first_call
+from sklearn.utils.validation import _check_feature_names_in as check_feature_names_in
 
 from ._version import __version__
 from .exceptions import InconsistentVersionWarning, UnavailableError
@@ -49,6 +50,7 @@ __all__ = [
     "StrOptions",
     "VersionMixin",
     "available_unless",
+    "check_feature_names_in",
     "check_partial_fit_first_call",
     "check_same_namespace",
     "fit_context",

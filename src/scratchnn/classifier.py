@@ -164,8 +164,9 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Biases of each layer.
     feature_names_encoded_ : ndarray of str
         What the rows of ``coefs_[0]`` stand for: "age", "missingindicator_age", "sex_male", "age[20, 28.5]" (a bin).
-    encoder_ : TableEncoder or None
-        Encoder of categories and missing values. None if the training rows had neither.
+        Bins without width have no weights and no name: "".
+    encoder_ : object or None
+        Encoder of categories, dates and missing values. None if the training rows had only numbers.
     bin_edges_ : ndarray of shape (n_columns, n_bins + 1) or None
         Edges of the bins of each encoded column, NaN for columns without bins. None if no column has bins.
     mean_ : ndarray of shape (n_columns,) or None
@@ -346,7 +347,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Parameters
         ----------
         X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
-            Training data. A dense table may lack values, and a frame, or an array of objects, may hold categories.
+            Training data. It may have missing values if it is dense, and text, categories and dates in a frame.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -400,7 +401,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         ----------
         X : {array-like, frame, sparse matrix} of shape (n_samples, n_features)
             Training data, as for `fit`. Each call updates the means and scales of ``standardize``, except after a
-            `fit`, whose means and scales stay. The first call fixes categories, marks of missing values and bins.
+            `fit`, whose means and scales stay. The first call fixes the categories, missing-value indicators and bins.
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.
         sample_weight : array-like of shape (n_samples,), default=None

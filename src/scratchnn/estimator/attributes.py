@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..tables.array_api import ArrayLibrary
 from ..tables.arrays import Array, has_own_library, to_host, to_tensor
 from ..tables.bins import count_bins, name_bins
-from ..tables.encoder import count_columns, has_categories, name_features
+from ..tables.encoder import count_columns, has_categories, name_columns, name_features
 from ..tables.statistics import ColumnStatistics
 from ..tables.targets import Labels
 from ..training import TrainingRun
@@ -123,9 +123,7 @@ def read_edges(estimator: Any) -> Array | None:
 def name_encoded_columns(estimator: Any) -> Array:
     """Return the names of what the rows of ``coefs_[0]`` stand for, (n_rows,): encoded columns, then bins."""
     check_is_fitted(estimator)
-    names = name_features(getattr(estimator, "feature_names_in_", None), estimator.n_features_in_)
-    if estimator.encoder_ is not None:
-        names = estimator.encoder_.get_feature_names_out(names)
+    names = name_features(name_columns(estimator), estimator.n_features_in_)
     return np.concatenate([names, name_bins(names, read_edges(estimator))]).astype(object)
 
 

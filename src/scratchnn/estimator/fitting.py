@@ -42,6 +42,7 @@ from .parameters import (
     resolve_hidden_layer_sizes,
     resolve_numeric_encoding,
     resolve_seed,
+    warn_of_few_samples,
 )
 from .penalty import calc_penalty, suits_penalty_rule
 from .scoring import make_calc_score
@@ -181,6 +182,8 @@ def describe_columns(
     """Return how the network reads the columns, and the strength of alpha="auto" per sample of a minibatch, or 0."""
     estimator = call.estimator
     alpha = resolve_alpha(estimator)
+    if call.incremental and not call.resume:
+        warn_of_few_samples(estimator, counts)
     has_new_bins = not call.resume and resolve_numeric_encoding(estimator, table, counts) is not None
     moments, keeps_scales = _find_moments(call, table, state, start)
     statistics = ColumnStatistics(None, None)

@@ -14,6 +14,7 @@ from .._compat import Interval, Options, StrOptions, warn_user
 from ..activations import ACTIVATIONS, INITS
 from ..losses import LOSSES
 from ..tables.bins import N_BINS
+from ..tables.encoder import has_categories
 from ..tables.summary import SampleCounts
 from ..tables.table import Table
 from ..training import Hyperparameters
@@ -276,6 +277,16 @@ def resolve_numeric_encoding(estimator: Any, table: Table, counts: SampleCounts)
         and table.X.shape[1] <= MAX_ENCODED_COLUMNS
     )
     return "piecewise" if is_encoded else None
+
+
+def warn_of_few_samples(estimator: Any, counts: SampleCounts) -> None:
+    """Warn if the first call of `partial_fit` fixes the categories of columns by too few samples."""
+    if counts.n_samples < MIN_ENCODED_ROWS and has_categories(estimator):
+        warn_user(
+            f"The first call of partial_fit got {counts.n_samples} samples, and fixes categories and bins of all "
+            "calls: other categories count as infrequent or unknown. Pass a large first part, at least "
+            f"{MIN_ENCODED_ROWS} samples."
+        )
 
 
 def calc_alpha(alpha: float | str, alpha_per_row: float, n_rows: int) -> float:

@@ -18,7 +18,7 @@ from .._compat import check_partial_fit_first_call, check_same_namespace
 from ..tables.array_api import find_array_library, get_float_dtypes, to_numpy
 from ..tables.arrays import Array, Features, is_mapped_file, to_tensor
 from ..tables.dataframe import NUMBER_TYPES, is_missing
-from ..tables.encoder import encode, find_raw_table
+from ..tables.encoder import encode, find_raw_table, name_columns
 from ..tables.summary import check_form, merge_flags
 from ..tables.table import Table
 from ..tables.targets import Labels, check_known, find_labels
@@ -131,7 +131,7 @@ def _validate_rows(
             "and targets of one column" if y.ndim == 1 else f"and targets of {y.shape[1]} columns",
         )
     X = encode(estimator, features, weights=weights, reset=reset, training=training)
-    return Table(X, y, weights), multilabel
+    return Table(X, y, weights, names=name_columns(estimator)), multilabel
 
 
 @np.errstate(invalid="ignore")  # in sums by which scikit-learn finds values to be finite
@@ -153,6 +153,11 @@ def _read_features(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:
         X, y_checked = validate_data(estimator, X, *y, **checks, multi_output=True, reset=reset)
     else:
         X = validate_data(estimator, X, **checks, reset=reset)
+    if sparse.issparse(X) and not np.isfinite(X.data).all():  # of a frame, which scikit-learn does not check
+        raise ValueError(
+            "X must not have missing or infinite values where it is sparse, got NaN or infinity. Call "
+            "X.sparse.to_dense() on the frame, or replace these values."
+        )
     features = with_sorted_entries(X) if array_library is None else to_tensor(X)
     return (features, y_checked) if y else features
 

@@ -1,54 +1,72 @@
-"""Raw columns to numbers, in an ONNX graph: what `estimator.encoding` does."""
+"""Raw columns to numbers, in an ONNX graph: what `tables.encoder` does."""
 
 from typing import Any
 
 import numpy as np
-from skl2onnx.common.data_types import FloatTensorType, StringTensorType
-from sklearn.preprocessing import OneHotEncoder
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
+from sklearn.utils.validation import check_is_fitted
 
-from ..tables.dataframe import to_text
-from ..tables.encoder import TableEncoder, find_fill
+from ..tables.categories import to_number, to_text
+from ..tables.encoder import ColumnEncoder, find_fill
 from .graph import Columns, Graph
 
 MISSING_TEXTS = ("None", "nan", "NaN", "<NA>", "NaT")  # what onnxruntime makes of Python's missing values
 
 
 def encode(graph: Graph, columns: Columns, network: Any) -> str:
-    """Return what `encoding.encode` makes of X, in doubles: no categories, no missing values."""
-    encoder: TableEncoder | None = network.encoder_
-    if encoder is None:
-        numbers = columns.read_numbers(range(network.n_features_in_))
-        return graph.fill(numbers, graph.add("IsNaN", numbers), find_fill(network))
+    """Return what `tables.encoder.encode` makes of X, in doubles: no categories, no missing values."""
+    if network.encoder_ is not None:
+        return _encode_table(graph, columns, network.encoder_)
+    numbers = columns.read_numbers(range(network.n_features_in_))
+    return graph.fill(numbers, graph.add("IsNaN", numbers), find_fill(network))
+
+
+def convert_encoder(scope: Any, operator: Any, container: Any) -> None:
+    """Add a `TableEncoder` to an ONNX graph."""
+    graph, encoder = Graph(scope, container), operator.raw_operator
+    encoded = _encode_table(graph, Columns(graph, operator.inputs, encoder), encoder.encoder_)
+    graph.write(encoded, operator.outputs[0])
+
+
+def calc_encoder_shapes(operator: Any) -> None:
+    """Set the type and shape of what a `TableEncoder` returns."""
+    check_is_fitted(operator.raw_operator)
+    n_columns = int(operator.raw_operator.encoder_.starts[-1])
+    operator.outputs[0].type = DoubleTensorType([operator.inputs[0].get_first_dimension(), n_columns])
+
+
+def _encode_table(graph: Graph, columns: Columns, encoder: ColumnEncoder) -> str:
+    for column, kind in enumerate(encoder.kinds):
+        if kind in ("date", "duration"):
+            raise TypeError(
+                f"Column {columns.names[column]!r} of X must hold numbers or text in ONNX, which has no {kind}s. Make "
+                "numbers of it before the fit, such as its year."
+            )
     parts = []
-    imputer, one_hot = encoder.imputer_, encoder.one_hot_
-    if imputer is not None:
-        numbers = columns.read_numbers(np.flatnonzero(~encoder.is_categorical).tolist())
+    if encoder.numbers:
+        numbers = columns.read_numbers([column for column, _ in encoder.numbers])
         is_missing = graph.add("IsNaN", numbers)
-        parts.append(graph.fill(numbers, is_missing, imputer.statistics_))
-        if len(imputer.indicator_.features_):
-            marked = graph.add_constant(imputer.indicator_.features_, np.int64)
+        parts.append(graph.fill(numbers, is_missing, encoder.means))
+        if len(encoder.missing):
+            marked = graph.add_constant(encoder.missing, np.int64)
             parts.append(graph.cast(graph.add("Gather", is_missing, marked, axis=1), np.float64))
     for place, column in enumerate(np.flatnonzero(encoder.is_categorical).tolist()):
-        parts.append(_encode_category(columns, column, _list_codes(one_hot, place)))
+        codes = {category: code for code, category in enumerate(encoder.categories[place])}
+        n_codes = int(np.diff(encoder.starts)[place])
+        parts.append(_encode_category(columns, column, codes, n_codes))
     return graph.concat(parts)
 
 
-def _list_codes(one_hot: OneHotEncoder, place: int) -> dict[str | None, int]:
-    """Return the column of each category of a raw column, by its text, or None for missing values."""
-    infrequent = one_hot.infrequent_categories_[place]
-    rare = set() if infrequent is None else set(infrequent.tolist())
-    categories = one_hot.categories_[place].tolist()
-    frequent = [category for category in categories if category not in rare]
-    return {category: code for code, category in enumerate(frequent)} | {category: len(frequent) for category in rare}
+def _encode_category(columns: Columns, column: int, codes: dict[str | None, int], n_codes: int) -> str:
+    """Return a feature for each code, (n_rows, n_codes), in doubles.
 
-
-def _encode_category(columns: Columns, column: int, codes: dict[str | None, int]) -> str:
-    """Return a column of zeros and ones for each code, (n_rows, n_codes), in doubles: zeros for unknown categories."""
+    Unknown categories have the last code if the codes of the known ones are fewer, and else none.
+    """
     graph = columns.graph
+    other = len(codes) if n_codes > len(codes) else -1
     values, kind = columns.take([column])
-    n_codes = max(codes.values()) + 1
     if isinstance(kind, StringTensorType):
-        texts = _list_texts(str(columns.names[column]), codes)
+        texts = _list_texts(str(columns.names[column]), codes) or {"": other}
         found = graph.add(
             "LabelEncoder",
             values,
@@ -56,25 +74,28 @@ def _encode_category(columns: Columns, column: int, codes: dict[str | None, int]
             op_version=2,
             keys_strings=list(texts),
             values_int64s=list(texts.values()),
-            default_int64=-1,
+            default_int64=other,
         )
         return graph.cast(graph.add("Equal", found, graph.add_constant(np.arange(n_codes)[np.newaxis])), np.float64)
-    numbers = {float(text): code for text, code in codes.items() if text is not None and _is_number(text)}
+    numbers = {to_number(text): code for text, code in codes.items() if _is_number(text)}
     if not numbers:
         raise TypeError(
             f"Column {columns.names[column]!r} of X must be an ONNX input of text, as its categories are, got numbers. "
             "Convert its values with astype(str), or pass initial_types with an input for each column: "
             f"({str(columns.names[column])!r}, StringTensorType([None, 1]))."
         )
-    dtype = np.float32 if isinstance(kind, FloatTensorType) else np.float64
+    is_whole = isinstance(kind, Int64TensorType) and all(isinstance(number, int) for number in numbers)
+    dtype = np.int64 if is_whole else np.float32 if isinstance(kind, FloatTensorType) else np.float64
     values = graph.cast(values, dtype)
-    is_equal = graph.add("Equal", values, graph.add_constant([list(numbers)], dtype))
-    matches = graph.cast(graph.concat([is_equal, graph.add("IsNaN", values)]), np.float64)
-    indicator = np.zeros((len(numbers) + 1, n_codes))  # which code each number has, and a missing one
-    indicator[np.arange(len(numbers)), list(numbers.values())] = 1
-    if None in codes:
-        indicator[-1, codes[None]] = 1
-    return graph.add("MatMul", matches, graph.add_constant(indicator))
+    matches = [graph.add("Equal", values, graph.add_constant([list(numbers)], dtype))]
+    rows = list(numbers.values())
+    if None in codes and not is_whole:
+        matches.append(graph.add("IsNaN", values))
+        rows.append(codes[None])
+    indicator = np.eye(n_codes)[rows]  # which code each match has; of a row without one, ``rest``
+    rest = np.arange(n_codes) == other
+    found = graph.add("MatMul", graph.cast(graph.concat(matches), np.float64), graph.add_constant(indicator - rest))
+    return graph.add("Add", found, graph.add_constant(rest[np.newaxis], np.float64))
 
 
 def _list_texts(name: str, codes: dict[str | None, int]) -> dict[str, int]:
@@ -97,9 +118,7 @@ def _list_texts(name: str, codes: dict[str | None, int]) -> dict[str, int]:
     return dict.fromkeys(("", *MISSING_TEXTS), codes[None]) | texts
 
 
-def _is_number(text: str) -> bool:
-    """Return whether `to_text` makes this text of a number."""
-    try:
-        return np.isfinite(float(text)) and to_text(float(text)) == text
-    except ValueError:
-        return False
+def _is_number(text: str | None) -> bool:
+    """Return whether a category is a number, or reads as one."""
+    number = to_number(text)
+    return number is not None and bool(np.isfinite(number)) and to_text(number) == text

@@ -68,14 +68,15 @@ def find_entered(edges: NDArray[Any] | None) -> NDArray[Any]:
 
 
 def name_bins(names: NDArray[Any], edges: NDArray[Any] | None) -> list[str]:
-    """Return the names of the bins, (n_bins,): that of the column, and the edges."""
+    """Return the names of the bins, (n_bins,): that of the column, and the edges. Those without width have none: ""."""
     if edges is None:
         return []
-    return [
+    found = [
         f"{names[column]}[{low:g}, {high:g}]"
         for column in find_binned(edges)
         for low, high in zip(edges[column, :-1], edges[column, 1:], strict=True)
     ]
+    return [name if has_width else "" for name, has_width in zip(found, find_entered(edges), strict=True)]
 
 
 def calc_edges(values: Tensor, weights: Tensor | None = None) -> NDArray[Any]:

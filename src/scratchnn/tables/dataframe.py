@@ -1,159 +1,264 @@
-"""Raw tables as users have them: frames, and arrays of objects. Which columns hold what, and their values."""
+"""Raw tables as users have them: frames, and arrays of objects. What each column holds, and its values."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from numbers import Real
 from typing import Any
 
+import narwhals as nw
 import numpy as np
 from scipy import sparse
 
 from .arrays import Array
 
-NUMBER_KINDS = "fiub"  # of NumPy's dtypes, and of those of pandas
-VALUE_KINDS = "OUT"  # of dtypes that do not say what the values are, or that they are text
-REFUSED_KINDS = "mMSV"  # of dates, durations, bytes and records, which scikit-learn would try to make numbers of
 NUMBER_TYPES = (Real, Decimal, np.bool_)
+# What arrays hold, by the letter of their dtype. scikit-learn makes floats of the first ones.
+ARRAY_KINDS = dict.fromkeys("fiub", "number") | dict.fromkeys("UT", "text")
+ARRAY_KINDS |= {"O": "object", "M": "date", "m": "duration"}
+# Why a column must hold numbers.
+IN_TRAINING, UNNAMED = "as in training", "as categorical_features does not name it"
+TEXT_KINDS = ("category", "text")
+DATE_PARTS = ("year", "month", "day_of_week", "hour")
 
 
 class RawTable:
-    """A frame of pandas or polars, or an array, of which each column may be of another kind.
+    """A frame of any library that narwhals reads, or an array, of which each column may be of another kind.
 
-    Missing values are None, NaN, and pandas' NA and NaT.
+    The ``kinds`` of columns are "number", "text", "category", "date" and "duration", as their dtypes say; "object" if
+    the dtype says nothing; and "refused". Missing values are None, NaN, and pandas' NA and NaT.
     """
 
     def __init__(self, source: Any) -> None:
         self.source = source
         self.shape: tuple[int, int] = tuple(source.shape)
-        self.dtypes = list(source.dtypes) if is_frame(source) else [source.dtype] * self.shape[1]
+        self.is_pandas_like = nw.dependencies.is_pandas_like_dataframe(source)
+        self.frame: Any = None  # in narwhals; not of pandas, whose column names may not be unique
+        self.names: Sequence[Any] = range(self.shape[1])
+        self._codes: dict[int, tuple[Array, list[Any]]] = {}
+        if isinstance(source, np.ndarray):
+            self.dtypes = [source.dtype] * self.shape[1]
+            self.kinds = [ARRAY_KINDS.get(source.dtype.kind, "refused")] * self.shape[1]
+            return
+        if self.is_pandas_like:
+            self.names, self.dtypes = list(source.columns), list(source.dtypes)
+            found: dict[Any, str] = {}
+            for place, dtype in enumerate(self.dtypes):
+                if isinstance(dtype, np.dtype):
+                    found[dtype] = ARRAY_KINDS.get(dtype.kind, "refused")
+                elif dtype not in found:
+                    column = nw.from_native(source.iloc[:0, place], series_only=True)
+                    found[dtype] = _find_kind(column.dtype, dtype)
+            self.kinds = [found[dtype] for dtype in self.dtypes]
+        else:
+            self.frame = nw.from_native(source)
+            self.names = self.frame.columns
+            self.dtypes = list(source.dtypes if hasattr(source, "dtypes") else source.schema.types)
+            self.kinds = list(map(_find_kind, self.frame.schema.values(), self.dtypes))
 
-    def holds_categories(self, number: int) -> bool:
-        """Return whether a column holds categories, by its dtype or, if that does not say, by its values.
+    @property
+    def is_plain(self) -> bool:
+        """Whether scikit-learn makes floats of all columns, without losing a missing value."""
+        if self.frame is not None:
+            return all(str(dtype) in ("Float32", "Float64") for dtype in self.dtypes)
+        return all(
+            dtype.kind in "fiub" if isinstance(dtype, np.dtype) else _is_sparse(dtype) and dtype.fill_value == 0
+            for dtype in set(self.dtypes)
+        )
+
+    def find_kinds(self, is_chosen: Array | None) -> list[str]:
+        """Return the kinds of columns; "object" only of those without values, as the values decide.
+
+        They are "number" if all values are numbers, and else "text". If the user has chosen the columns of categories,
+        only these are, and all others hold numbers.
 
         Raises
         ------
         TypeError
-            If it holds neither categories nor numbers.
+            If columns hold something else. All are named.
         """
-        dtype = self.dtypes[number]
-        if _is_category(dtype):
-            return True
-        if _is_number(dtype):
-            return False
-        if not _may_be_anything(dtype):
-            raise TypeError(self._describe(number, str(dtype)))
-        types = {type(value) for value in self._find_values(number) if not is_missing(value)}
-        for other in types:
-            if not issubclass(other, (str, *NUMBER_TYPES)):
-                raise TypeError(self._describe(number, other.__name__))
-        return any(issubclass(each, str) for each in types)
+        kinds, refused = list(self.kinds), {}
+        for column, kind in enumerate(kinds):
+            if kind == "object":
+                try:
+                    types = {type(value) for value in self.read_codes(column)[1] if not is_missing(value)}
+                except TypeError as error:
+                    refused[column] = error.args[-1]
+                    continue
+                others = [each.__name__ for each in types if not issubclass(each, (str, *NUMBER_TYPES))]
+                if others:
+                    refused[column] = min(others)
+                elif types:
+                    kinds[column] = "number" if all(issubclass(each, NUMBER_TYPES) for each in types) else "text"
+            elif kind == "refused" or (is_chosen is not None and is_chosen[column] and kind in ("date", "duration")):
+                refused[column] = str(self.dtypes[column])
+            if is_chosen is not None and kind not in ("date", "duration"):
+                kinds[column] = "category" if is_chosen[column] else "number"
+        if refused:
+            raise TypeError(self._refuse(refused))
+        return kinds
 
-    def read_numbers(self, numbers: Iterable[int], rows: Any = slice(None)) -> Array:
+    def read_numbers(self, columns: Iterable[int], reason: str = IN_TRAINING) -> Array:
         """Return columns of numbers, (n_rows, n_columns), as floats with NaN where a value is missing.
 
         Raises
         ------
         TypeError
-            If a column holds something else.
+            If a column holds something else, which ``reason`` explains.
         """
-        numbers = list(numbers)
-        if isinstance(self.source, np.ndarray) and self.source.dtype.kind in NUMBER_KINDS:
+        columns = list(columns)
+        if isinstance(self.source, np.ndarray) and self.source.dtype.kind in "fiub":
             dtype = np.float32 if self.source.dtype == np.float32 else np.float64
-            taken: Array = self.source[:, numbers][rows].astype(dtype, copy=False)
+            taken: Array = self.source[:, columns].astype(dtype, copy=False)
             return taken
-        result: Array = np.empty((self.shape[0], len(numbers)))
-        for place, number in enumerate(numbers):
-            result[:, place] = self._read_number_column(number)
-        return np.asarray(result[rows])
+        result: Array = np.empty((self.shape[0], len(columns)))
+        is_bulk = np.array([self.kinds[column] == "number" for column in columns], bool)
+        if is_bulk.any():
+            bulk = [column for column, whether in zip(columns, is_bulk, strict=True) if whether]
+            if self.is_pandas_like:
+                result[:, is_bulk] = self.source.iloc[:, bulk].to_numpy(np.float64, na_value=np.nan)
+            else:
+                result[:, is_bulk] = self.frame.select(nw.nth(bulk).cast(nw.Float64)).to_numpy()
+        for place in np.flatnonzero(~is_bulk):
+            codes, values = self.read_codes(columns[place])
+            numbers = [self._to_float(value, columns[place], reason) for value in values]
+            result[:, place] = np.array(numbers)[codes]
+        return result
 
-    def read_categories(self, numbers: Iterable[int], rows: Any = slice(None)) -> Array:
-        """Return columns of categories, (n_rows, n_columns): their text, or None where a value is missing.
+    def read_codes(self, column: int) -> tuple[Array, list[Any]]:
+        """Return for each row of a column the index of its value, and the different values. The first one is None.
 
-        Numbers that are equal have the same text, whatever their types.
+        Raises
+        ------
+        TypeError
+            If values have no hash.
         """
-        numbers = list(numbers)
-        result = np.empty((self.shape[0], len(numbers)), object)
-        for place, number in enumerate(numbers):
-            values = self._list_values(number)  # once: only the very same NaN are found as keys
-            texts = {value: to_text(value) for value in self._find_different(number, values)}
-            result[:, place] = [texts[value] for value in values]
-        return np.asarray(result[rows])
+        if column not in self._codes:
+            try:
+                self._codes[column] = self._factorize(column)
+            except TypeError as error:  # of the hash of a value
+                kind = _find_unhashable(self._list_values(column))
+                raise TypeError(self._refuse({column: kind}), kind) from error
+        return self._codes[column]
 
-    def _read_number_column(self, number: int) -> Array:
-        dtype, column = self.dtypes[number], self._get_column(number)
-        if _is_number(dtype):
-            if hasattr(column, "cast"):  # polars
-                return np.asarray(column.cast(float).to_numpy())
-            if isinstance(dtype, np.dtype):
-                return np.asarray(column, np.float64)
-            return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan))
-        values = self._list_values(number)
-        for value in self._find_values(number):
-            if not is_missing(value) and not isinstance(value, NUMBER_TYPES):
+    def read_times(self, column: int, kind: str) -> dict[str, Array]:
+        """Return the seconds, as "", of a column of durations or dates, and of dates the DATE_PARTS; (n_rows,) each.
+
+        Raises
+        ------
+        TypeError
+            If it is of another ``kind``.
+        """
+        parts = DATE_PARTS if kind == "date" else ()
+        if self.kinds[column] != kind:
+            if self.kinds[column] in ("date", "duration") or not all(map(is_missing, self.read_codes(column)[1])):
                 raise TypeError(
-                    f"Column {self._get_name(number)} of X must hold numbers, got {value!r}: it held numbers in "
-                    "training, or categorical_features leaves it out. Make numbers of its values, or name it in "
-                    "categorical_features and fit again."
+                    f"Column {self.names[column]!r} of X must hold {kind}s, as in training, got dtype "
+                    f"{self.dtypes[column]}. Convert it, for example with pandas.to_datetime or pandas.to_timedelta."
                 )
-        return np.array([np.nan if is_missing(value) else float(value) for value in values], np.float64)
+            return dict.fromkeys(("", *parts), np.full(self.shape[0], np.nan))
+        local = universal = self._take(column)
+        if not isinstance(local, np.ndarray):
+            series = nw.from_native(local, series_only=True)
+            zone = getattr(series.dtype, "time_zone", None)
+            if kind == "date":
+                series = series.cast(nw.Datetime("us", zone))
+            both = [series, series] if zone is None else [series, series.dt.convert_time_zone("UTC")]
+            local, universal = ((each if zone is None else each.dt.replace_time_zone(None)).to_numpy() for each in both)
+        unit = "M8[us]" if kind == "date" else "m8[us]"
+        local, universal = np.asarray(local, unit), np.asarray(universal, unit)
+        found: list[Array] = [universal.view(np.int64) / 1e6]
+        if kind == "date":
+            hours, months = local.view(np.int64) // 3_600_000_000, local.astype("M8[M]").view(np.int64)
+            found += [1970 + months // 12, 1 + months % 12, (hours // 24 + 3) % 7, hours % 24]
+        return {part: np.where(np.isnat(local), np.nan, each) for part, each in zip(("", *parts), found, strict=True)}
 
-    def _get_column(self, number: int) -> Any:
-        if hasattr(self.source, "iloc"):
-            return self.source.iloc[:, number]
-        return self.source[:, int(number)]
+    def _take(self, column: int) -> Any:
+        """Return a column as its library has it."""
+        if self.is_pandas_like:
+            return self.source.iloc[:, column]
+        return self.source[:, column] if self.frame is None else self.frame[:, int(column)].to_native()
 
-    def _list_values(self, number: int) -> list[Any]:
-        column = self._get_column(number)
-        values: list[Any] = column.to_list() if hasattr(column, "to_list") else column.tolist()
+    def _list_values(self, column: int) -> list[Any]:
+        values: list[Any] = self._take(column).tolist() if self.frame is None else self.frame[:, int(column)].to_list()
         return values
 
-    def _find_values(self, number: int) -> set[Any]:
-        """Return the different values of a column."""
-        return self._find_different(number, self._list_values(number))
+    def _factorize(self, column: int) -> tuple[Array, list[Any]]:
+        is_long = self.shape[0] > 100  # shorter columns are sooner listed
+        if self.is_pandas_like and is_long:
+            codes, found = self._take(column).factorize()
+            values = found.tolist()
+        elif (
+            is_long
+            and self.frame is not None
+            and self.frame.implementation.is_polars()
+            and self.kinds[column] in TEXT_KINDS
+        ):
+            series = self.frame[:, int(column)].cast(nw.Categorical)
+            physical = nw.from_native(series.to_native().to_physical(), series_only=True).cast(nw.Int64)
+            _, rows, codes = np.unique(physical.fill_null(-1).to_numpy(), return_index=True, return_inverse=True)
+            values = series[rows.tolist()].to_list()
+        else:
+            places: dict[Any, int] = {}
+            listed = self._list_values(column)
+            codes = np.fromiter((places.setdefault(value, len(places)) for value in listed), np.int32, len(listed))
+            values = list(places)
+        return codes.astype(np.int32) + np.int32(1), [None, *values]
 
-    def _find_different(self, number: int, values: list[Any]) -> set[Any]:
-        """Return the different ones of a column's values, which must have hashes."""
-        try:
-            return set(values)
-        except TypeError as error:
-            nested = next(value for value in values if getattr(value, "__hash__", None) is None)
-            raise TypeError(self._describe(number, type(nested).__name__)) from error
-
-    def _get_name(self, number: int) -> str:
-        return repr(list(self.source.columns)[number]) if is_frame(self.source) else str(number)
-
-    def _describe(self, number: int, found: str) -> str:
-        """Return the error about a column of values that the network has no use for."""
-        return (
-            f"Column {self._get_name(number)} of X has values of type {found}, where each argument must be a string, a "
-            "category or a number. Make columns of numbers of it (of dates for example the year, the weekday, and the "
-            "days since some day; of lists their lengths or their elements), or leave it out."
+    def _to_float(self, value: Any, column: int, reason: str) -> float:
+        if is_missing(value):
+            return np.nan
+        if isinstance(value, NUMBER_TYPES):
+            return float(value)
+        raise TypeError(
+            f"Column {self.names[column]!r} of X must hold numbers or booleans, {reason}, got {value!r}. Make numbers "
+            "of its values, or name it in categorical_features and fit again."
         )
 
-
-def is_frame(X: Any) -> bool:
-    """Return whether X is a frame in memory, of pandas, polars, or a library that does as they do."""
-    return hasattr(X, "shape") and hasattr(X, "columns") and hasattr(X, "dtypes")
+    def _refuse(self, refused: dict[int, str]) -> str:
+        """Return the error about columns that the network has no use for, with the types of their values."""
+        names = ", ".join(repr(self.names[column]) for column in refused)
+        types = ", ".join(dict.fromkeys(refused.values()))
+        one, it = ("Column {} of X has", "it") if len(refused) == 1 else ("Columns {} of X have", "them")
+        return (
+            f"{one.format(names)} values of type {types}: the argument must be a table of strings, categories, "
+            "numbers, dates and durations. Make other columns of the values (of lists the lengths or the elements), or "
+            f"leave {it} out."
+        )
 
 
 def to_raw_table(X: Any, always: bool) -> RawTable | None:
     """Return X as a raw table, if it may hold categories or types that scikit-learn does not turn into numbers.
 
     With ``always``, any dense table becomes one.
+
+    Raises
+    ------
+    TypeError
+        If X is a frame whose values are not computed yet.
     """
-    if sparse.issparse(X):
-        return None
     if isinstance(X, list | tuple):
         X = _to_array(X)
-    if is_frame(X):
-        return RawTable(X) if always or not all(map(_is_plain, X.dtypes)) else None
-    if not isinstance(X, np.ndarray) or X.ndim != 2:
+    if isinstance(X, np.ndarray):
+        return RawTable(X) if X.ndim == 2 and X.dtype.kind != "c" and (always or X.dtype.kind not in "fiub") else None
+    if sparse.issparse(X):
         return None
-    return RawTable(X) if always or X.dtype.kind in VALUE_KINDS + REFUSED_KINDS else None
+    if not nw.dependencies.is_pandas_like_dataframe(X):
+        is_dask = nw.dependencies.is_dask_dataframe(X)
+        frame = X if is_dask else nw.from_native(X, pass_through=True)
+        if is_dask or isinstance(frame, nw.LazyFrame):
+            remedy = "compute" if is_dask else "collect"
+            raise TypeError(
+                f"X must be a table in memory, got a lazy {type(X).__module__.partition('.')[0]} frame. Call "
+                f".{remedy}() and pass what it returns."
+            )
+        if not isinstance(frame, nw.DataFrame):
+            return None
+    table = RawTable(X)
+    return table if always or not table.is_plain else None
 
 
 def is_missing(value: Any) -> bool:
-    """Return whether a value is None, NaN, or pandas' NA or NaT."""
+    """Return whether a value is None, NaN, or pandas' NA and NaT."""
     if value is None:
         return True
     try:
@@ -166,37 +271,34 @@ def _to_array(rows: Any) -> Any:
     """Return nested lists of anything but real numbers as an array of objects, and others as they are."""
     try:
         kind = np.asarray(rows).dtype.kind
-    except ValueError:  # rows of different lengths: scikit-learn says so
-        return rows
-    return np.array(rows, dtype=object) if kind in VALUE_KINDS + REFUSED_KINDS + "c" else rows
+        objects = None if kind in "fiub" else np.array(rows, dtype=object)
+    except ValueError:
+        objects = np.array(rows, dtype=object)
+    # Of rows of different lengths, scikit-learn says so.
+    return rows if objects is None or objects.ndim != 2 else objects
 
 
-def _is_plain(dtype: Any) -> bool:
-    """Return whether scikit-learn makes floats of a column with this dtype, in whatever library."""
-    if isinstance(dtype, np.dtype):
-        return dtype.kind in NUMBER_KINDS
-    return str(dtype).startswith("Sparse") or (str(dtype) in ("Float32", "Float64") and hasattr(dtype, "is_numeric"))
+def _find_unhashable(values: Iterable[Any]) -> str:
+    """Return the type of a value that has no hash."""
+    for value in values:
+        try:
+            hash(value)
+        except TypeError:
+            return type(value).__name__
+    return "unknown"
 
 
-def _is_category(dtype: Any) -> bool:
-    return str(dtype) == "category" or str(dtype).startswith(("Categorical", "Enum"))
+def _find_kind(dtype: Any, native: Any) -> str:
+    """Return what a column of a frame holds, by its dtype in narwhals and in its own library."""
+    if isinstance(dtype, nw.Object) or str(native).lower().startswith("null"):
+        return "object"
+    if dtype.is_numeric() or isinstance(dtype, nw.Boolean) or _is_sparse(native):
+        return "number"
+    kinds = {nw.String: "text", nw.Categorical: "category", nw.Enum: "category", nw.Date: "date"}
+    kinds |= {nw.Datetime: "date", nw.Duration: "duration"}
+    return next((kind for each, kind in kinds.items() if isinstance(dtype, each)), "refused")
 
 
-def _is_number(dtype: Any) -> bool:
-    if hasattr(dtype, "kind"):
-        return dtype.kind in NUMBER_KINDS
-    return bool(dtype.is_numeric()) or str(dtype) in ("Boolean", "Null")
-
-
-def _may_be_anything(dtype: Any) -> bool:
-    return dtype.kind in VALUE_KINDS if hasattr(dtype, "kind") else str(dtype) in ("String", "Object")
-
-
-def to_text(value: Any) -> str | None:
-    """Return the text of a category: the same for numbers that are equal. None if the value is missing."""
-    if is_missing(value):
-        return None
-    if not isinstance(value, NUMBER_TYPES):
-        return str(value)
-    number = float(value)
-    return str(int(number)) if number.is_integer() else repr(number)
+def _is_sparse(dtype: Any) -> bool:
+    """Return whether pandas keeps only some numbers of a column."""
+    return str(dtype).startswith("Sparse") and dtype.subtype.kind in "fiub"

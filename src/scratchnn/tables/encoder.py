@@ -1,110 +1,131 @@
-"""Raw columns to numbers: categories one-hot, missing values filled and marked."""
+"""Raw columns to numbers: dates in parts, missing values filled and marked, categories one-hot."""
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import BaseEstimator
-from sklearn.impute import SimpleImputer
-from sklearn.preprocessing import OneHotEncoder
-from sklearn.utils import assert_all_finite
 
+from .._compat import warn_user
 from .arrays import Array, Features, to_host, to_tensor
-from .dataframe import RawTable, is_frame, to_raw_table
+from .categories import CodedRows, Counts, choose_categories, count_categories, describe_problem, find_codes
+from .dataframe import DATE_PARTS, IN_TRAINING, TEXT_KINDS, UNNAMED, RawTable, to_raw_table
 from .statistics import find_moments
-from .summary import gather, merge_categories, merge_flags, merge_numbers
+from .summary import gather, merge_columns, merge_flags
 from .table import Table
 
-MIN_ROWS = 2  # categories of fewer rows have one column together
-MAX_CATEGORIES = 100  # columns for one column of categories, at most: the most frequent, and one for all others
+KINDS = ("category", "text", "date", "duration", "number", "object")  # a column is of the first one in any part
 
 
-class TableEncoder(BaseEstimator):
-    """Makes floats of a raw table: its numbers, marks of those missing, and a column for each category.
+class ColumnEncoder:
+    """Makes floats of raw columns: numbers and parts of dates, missing-value indicators, and one-hot categories.
 
-    Missing numbers are filled. A missing category is a category, and one that training had not is none.
-
-    Parameters
-    ----------
-    is_categorical : ndarray of shape (n_features,)
-        Which columns hold categories. The others hold numbers.
-
-    Attributes
-    ----------
-    imputer_ : SimpleImputer or None
-        Of the numbers; None where there are none.
-    one_hot_ : OneHotEncoder or None
-        Of the categories; None where there are none.
-    n_columns_ : int
-        Number of columns that come out.
+    ``numbers`` has a raw column and a part of the date, or "", for each number; ``means``, (n_numbers,), fill them, and
+    those of the indices ``missing`` have indicators. ``categories`` has those with a feature of their own, None for
+    missing values, for each column of text or categories, and ``are_numbers`` whether they are numbers. ``starts`` are
+    those of `CodedRows`: columns with infrequent categories have one feature more than ``categories``.
     """
 
-    def __init__(self, is_categorical: Array) -> None:
-        self.is_categorical = is_categorical
-
-    def fit(self, table: RawTable, weights: Array | None = None) -> "TableEncoder":
-        """Learn what to fill, and the categories, from the rows of positive weight of a raw table."""
+    def __init__(self, table: RawTable, kinds: list[str], weights: Array | None = None) -> None:
         rows = slice(None) if weights is None or not weights.any() else weights > 0
-        numbers, categories = (np.flatnonzero(mask) for mask in (~self.is_categorical, self.is_categorical))
-        # Whatever `set_config` says of outputs, they are arrays here.
-        self.imputer_ = self.one_hot_ = None
-        if len(numbers):
-            imputer = SimpleImputer(add_indicator=True, keep_empty_features=True)
-            values = table.read_numbers(numbers, rows)
-            self.imputer_ = imputer.set_output(transform="default").fit(merge_numbers(values))
-            if merge_flags(weights is not None):
-                self.imputer_.statistics_ = _calc_means(
-                    values, np.ones(len(values)) if weights is None else weights[rows]
-                )
-        if len(categories):
-            one_hot = OneHotEncoder(
-                handle_unknown="ignore", min_frequency=MIN_ROWS, max_categories=MAX_CATEGORIES, sparse_output=False
-            )
-            texts = merge_categories(table.read_categories(categories, rows))
-            self.one_hot_ = one_hot.set_output(transform="default").fit(texts)
-        self.n_columns_ = len(self.get_feature_names_out())
-        return self
+        self.kinds, self.is_categorical = kinds, np.array([kind in TEXT_KINDS for kind in kinds], bool)
+        self.numbers = [
+            (column, part)
+            for column in np.flatnonzero(~self.is_categorical).tolist()
+            for part in ("", *(DATE_PARTS if kinds[column] == "date" else ()))
+        ]
+        codes = [table.read_codes(column) for column in np.flatnonzero(self.is_categorical).tolist()]
+        counts = [count_categories(own[rows], values) for own, values in codes]
+        are_numbers = [not any(isinstance(value, str) for value in values) for _, values in codes]
+        own_weights = None if weights is None else weights[rows]
+        summary = merge_columns(self._read_numbers(table, UNNAMED)[rows], counts, are_numbers, own_weights)
+        is_whole = np.array([not part for _, part in self.numbers], bool)
+        is_kept = is_whole | (summary.low < summary.high)
+        self.numbers = [each for each, whether in zip(self.numbers, is_kept, strict=True) if whether]
+        self.means = summary.means[is_kept]
+        self.missing = np.flatnonzero((is_whole & summary.is_incomplete)[is_kept])
+        self.are_numbers = summary.are_numbers
+        self.categories = [choose_categories(own) for own in summary.counts]
+        widths = [len(own) + (len(own) < len(all_)) for own, all_ in zip(self.categories, summary.counts, strict=True)]
+        self.starts = len(self.numbers) + len(self.missing) + np.cumsum([0, *widths])
+        empty = [
+            column
+            for (column, part), n in zip(self.numbers, summary.n_values[is_kept], strict=True)
+            if not n + len(part)
+        ]
+        self._warn_of_problems(table.names, summary.counts, dict.fromkeys(empty, "no values"))
 
-    def transform(self, table: RawTable) -> Array:
-        """Return the floats, (n_rows, n_columns_)."""
-        parts = []
-        if self.imputer_ is not None:
-            numbers = table.read_numbers(np.flatnonzero(~self.is_categorical))
-            parts.append(self.imputer_.transform(numbers))
-        if self.one_hot_ is not None:
-            parts.append(self.one_hot_.transform(table.read_categories(np.flatnonzero(self.is_categorical))))
-        return np.concatenate(parts, 1) if len(parts) > 1 else np.asarray(parts[0])
-
-    def get_feature_names_out(self, input_features: Any = None) -> Array:
-        """Return the names of the columns that come out, those of the raw columns first: "x0", ... without names."""
-        names = name_features(input_features, len(self.is_categorical))
-        numbers, categories = names[~self.is_categorical], names[self.is_categorical]
-        parts = [[] if self.imputer_ is None else self.imputer_.get_feature_names_out(numbers)]
-        parts += [[] if self.one_hot_ is None else self.one_hot_.get_feature_names_out(categories)]
-        return np.concatenate(parts).astype(object)
-
-    def with_means(self, means: Array) -> "TableEncoder":
-        """Return an encoder that fills columns of which no value was missing in training with ``means``."""
-        if self.imputer_ is None:
-            return self
-        encoder = copy.copy(self)
-        encoder.imputer_ = copy.copy(self.imputer_)
-        known = self.imputer_.statistics_
-        means, is_complete = (values[: len(known)] for values in (means, self.indicators < 0))
-        encoder.imputer_.statistics_ = np.where(is_complete, means, known)
-        return encoder
+    def name_columns(self, names: Array) -> Array:
+        """Return the names of the columns that come out, from those of the raw columns."""
+        found = [f"{names[column]}_{part}" if part else f"{names[column]}" for column, part in self.numbers]
+        found += [f"missingindicator_{found[place]}" for place in self.missing]
+        widths = np.diff(self.starts)
+        for name, categories, width in zip(names[self.is_categorical], self.categories, widths, strict=True):
+            found += [f"{name}_{category}" for category in categories]
+            found += [f"{name}_infrequent_sklearn"] * int(width - len(categories))
+        return np.array(found, object)
 
     @property
     def indicators(self) -> Array:
-        """The index of the missing-value indicator of each column that comes out, (n_columns_,), or -1."""
-        indicators = np.full(self.n_columns_, -1)
-        if self.imputer_ is not None:
-            marked = self.imputer_.indicator_.features_
-            indicators[marked] = len(self.imputer_.statistics_) + np.arange(len(marked))
+        """The index of the missing-value indicator of each column that comes out, or -1."""
+        indicators = np.full(self.starts[-1], -1)
+        indicators[self.missing] = len(self.numbers) + np.arange(len(self.missing))
         return indicators
+
+    def encode(self, table: RawTable) -> Features:
+        """Return the encoded rows of a raw table: `CodedRows` if it has categories, else an array."""
+        numbers = self._read_numbers(table)
+        is_missing = np.isnan(numbers)
+        if len(self.missing) or is_missing.any():
+            filled = np.where(is_missing, self.means.astype(numbers.dtype), numbers)
+            numbers = np.concatenate([filled, is_missing[:, self.missing]], 1)
+        if not self.categories:
+            return numbers
+        codes = np.empty((table.shape[0], len(self.categories)), np.int8)
+        columns, widths = np.flatnonzero(self.is_categorical).tolist(), np.diff(self.starts)
+        for place, (column, categories) in enumerate(zip(columns, self.categories, strict=True)):
+            own, values = table.read_codes(column)
+            other = len(categories) if widths[place] > len(categories) else -1
+            codes[:, place] = find_codes(values, categories, self.are_numbers[place], other)[own]
+        return CodedRows(numbers, codes, self.starts)
+
+    def _read_numbers(self, table: RawTable, reason: str = IN_TRAINING) -> Array:
+        """Return the numbers and parts of dates, (n_rows, n_numbers), NaN where they are missing."""
+        columns = np.array([column for column, _ in self.numbers], int)
+        is_time = np.array([self.kinds[column] != "number" for column in columns], bool)
+        numbers = table.read_numbers(columns[~is_time].tolist(), reason)
+        if is_time.any():
+            plain, numbers = numbers, np.empty((table.shape[0], len(columns)))
+            numbers[:, ~is_time] = plain
+            times = {column: table.read_times(column, self.kinds[column]) for column in set(columns[is_time].tolist())}
+            for place in np.flatnonzero(is_time):
+                column, part = self.numbers[place]
+                numbers[:, place] = times[column][part]
+        check_finite(numbers, [table.names[column] for column in columns])
+        return numbers
+
+    def _warn_of_problems(self, names: Sequence[Any], counts: list[Counts], problems: dict[int, str]) -> None:
+        """Warn of columns that count for little or nothing, all at once: of ``problems``, and of categories."""
+        for column, own, categories in zip(np.flatnonzero(self.is_categorical), counts, self.categories, strict=True):
+            problem = describe_problem(own, categories, self.kinds[column] == "category")
+            problems |= {} if problem is None else {int(column): problem}
+        if problems:
+            listed = ", ".join(f"{names[column]!r} ({problems[column]})" for column in sorted(problems))
+            warn_user(
+                f"Columns of X count for little or nothing: {listed}. Make numbers of text with pandas.to_numeric(..., "
+                "errors='coerce'), and dates with pandas.to_datetime; leave out columns whose values are all different "
+                "or missing. Text that is meant as categories may get the dtype 'category'."
+            )
+
+    def with_means(self, means: Array) -> "ColumnEncoder":
+        """Return an encoder that fills columns of which no value was missing in training with ``means``."""
+        encoder = copy.copy(self)
+        is_complete = self.indicators[: len(self.numbers)] < 0
+        encoder.means = np.where(is_complete, means[: len(self.numbers)], self.means)
+        return encoder
 
 
 def find_raw_table(estimator: Any, X: Any, *, reset: bool) -> RawTable | None:
@@ -149,25 +170,24 @@ def encode(
     TypeError
         If a raw column has values of a type that is neither a number nor a category.
     """
-    table = X if isinstance(X, RawTable) else None
-    is_incomplete = table is None and has_missing(estimator, X)
+    is_raw = isinstance(X, RawTable)
+    is_incomplete = not is_raw and has_missing(estimator, X)
     if reset:
-        needs_encoder = merge_flags(table is not None or is_incomplete)
+        needs_encoder = merge_flags(is_raw or is_incomplete)
         estimator.encoder_ = _make_encoder(estimator, _to_raw_table(X), weights) if needs_encoder else None
-    encoder: TableEncoder | None = estimator.encoder_
+    encoder: ColumnEncoder | None = estimator.encoder_
     encoded: Features = X
     if encoder is not None:
-        encoded = encoder.transform(_to_raw_table(X))
-        is_incomplete = has_missing(estimator, encoded)
-    elif table is not None:
-        encoded = table.read_numbers(range(table.shape[1]))
+        encoded, is_incomplete = encoder.encode(_to_raw_table(X)), False
+    elif is_raw:
+        encoded = X.read_numbers(range(X.shape[1]))
         is_incomplete = has_missing(estimator, encoded)
     if training is not None:
         is_incomplete = merge_flags(is_incomplete)
     if is_incomplete:
         encoded = fill_missing(encoded, find_fill(estimator, training))
-    if isinstance(X, torch.Tensor) and isinstance(encoded, np.ndarray):
-        return torch.from_numpy(encoded).to(X.device)
+    if isinstance(X, torch.Tensor) and not isinstance(encoded, torch.Tensor):
+        return torch.from_numpy(encoded[:]).to(X.device)
     return encoded
 
 
@@ -185,35 +205,37 @@ def find_fill(estimator: Any, training: Table | None = None) -> Any:
     return np.broadcast_to(to_host(estimator.mean_) if fill is None else fill[0], count_columns(estimator))
 
 
-def _make_encoder(estimator: Any, table: RawTable, weights: Array | None) -> TableEncoder | None:
+def _make_encoder(estimator: Any, table: RawTable, weights: Array | None) -> ColumnEncoder | None:
     """Return the encoder of a table of training rows, or None where all of them are numbers, and none is missing."""
-    is_categorical = np.any(gather(find_categories(estimator.categorical_features, table)), axis=0)
-    if not is_categorical.any() and not merge_flags(bool(np.isnan(table.read_numbers(range(table.shape[1]))).any())):
-        return None
-    return TableEncoder(is_categorical).fit(table, weights)
+    table.names = getattr(estimator, "feature_names_in_", table.names)
+    kinds = find_kinds(estimator.categorical_features, table)
+    if set(kinds) == {"number"}:
+        numbers = table.read_numbers(range(len(kinds)), UNNAMED)
+        if not merge_flags(bool(np.isnan(numbers).any())):
+            return None
+    return ColumnEncoder(table, kinds, weights)
 
 
-def _calc_means(values: Array, weights: Array) -> Array:
-    """Return the weighted means of the values that are there, (n_columns,), of all parts. Without any, it is 0."""
-    is_there = ~np.isnan(values)
-    sums = weights @ np.where(is_there, values, 0.0), weights @ is_there
-    total, weight = np.sum(gather(np.stack(sums)), axis=0)
-    return np.asarray(total / np.where(weight > 0, weight, 1.0))
+def find_kinds(categorical_features: Any, table: RawTable) -> list[str]:
+    """Return what the columns of all parts hold, as the parameter and dtypes say: text where there is no value."""
+    is_chosen = None if _is_automatic(categorical_features) else find_chosen(categorical_features, table)
+    found = gather(table.find_kinds(is_chosen))
+    kinds = [min(each, key=KINDS.index) for each in zip(*found, strict=True)]
+    return ["text" if kind == "object" else kind for kind in kinds]
 
 
-def find_categories(categorical_features: Any, table: RawTable) -> Array:
-    """Return which columns hold categories, (n_features,) of bool, as the parameter says."""
+def find_chosen(categorical_features: Any, table: RawTable) -> Array:
+    """Return which columns the parameter names as categories, (n_features,) of bool."""
     n_features = table.shape[1]
-    if _is_automatic(categorical_features):
-        return np.array([table.holds_categories(number) for number in range(n_features)], bool)
     is_categorical = np.zeros(n_features, bool)
     if categorical_features is None:
         return is_categorical
     chosen = np.asarray(categorical_features)
-    names = list(table.source.columns) if is_frame(table.source) else []
     if chosen.dtype.kind in "OUT" and chosen.ndim == 1:
-        unknown = [name for name in chosen.tolist() if name not in names]
-        places = [place for place, name in enumerate(names) if name in chosen.tolist()]
+        names, wanted = ([] if isinstance(table.source, np.ndarray) else table.names), set(chosen.tolist())
+        known = set(names)
+        unknown = [name for name in chosen.tolist() if name not in known]
+        places = [place for place, name in enumerate(names) if name in wanted]
     elif chosen.dtype.kind == "b" or chosen.ndim != 1:
         unknown = [] if chosen.shape == (n_features,) else [chosen.tolist()]
         places = np.flatnonzero(chosen).tolist()
@@ -237,13 +259,25 @@ def has_missing(estimator: Any, X: Features) -> bool:
     ValueError
         If there are infinite values.
     """
-    if sparse.issparse(X):  # checked, as its NaN are an error
-        return False
-    if math.isfinite(X.sum()):
+    if sparse.issparse(X) or math.isfinite(X.sum()):  # sparse ones are checked, as their NaN are an error
         return False
     values = to_host(X)
-    assert_all_finite(values, allow_nan=True, estimator_name=type(estimator).__name__, input_name="X")
+    check_finite(values, getattr(estimator, "feature_names_in_", range(values.shape[1])))
     return bool(values.size) and math.isnan(values.min())
+
+
+@np.errstate(over="ignore", invalid="ignore")  # in the sum, by which most values are found to be finite
+def check_finite(values: Array, names: Sequence[Any]) -> None:
+    """Raise ValueError if values are infinite. It names their columns, and how many there are."""
+    if math.isfinite(values.sum()):
+        return
+    counts = np.isinf(values).sum(0)
+    if counts.any():
+        listed = ", ".join(f"{counts[place]} in column {names[place]!r}" for place in np.flatnonzero(counts).tolist())
+        raise ValueError(
+            f"Input X contains infinity or a value too large for {values.dtype!r}: {listed}. Make these values NaN if "
+            "they stand for missing ones, or replace them by large numbers."
+        )
 
 
 def fill_missing(X: Features, fill: Any) -> Features:
@@ -256,12 +290,21 @@ def fill_missing(X: Features, fill: Any) -> Features:
 
 def has_categories(estimator: Any) -> bool:
     """Return whether a fitted estimator reads categories."""
-    return estimator.encoder_ is not None and bool(estimator.encoder_.is_categorical.any())
+    return estimator.encoder_ is not None and len(estimator.encoder_.categories) > 0
 
 
 def count_columns(estimator: Any) -> int:
     """Return how many columns the rows of a fitted estimator have, encoded."""
-    return int(estimator.n_features_in_ if estimator.encoder_ is None else estimator.encoder_.n_columns_)
+    return int(estimator.n_features_in_ if estimator.encoder_ is None else estimator.encoder_.starts[-1])
+
+
+def name_columns(estimator: Any) -> Array | None:
+    """Return the names of the encoded columns of an estimator, or None if they are numbers without names."""
+    names = getattr(estimator, "feature_names_in_", None)
+    if estimator.encoder_ is None:
+        return names
+    encoded: Array = estimator.encoder_.name_columns(name_features(names, estimator.n_features_in_))
+    return encoded
 
 
 def name_features(names: Any, n_features: int) -> Array:

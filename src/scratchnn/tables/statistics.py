@@ -66,7 +66,7 @@ class Moments:
         self.n_samples = n_samples
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         ends = np.stack([self.low, self.high, other.low, other.high])
-        self.is_two_valued &= other.is_two_valued & ((ends == low) | (ends == high)).all(0)
+        self.is_two_valued = self.is_two_valued & other.is_two_valued & ((ends == low) | (ends == high)).all(0)
         self.low, self.high = low, high
 
     @property
@@ -139,12 +139,14 @@ def find_moments(table: Table, earlier: Moments | None = None) -> Moments:
     return merged
 
 
-def _check_range(low: Array, high: Array) -> None:
+def _check_range(low: Array, high: Array, table: Table) -> None:
     sizes = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
     if len(sizes) and sizes.max() > MAX_VALUE:
+        column: Any = int(sizes.argmax())
+        column = column if table.names is None else repr(table.names[column])
         raise ValueError(
             f"X must have no values beyond {MAX_VALUE:g} to train on, as their squares must be finite, got "
-            f"{sizes.max():g} in column {sizes.argmax()}. Divide the column by a number, take its logarithm, or make "
+            f"{sizes.max():g} in column {column}. Divide the column by a number, take its logarithm, or make "
             "these values NaN if they stand for missing ones."
         )
 
@@ -202,7 +204,7 @@ def _describe_sparse_columns(table: Table, n_samples: float, filled: Array) -> l
     """Return what `_describe_columns` does, for a sparse table. Columns that are mostly zeros have no far values."""
     X = table.get_features()
     low, high = min_max_axis(X, axis=0)
-    _check_range(low, high)
+    _check_range(low, high, table)
     mean, variance = mean_variance_axis(X.astype(np.float64), axis=0, weights=table.sample_weights)
     others = (X.data != low[X.indices]) & (X.data != high[X.indices]) & (X.data != 0)
     is_two_valued = (np.bincount(X.indices, others, len(low)) == 0) & ((low == 0) | (high == 0))
@@ -222,7 +224,7 @@ def _describe_columns(table: Table, n_samples: float, filled: Array) -> list[Any
     """
     reach = center, limit = find_reach(table)
     total, low, high = _sum_columns(table)
-    _check_range(low.cpu().numpy(), high.cpu().numpy())
+    _check_range(low.cpu().numpy(), high.cpu().numpy(), table)
     far = reach if bool(((low < center - limit) | (high > center + limit)).any()) else None
     if far is not None:
         total, low, high = _sum_columns(table, far)

@@ -136,29 +136,52 @@ def merge_class_weights(y: Array, sample_weights: Array | None) -> tuple[Array, 
     return merged, totals
 
 
-def merge_numbers(values: Array) -> Array:
-    """Return columns of numbers, or for several parts two rows from which an imputer learns the same.
+@dataclass(eq=False)
+class ColumnSummary:
+    """What an encoder learns of raw columns: moments and range of the numbers, and the counts of categories by text."""
 
-    The rows have the means of the columns of all parts, and NaN where a column lacks values.
-    """
-    if _exchange is None:
-        return values
-    is_there = ~np.isnan(values)
-    sums = np.where(is_there, values, 0).sum(0, dtype=np.float64)
-    found = gather((sums, is_there.sum(0), is_there.all(0)))
-    totals, counts = (np.sum([each[place] for each in found], axis=0) for place in range(2))
-    is_complete = np.all([each[2] for each in found], axis=0)
-    means = np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
-    return np.stack([means, np.where(is_complete, means, np.nan)])
+    n_samples: int
+    sums: Array  # (n_numbers,), as all that follow: of the values that are there, times their weights
+    weights: Array
+    n_values: Array
+    low: Array
+    high: Array
+    counts: list[Counter[str | None]]  # of each column of categories; None stands for missing values
+    are_numbers: list[bool]  # whether all its categories are numbers
+
+    @property
+    def means(self) -> Array:
+        """The means of the numbers, 0 of columns without values."""
+        return np.asarray(self.sums / np.where(self.weights > 0, self.weights, 1.0))
+
+    @property
+    def is_incomplete(self) -> Array:
+        """Which columns of numbers lack values."""
+        return self.n_values < self.n_samples
+
+    def merge(self, other: "ColumnSummary") -> None:
+        """Add the samples of another part, in place."""
+        self.n_samples += other.n_samples
+        self.sums, self.weights = self.sums + other.sums, self.weights + other.weights
+        self.n_values = self.n_values + other.n_values
+        self.low, self.high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
+        self.are_numbers = [own and more for own, more in zip(self.are_numbers, other.are_numbers, strict=True)]
 
 
-def merge_categories(values: Array) -> Array:
-    """Return columns of categories, for several parts as many rows as all have. Only counts are exchanged."""
-    if _exchange is None:
-        return values
-    found = gather([Counter(column) for column in values.T])
-    merged = np.empty((sum(sum(counts[0].values()) for counts in found), values.shape[1]), object)
-    for column in range(values.shape[1]):
-        total = sum((counts[column] for counts in found), Counter())
-        merged[:, column] = np.repeat(np.array(list(total), object), list(total.values()))
+def merge_columns(
+    numbers: Array, counts: list[Counter[str | None]], are_numbers: list[bool], sample_weights: Array | None = None
+) -> ColumnSummary:
+    """Return the summary of columns of all parts, of whose numbers, (n_samples, n_numbers), NaN are missing."""
+    is_there = ~np.isnan(numbers)
+    present = np.where(is_there, numbers, 0)
+    sums, weights = present.sum(0, dtype=np.float64), is_there.sum(0)
+    if sample_weights is not None:
+        sums, weights = sample_weights @ present, sample_weights @ is_there
+    low = np.where(is_there, numbers, np.inf).min(0, initial=np.inf)
+    high = np.where(is_there, numbers, -np.inf).max(0, initial=-np.inf)
+    own = ColumnSummary(len(numbers), sums, weights, is_there.sum(0), low, high, counts, are_numbers)
+    merged, *others = gather(own)
+    for other in others:
+        merged.merge(other)
     return merged

@@ -1,7 +1,7 @@
 """Tables of validated samples."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,13 +15,14 @@ class Table:
     """Validated samples: ``X`` (n_rows, n_features), ``y`` for `Labels.encode`, and weights (n_samples,) or None.
 
     ``rows``, (n_samples,), are the indices of the rows of ``X`` that are samples, or None for all. So samples can be
-    taken from a large table without a copy.
+    taken from a large table without a copy. ``names`` are those of the features, for errors.
     """
 
     X: Features
     y: Array
     sample_weights: Array | None = None
     rows: Array | None = None
+    names: Array | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -29,7 +30,8 @@ class Table:
     def take(self, mask: Array) -> "Table":
         """Return the samples where ``mask``, (n_samples,) of bool, is true."""
         rows = np.flatnonzero(mask) if self.rows is None else self.rows[mask]
-        return Table(self.X, self.y[mask], None if self.sample_weights is None else self.sample_weights[mask], rows)
+        weights = None if self.sample_weights is None else self.sample_weights[mask]
+        return replace(self, y=self.y[mask], sample_weights=weights, rows=rows)
 
     def get_features(self, samples: slice | Array = slice(None)) -> Features:
         """Return the rows of X for the samples, as floats: a mapped file may hold other numbers."""

@@ -7,7 +7,10 @@ from torch import Tensor
 
 from .arrays import Array, Features, count_values, is_mapped_file, to_tensor
 from .bins import WIDE_LIMIT, Bins, count_bins
+from .categories import CodedRows
 from .table import Table
+
+MAX_DENSE_VALUES = 2**24  # of a table with categories; a longer one is encoded one-hot a minibatch at a time
 
 
 class ColumnTransform:
@@ -113,7 +116,8 @@ class TensorRows:
         is_ready = self.scaling.factor is None and is_whole and str(self.table.X.dtype).endswith(dtype_name)
         if is_ready and (not is_mapped or self.table.X.flags.c_contiguous):
             return to_tensor(self.table.X).to(self.device)
-        if is_mapped:
+        is_long = isinstance(self.table.X, CodedRows) and self.shape[0] * self.shape[1] > MAX_DENSE_VALUES
+        if is_mapped or is_long:
             return self
         n_samples, n_columns = self.shape
         if isinstance(self.table.X, torch.Tensor):
