@@ -22,6 +22,7 @@ from .process_state import StateSwitch, draw_if, peek_seeds
 from .report import FusionReport, TrainedStack
 from .tasks import Cancelled, ParallelCall, Task
 
+TOO_LARGE = "a network of this size trains no faster in a stack"
 CANNOT_WAIT = "called where its task cannot wait: in a thread, an event loop, an iterator of calls, or a scorer"
 
 
@@ -125,7 +126,7 @@ class Hub:
         entry = None
         if self.pool.trains_alone(run):
             with self._busy():
-                self.pool.train_alone(run)
+                self.pool.train_alone(run, TOO_LARGE)
         else:
             entry = self.pool.add(run)
             self.queued.append(task)
@@ -210,7 +211,8 @@ class Hub:
             task.error = task.error or Cancelled()
         elif task.state.seeds:
             call.used = [a or b for a, b in zip(call.used, task.state.find_used(), strict=True)]
-        task.is_done, task.greenlet, task.function = True, None, None
+        task.is_done = task.state.is_over = True
+        task.greenlet = task.function = None
         self.started.pop(task, None)
         self.n_known += max(1, task.n_fits)
         self.n_done += task.count_trained() if task.is_cancelled else max(1, task.n_fits)

@@ -2,10 +2,8 @@
 
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Sequence
-from contextvars import Context, copy_context
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -25,19 +23,14 @@ from .memory_limit import count_free_memory
 from .report import TrainedStack
 
 MAX_RUNS = 256  # in the queue: larger stacks are hardly faster
-# If fewer models of a kind fit in a stack, no more of them are queued. Larger stacks are planned among all that are
-# queued, as models that use the same batches belong together.
-MAX_MODELS_AT_ONCE = 16
-N_BETWEEN = 16  # queued runs from one look at the free memory to the next
 
 
 @dataclass(eq=False)
 class QueuedRun:
-    """A run in the queue. ``failure`` is what its training raised, ``context`` the task's context variables."""
+    """A run in the queue. ``failure`` is what its training raised."""
 
     run: TrainingRun
     failure: BaseException | None = None
-    context: Context = field(default_factory=copy_context)
 
 
 class RunPool:
@@ -50,10 +43,8 @@ class RunPool:
     def _clear(self) -> None:
         self.queue: list[QueuedRun] = []
         self.datas: dict[object, list[Data]] = {}  # of the queued runs, by shape
-        self.n_alike: Counter[object] = Counter()  # queued runs with networks of the same sizes
-        self.is_full = False  # whether a whole stack of wide networks is queued
         self.n_bytes = 0  # that the queued runs and their training take, about
-        self.budget = self.n_gone = 0  # the memory that was free when no run was queued, and how much is gone since
+        self.budget = 0  # the memory that was free when no run was queued
 
     def trains_alone(self, run: TrainingRun) -> bool:
         """Return whether a run cannot share a stack, so that it need not wait for others."""
@@ -61,17 +52,12 @@ class RunPool:
 
     def add(self, run: TrainingRun) -> QueuedRun:
         """Queue a run. Data that another run has are not kept twice."""
-        if len(self.queue) % N_BETWEEN == 0:
-            n_free = count_free_memory()
-            self.budget = self.budget if self.queue else n_free
-            self.n_gone = self.budget - n_free
+        if not self.queue:
+            self.budget = count_free_memory()
         self.n_bytes += count_bytes(run)
         run.data = self._deduplicate(run.data)
         if run.validation is not None:
             run.validation = self._deduplicate(run.validation)
-        kind, n_models = (run.buffer.sizes, run.hyperparameters.batch_size), count_models(run)
-        self.n_alike[kind] += 1
-        self.is_full |= n_models < MAX_MODELS_AT_ONCE and self.n_alike[kind] >= n_models
         self.queue.append(QueuedRun(run))
         return self.queue[-1]
 
@@ -84,8 +70,7 @@ class RunPool:
 
     def has_room(self) -> bool:
         """Return whether another task may start: queued runs must leave enough memory for it, and for the training."""
-        is_large = max(self.n_bytes, self.n_gone) >= self.budget / 4
-        return not (self.is_full or is_large or len(self.queue) >= MAX_RUNS)
+        return self.n_bytes < self.budget / 4 and len(self.queue) < MAX_RUNS
 
     def train_all(self) -> None:
         """Train the queued runs, in place. What it raises for a run becomes its ``failure``; interrupts are raised."""
@@ -108,7 +93,7 @@ class RunPool:
         """Train runs as one stack, or, if that fails, in parts, so that only the runs at fault fail."""
         runs = [entry.run for entry in entries]
         reason = (explain_alone(runs[0]) or reason) if len(runs) == 1 else None
-        failure = entries[0].context.run(self._try_to_train, runs, reason)
+        failure = self._try_to_train(runs, reason)
         if failure is None or len(entries) == 1:
             entries[0].failure = failure
             return

@@ -76,6 +76,7 @@ class TaskState:
         self.generators: list[Any] = []
         self.grad_modes: tuple[bool, bool] | None = None
         self.blocks: list[use_threads] = []
+        self.is_over = False  # then nothing is kept
 
     @contextmanager
     def grads_and_threads(self) -> Iterator[None]:
@@ -136,9 +137,10 @@ class StateSwitch:
         if state is self.active:
             return
         left = self.active
-        left.keep()
-        if self.of_process:
-            left.generators = [generator.read() for generator in GENERATORS]
+        if not left.is_over:
+            left.keep()
+            if self.of_process:
+                left.generators = [generator.read() for generator in GENERATORS]
         self.active = state
         if state.kept is not None:
             state.restore(self.of_process)

@@ -90,7 +90,8 @@ def count_models(run: TrainingRun) -> int:
     flat = run.buffer.flat
     n_bytes = min(run.hyperparameters.batch_size, len(run.data)) * sum(run.buffer.sizes[1:]) * flat.itemsize
     if flat.device.type == "cpu":
-        return max(1, N_STACK_BYTES // n_bytes)
+        # The coefficients, gradients and moments of a large network fill the cache alone.
+        return 1 if 4 * flat.nbytes > N_STACK_BYTES else max(1, N_STACK_BYTES // n_bytes)
     # About six times the values: each layer's, their slopes, and results of products. About eight times the
     # coefficients: those of run, snapshot and stack, gradients, and moments with copies.
     n_needed = 6 * n_bytes + 8 * flat.nbytes
