@@ -52,30 +52,19 @@ def _encode_table(graph: Graph, columns: Columns, encoder: ColumnEncoder) -> str
             parts.append(graph.cast(graph.add("Gather", is_missing, marked, axis=1), np.float64))
     for place, column in enumerate(np.flatnonzero(encoder.is_categorical).tolist()):
         codes = {category: code for code, category in enumerate(encoder.categories[place])}
-        n_codes = int(np.diff(encoder.starts)[place])
-        parts.append(_encode_category(columns, column, codes, n_codes))
+        parts.append(_encode_category(columns, column, codes, int(np.diff(encoder.starts)[place])))
     return graph.concat(parts)
 
 
 def _encode_category(columns: Columns, column: int, codes: dict[str | None, int], n_codes: int) -> str:
-    """Return a feature for each code, (n_rows, n_codes), in doubles.
-
-    Unknown categories have the last code if the codes of the known ones are fewer, and else none.
-    """
+    """Return a feature for each code, (n_rows, n_codes), in doubles. A last one without category is of unknown ones."""
     graph = columns.graph
     other = len(codes) if n_codes > len(codes) else -1
     values, kind = columns.take([column])
     if isinstance(kind, StringTensorType):
         texts = _list_texts(str(columns.names[column]), codes) or {"": other}
-        found = graph.add(
-            "LabelEncoder",
-            values,
-            domain="ai.onnx.ml",
-            op_version=2,
-            keys_strings=list(texts),
-            values_int64s=list(texts.values()),
-            default_int64=other,
-        )
+        table = {"keys_strings": list(texts), "values_int64s": list(texts.values()), "default_int64": other}
+        found = graph.add("LabelEncoder", values, domain="ai.onnx.ml", op_version=2, **table)
         return graph.cast(graph.add("Equal", found, graph.add_constant(np.arange(n_codes)[np.newaxis])), np.float64)
     numbers = {to_number(text): code for text, code in codes.items() if _is_number(text)}
     if not numbers:

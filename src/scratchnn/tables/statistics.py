@@ -142,8 +142,7 @@ def find_moments(table: Table, earlier: Moments | None = None) -> Moments:
 def _check_range(low: Array, high: Array, table: Table) -> None:
     sizes = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
     if len(sizes) and sizes.max() > MAX_VALUE:
-        column: Any = int(sizes.argmax())
-        column = column if table.names is None else repr(table.names[column])
+        column = sizes.argmax() if table.names is None else repr(table.names[sizes.argmax()])
         raise ValueError(
             f"X must have no values beyond {MAX_VALUE:g} to train on, as their squares must be finite, got "
             f"{sizes.max():g} in column {column}. Divide the column by a number, take its logarithm, or make "
