@@ -16,7 +16,7 @@ TEXTBOOK = {"_kernels", "activations", "batch", "losses", "network"}
 ALLOWED = {
     "_kernels": set(),
     "_version": set(),
-    "_show_versions": set(),
+    "_show_versions": {"_version"},
     "exceptions": set(),
     "batch": set(),
     "activations": {"_kernels"},

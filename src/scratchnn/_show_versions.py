@@ -8,7 +8,9 @@ import joblib
 import torch
 from threadpoolctl import threadpool_info
 
-PACKAGES = ("scratchnn", "torch", "scikit-learn", "joblib", "numpy", "scipy", "greenlet", "narwhals")
+from ._version import __version__
+
+PACKAGES = ("torch", "scikit-learn", "joblib", "numpy", "scipy", "greenlet", "narwhals")
 OPTIONAL = ("pandas", "polars", "pyarrow", "skl2onnx", "onnxruntime", "dask", "ray", "optuna")
 
 
@@ -30,7 +32,8 @@ def show_versions() -> None:
             "executable": sys.executable,
             "machine": platform.platform(),
         },
-        "Packages": {name: version for name in (*PACKAGES, *OPTIONAL) if (version := _find_version(name))},
+        "Packages": {"scratchnn": __version__}
+        | {name: version for name in (*PACKAGES, *OPTIONAL) if (version := _find_version(name))},
         "Threads": {
             "cores that may be used": joblib.cpu_count(),
             "torch": torch.get_num_threads(),

@@ -195,7 +195,7 @@ def list_mistakes(folder):
         "lbfgs": (lambda: fit(solver="lbfgs"), "ValueError: solver must be 'adam' or 'sgd' inside data_parallel, got"),
         "scoring": (lambda: fit(scoring="accuracy"), "ValueError: scoring must be 'loss' inside data_parallel, got"),
         "partial_fit": (lambda: plain.partial_fit(X_own, y, classes=[0, 1]), "ValueError: partial_fit must not be u"),
-        "fused": (fit_fused, "RuntimeError: Inside data_parallel, fit must be called by the thread that entered it"),
+        "fused": (fit_fused, "ValueError: fused_fits must not be used inside data_parallel"),
         "thread": (lambda: fit_elsewhere(threading.Thread), "RuntimeError: Inside data_parallel, fit must be called"),
         "fork": (lambda: fit_elsewhere(multiprocessing.get_context("fork").Process), "RuntimeError: Inside data_par"),
         "twice": (lambda: enter(None), "ValueError: data_parallel must not be used inside data_parallel, got one"),

@@ -53,14 +53,6 @@ def test_small_work_uses_one_thread_and_large_work_all(setter):
     assert torch.get_num_threads() == 2
 
 
-def test_most_limits_the_contexts_inside(setter):
-    with use_threads(0, most=1), use_threads(MIN_PARALLEL_WORK):
-        assert torch.get_num_threads() == 1
-        with use_threads(0, most=3), use_threads(MIN_PARALLEL_WORK):
-            assert torch.get_num_threads() == 3
-    assert torch.get_num_threads() == 2
-
-
 @pytest.mark.parametrize("n_cores", [1, 2, 5])
 def test_no_more_threads_than_cores(setter, monkeypatch, n_cores):
     torch.set_num_threads(3)

@@ -137,9 +137,8 @@ class LossCurveDisplay:
         if self.score_ax_ is not None:
             self.score_ax_.set_ylabel(f"Validation score ({score_name})")
         handles = [*self.lines_, *self.best_epochs_] if len(self.curves) == 1 else self._make_handles(lines, unit)
-        parent: Any
-        parent, place = (self.figure_, "outside right upper") if ax is None else (self.score_ax_ or self.ax_, "best")
-        self.legend_ = parent.legend(handles=handles, loc=place)
+        parent: Any = self.figure_ if ax is None else self.score_ax_ or self.ax_
+        self.legend_ = parent.legend(handles=handles, loc="outside right upper" if ax is None else "best")
         return self
 
     def _draw(self, name: str, i: int, kwargs: dict[str, Any]) -> dict[tuple[str, str], Any]:
