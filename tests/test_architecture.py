@@ -54,15 +54,16 @@ LIBRARIES = {name: {"torch"} for name in TEXTBOOK} | {
 MAX_LINES = {
     "textbook": 680,
     "classifier": 550,
-    "tables": 1500,
-    "estimator": 1500,
+    "tables": 2020,
+    "estimator": 1880,
     "training": 1700,
-    "fusion": 1250,
+    "fusion": 1310,
     "checkpoints": 500,
     "distributed": 450,
     "display": 250,
     "onnx": 420,
 }
+MAX_ALL_LINES = 10_000
 MAX_MODULES = 12  # of a folder
 
 
@@ -130,6 +131,10 @@ def test_folders_stay_small(folder):
     own = TEXTBOOK if folder == "textbook" else [name for name in MODULES if name.split("/")[0] == folder]
     assert sum(map(count_lines, own)) <= MAX_LINES[folder]
     assert len([name for name in own if not name.endswith("__init__")]) <= MAX_MODULES
+
+
+def test_the_package_stays_small():
+    assert sum(map(count_lines, MODULES)) <= MAX_ALL_LINES
 
 
 def test_network_is_read_in_the_order_of_the_method():

@@ -41,26 +41,6 @@ except ImportError:  # scikit-learn before 1.9 checks array API support in anoth
         """Do nothing: this scikit-learn has no such check."""
 
 
-__all__ = [
-    "HAS_ARRAY_API",
-    "CallbackSupportMixin",
-    "Interval",
-    "NotebookMixin",
-    "Options",
-    "StrOptions",
-    "VersionMixin",
-    "available_unless",
-    "check_feature_names_in",
-    "check_partial_fit_first_call",
-    "check_same_namespace",
-    "fit_context",
-    "get_class_arguments",
-    "get_namespace_and_device",
-    "warn_user",
-    "with_callbacks",
-]
-
-
 # Frames of these packages are not the user's. How many there are depends on scikit-learn's version.
 LIBRARIES = {"scratchnn", "sklearn"}
 

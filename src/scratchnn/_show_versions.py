@@ -15,16 +15,7 @@ OPTIONAL = ("pandas", "polars", "pyarrow", "skl2onnx", "onnxruntime", "dask", "r
 
 
 def show_versions() -> None:
-    """Print the versions of Python and packages, the threads and the devices, for reports of faults.
-
-    Examples
-    --------
-    >>> import scratchnn
-    >>> scratchnn.show_versions()  # doctest: +ELLIPSIS
-    <BLANKLINE>
-    System:
-    ...
-    """
+    """Print the versions of Python and packages, the threads and the devices, for reports of faults."""
     n_devices = torch.cuda.device_count()
     sections = {
         "System": {

@@ -79,9 +79,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     shuffle : bool, default=True
         Whether to draw a new row order for each epoch. A batch of all rows is not shuffled.
     random_state : int, RandomState instance or None, default=None
-        Seed of the initial coefficients, the row orders, dropout and the validation split. An int makes fits
-        repeatable, bit for bit. A RandomState draws the seed. None takes a new seed from the operating system; NumPy's
-        and PyTorch's global generators are neither read nor changed.
+        Seed of the initial coefficients, the sample orders, dropout and the validation split. An int makes fits
+        repeatable, bit for bit. None takes a new seed from the operating system, not from a global generator.
     tol : float, default=0.0001
         Smallest change of the loss or of the validation score that counts as an improvement. 'lbfgs' stops when no
         entry of the gradient is larger.
@@ -89,9 +88,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Whether to print loss and validation score of each epoch.
     warm_start : bool, default=False
         Whether `fit` continues from the end of the last call, with its coefficients, solver state and random generator.
-        The means and scales of the columns stay those of the first call. With 'sgd' and 'adam', two fits of 10 epochs
-        equal one of 20 if ``learning_rate`` is 'constant', 'invscaling' or 'adaptive'. 'auto', 'cosine' and
-        'one_cycle' start their schedules anew with each fit. 'lbfgs' keeps the coefficients and starts its search anew.
+        The means and scales of the columns stay those of the first call. The schedules 'auto', 'cosine' and 'one_cycle'
+        start anew with each fit; with the others, two fits of 10 epochs equal one of 20.
     momentum : float, default=0.9
         Momentum of 'sgd', from 0 to 1.
     nesterovs_momentum : bool, default=True
@@ -116,11 +114,9 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Loss that training minimizes, as a mean over rows: ``-log`` of the probability of the true class ('log_loss'),
         the distance of this probability to 1 ('mae'), or the square of this distance ('brier'). The losses of several
         labels are summed. A function takes logits and targets (zeros and ones), two tensors of shape (n_samples,
-        n_outputs), and returns a tensor with a value for each sample or each output. It must use PyTorch's functions,
-        so that autograd can compute its gradient.
+        n_outputs), and returns a value for each sample or each output, computed by PyTorch's functions.
     dropout : float, default=0.0
-        Fraction of the hidden values that each step of training sets to zero. The others are divided by
-        ``1 - dropout``. Must be 0 with 'lbfgs'.
+        Fraction of the hidden values that each step sets to zero, except with 'lbfgs'. Others are scaled up instead.
     class_weight : dict, 'balanced', list of dict or None, default=None
         Weight of each class. It multiplies the ``sample_weight`` of the rows, in training and in the validation loss
         and score. Classes that are missing in a dict have weight 1. 'balanced' gives all classes of the training data
@@ -137,8 +133,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Whether to center, scale and clip the columns before training and prediction, in the precision of X. Sparse
         columns that are mostly zeros are not centered.
     init : {'he_uniform', 'glorot_uniform', 'scratch'}, default='he_uniform'
-        Rule for drawing the coefficients, see `scratchnn.network.init_coeffs`. Without hidden layer the first two start
-        at zero.
+        Rule for drawing the coefficients, see `scratchnn.network.init_coeffs`.
     hidden_bias : bool, default=True
         Whether hidden layers have intercepts.
     device : str or torch.device, default='auto'

@@ -20,10 +20,7 @@ class RankError(RuntimeError):
 
 
 class TaskTimeoutError(multiprocessing.TimeoutError, TimeoutError):
-    """A task of `fused_fits` took longer than the ``timeout`` of ``joblib.Parallel``.
-
-    The backends of joblib raise the first error that it inherits from for threads, the second for processes.
-    """
+    """A task of `fused_fits` took longer than the ``timeout`` of ``joblib.Parallel``, which raises either error."""
 
 
 class UnavailableError(AttributeError, ValueError):

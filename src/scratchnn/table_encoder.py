@@ -42,8 +42,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     kinds_ : list of str
         What each column holds: 'number', 'date', 'duration', 'text' or 'category'.
     categories_ : list of lists of str or None
-        The categories that have a feature of their own, for each column of text or categories. None stands for missing
-        values.
+        The categories of each column that have a feature of their own. None stands for missing values.
 
     Examples
     --------

@@ -128,7 +128,8 @@ from scratchnn import ScratchNNClassifier, fused_fits
 warnings.simplefilter("ignore")
 X = np.random.default_rng(0).normal(size=(200, 5))
 y = (X[:, 0] > 0).astype(int)
-settings = {"hidden_layer_sizes": (5,), "max_iter": 10**7, "learning_rate": "constant", "tol": 0, "n_iter_no_change": np.inf}
+settings = {"hidden_layer_sizes": (5,), "max_iter": 10**7, "learning_rate": "constant"}
+settings |= {"tol": 0, "n_iter_no_change": np.inf}
 lock = threading.Lock()
 
 class Alarm(TimeoutError):

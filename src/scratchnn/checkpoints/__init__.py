@@ -4,14 +4,3 @@ from .archive import Archive, Contents
 from .checkpoint import Checkpoint, find_checkpoint
 from .fingerprint import describe_fit, describe_value
 from .session import Session, open_session
-
-__all__ = [
-    "Archive",
-    "Checkpoint",
-    "Contents",
-    "Session",
-    "describe_fit",
-    "describe_value",
-    "find_checkpoint",
-    "open_session",
-]

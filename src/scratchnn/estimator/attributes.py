@@ -87,10 +87,7 @@ def buffer_to_arrays(
 def read_coeffs(estimator: Any, device: torch.device) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Return ``coefs_`` and ``intercepts_`` as tensors of one float type, whatever arrays or lists they were set to.
 
-    Raises
-    ------
-    ValueError
-        If they are not the weights and biases of one network.
+    Raises ValueError if they are not the weights and biases of one network.
     """
     weights = [_to_float_tensor(values, "coefs_").to(device) for values in estimator.coefs_]
     biases = [_to_float_tensor(values, "intercepts_").to(device) for values in estimator.intercepts_]

@@ -31,36 +31,14 @@ from ..tables.table import Table
 from ..tables.targets import Labels, make_class_weights
 from ..training import Data, EpochResult, Hyperparameters, TrainingRun, train_run
 from ..training.buffers import Buffer, pack
+from . import parameters, warm_start
 from .attributes import read_coeffs, read_edges, read_scales, store_coeffs, store_history
 from .call import Call, Tables
 from .callbacks import Reporter, make_reporter
-from .parameters import (
-    calc_alpha_per_row,
-    make_hyperparameters,
-    resolve_alpha,
-    resolve_dtype,
-    resolve_hidden_layer_sizes,
-    resolve_numeric_encoding,
-    resolve_seed,
-    warn_of_few_samples,
-)
 from .penalty import calc_penalty, suits_penalty_rule
 from .scoring import make_calc_score
 from .validation import leave_out_rows
-from .warm_start import (
-    InitialState,
-    WarmStartState,
-    are_equal,
-    begin_schedule,
-    check_fixed_params,
-    get_state,
-    keep_state,
-    list_fixed_params,
-    list_start,
-    move_columns,
-    restore_coeffs,
-    resume_state,
-)
+from .warm_start import InitialState, WarmStartState
 
 
 @dataclass(frozen=True)
@@ -101,8 +79,8 @@ def _open_checkpoint(call: Call, tables: Tables) -> Iterator[Session | None]:
         yield None
         return
     state = getattr(call.estimator, "_state", None) if call.resume else None
-    seed = resolve_seed(call.estimator.random_state) if state is None else int(state.seed)
-    start = list_start(call.estimator) if call.resume else None
+    seed = parameters.resolve_seed(call.estimator.random_state) if state is None else int(state.seed)
+    start = warm_start.list_start(call.estimator) if call.resume else None
     description = describe_fit(call.estimator, call.labels, tables.training, tables.validation, start, seed)
     with open_session(checkpoint, description, seed) as session:
         yield session
@@ -114,15 +92,15 @@ def make_plan(call: Call, tables: Tables, seed: int | None = None) -> Plan | Non
     ``seed`` is that of a checkpoint, or None: then ``random_state`` says it.
     """
     if call.resume:
-        check_fixed_params(call.estimator)
-    state = get_state(call.estimator, call.resume, seed)
+        warm_start.check_fixed_params(call.estimator)
+    state = warm_start.get_state(call.estimator, call.resume, seed)
     tables = prepare_rows(call, tables, state.seed)
     if call.resume and len(tables.training) == 0:
         return None
     counts = count_samples(tables.training)
     start = begin_or_resume(call, tables.training)
     statistics, alpha_per_row = describe_columns(call, tables.training, counts, state, start)
-    hyperparameters = make_hyperparameters(
+    hyperparameters = parameters.make_hyperparameters(
         call.estimator, counts.n_samples, alpha_per_row, incremental=call.incremental
     )
     return Plan(call, tables, counts, state, start, statistics, hyperparameters)
@@ -181,10 +159,10 @@ def describe_columns(
 ) -> tuple[ColumnStatistics, float]:
     """Return how the network reads the columns, and the strength of alpha="auto" per sample of a minibatch, or 0."""
     estimator = call.estimator
-    alpha = resolve_alpha(estimator)
+    alpha = parameters.resolve_alpha(estimator)
     if call.incremental and not call.resume:
-        warn_of_few_samples(estimator, counts)
-    has_new_bins = not call.resume and resolve_numeric_encoding(estimator, table, counts) is not None
+        parameters.warn_of_few_samples(estimator, counts)
+    has_new_bins = not call.resume and parameters.resolve_numeric_encoding(estimator, table, counts) is not None
     moments, keeps_scales = _find_moments(call, table, state, start)
     statistics = ColumnStatistics(None, None)
     if estimator.standardize:
@@ -203,7 +181,7 @@ def describe_columns(
     penalty = moments.calc_row_length(statistics.scale)
     if not call.incremental and suits_penalty_rule(estimator):
         penalty = calc_penalty(table, call.labels, statistics, penalty)
-    return statistics, calc_alpha_per_row(penalty, n_seen, counts.weight_mean)
+    return statistics, parameters.calc_alpha_per_row(penalty, n_seen, counts.weight_mean)
 
 
 def _find_moments(call: Call, table: Table, state: WarmStartState, start: InitialState) -> tuple[Moments, bool]:
@@ -228,7 +206,7 @@ def _are_scales_of(call: Call, moments: Moments, start: InitialState) -> bool:
     if not call.estimator.standardize or moments.n_samples == 0:
         return True
     mean, scale = start.scales
-    return are_equal(mean, moments.calc_mean()) and are_equal(scale, moments.calc_scale())
+    return warm_start.are_equal(mean, moments.calc_mean()) and warm_start.are_equal(scale, moments.calc_scale())
 
 
 def make_run(plan: Plan) -> TrainingRun:
@@ -239,7 +217,7 @@ def make_run(plan: Plan) -> TrainingRun:
     if state.generator_state is not None:
         generator.set_state(torch.from_numpy(state.generator_state.copy()))
     buffer, best_flat = _make_coeffs(plan, generator)
-    begin_schedule(state, hyperparameters)
+    warm_start.begin_schedule(state, hyperparameters)
     return TrainingRun(
         data=make_data(training, plan.counts, call.labels, plan.statistics, buffer),
         hyperparameters=hyperparameters,
@@ -260,11 +238,11 @@ def _make_coeffs(plan: Plan, generator: torch.Generator) -> tuple[Buffer, torch.
     call, start, statistics = plan.call, plan.start, plan.statistics
     estimator, output = call.estimator, call.labels.output
     n_inputs = plan.tables.training.X.shape[1] + count_bins(statistics.edges)
-    dtype = getattr(torch, resolve_dtype(estimator.dtype, plan.counts, estimator.solver).name)
-    sizes = (n_inputs, *resolve_hidden_layer_sizes(estimator.hidden_layer_sizes), call.labels.n_outputs)
+    dtype = getattr(torch, parameters.resolve_dtype(estimator.dtype, plan.counts, estimator.solver).name)
+    sizes = (n_inputs, *parameters.resolve_hidden_layer_sizes(estimator.hidden_layer_sizes), call.labels.n_outputs)
     if start.weights:
-        buffer = restore_coeffs(estimator, start, sizes, output, statistics.columns)
-        best = resume_state(plan.state, estimator.solver, buffer, statistics.columns)
+        buffer = warm_start.restore_coeffs(estimator, start, sizes, output, statistics.columns)
+        best = warm_start.resume_state(plan.state, estimator.solver, buffer, statistics.columns)
         dtype = buffer.flat.dtype if estimator.dtype == "auto" else dtype
         return replace(buffer, flat=buffer.flat.to(dtype)), None if best is None else best.to(dtype)
     buffer = _draw_coeffs(estimator, sizes, output, generator, statistics)
@@ -292,7 +270,7 @@ def _draw_coeffs(
     buffer = pack(coeffs)
     if is_read is None or statistics.columns is not None:
         return buffer
-    flat = move_columns(buffer.flat.numpy(), sizes, columns, np.arange(sizes[0]))
+    flat = warm_start.move_columns(buffer.flat.numpy(), sizes, columns, np.arange(sizes[0]))
     return replace(buffer, flat=torch.from_numpy(flat), sizes=sizes)
 
 
@@ -329,9 +307,9 @@ def store_fit(plan: Plan, run: TrainingRun) -> Buffer:
     if estimator.encoder_ is not None:
         estimator.encoder_ = estimator.encoder_.with_means(find_fill(estimator))
     store_history(estimator, run, resume=call.resume)
-    estimator._fixed_params = list_fixed_params(estimator)
+    estimator._fixed_params = warm_start.list_fixed_params(estimator)
     estimator._state = None
     if estimator.warm_start or call.incremental:
-        keep_state(run, state, statistics.columns)
+        warm_start.keep_state(run, state, statistics.columns)
         estimator._state = state
     return best

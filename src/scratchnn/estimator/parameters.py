@@ -174,8 +174,9 @@ def make_hyperparameters(estimator: Any, n_samples: int, alpha_per_row: float, *
     max_iter = 1 if incremental else estimator.max_iter
     is_capped = estimator.learning_rate == "auto" and schedule in SCHEDULES  # a longer way at high rates would harm
     batch_size = resolve_batch_size(estimator.batch_size, n_samples)
+    alpha = resolve_alpha(estimator)
     resolved = {
-        "alpha": calc_alpha(resolve_alpha(estimator), alpha_per_row, n_samples if solver == "lbfgs" else batch_size),
+        "alpha": alpha_per_row * (n_samples if solver == "lbfgs" else batch_size) if alpha == "auto" else alpha,
         "batch_size": batch_size,
         "learning_rate": schedule,
         "max_iter": default_max_iter if max_iter is None or (is_capped and max_iter > N_SCHEDULED) else max_iter,
@@ -234,10 +235,7 @@ def resolve_batch_size(batch_size: int | str, n_samples: int) -> int:
 def resolve_alpha(estimator: Any) -> float | str:
     """Return the strength of the penalty that ``alpha`` or ``C`` name: a number, or "auto".
 
-    Raises
-    ------
-    ValueError
-        If both name one.
+    Raises ValueError if both name one.
     """
     alpha: float | str = estimator.alpha
     if estimator.C is None:
@@ -255,10 +253,7 @@ def resolve_numeric_encoding(estimator: Any, table: Table, counts: SampleCounts)
 
     ``counts`` are those of the samples that the network is trained on.
 
-    Raises
-    ------
-    ValueError
-        If ``numeric_encoding`` asks for bins of a sparse table.
+    Raises ValueError if ``numeric_encoding`` asks for bins of a sparse table.
     """
     encoding: str | None = estimator.numeric_encoding
     if encoding == "piecewise" and sparse.issparse(table.X):
@@ -287,11 +282,6 @@ def warn_of_few_samples(estimator: Any, counts: SampleCounts) -> None:
             "calls: other categories count as infrequent or unknown. Pass a large first part, at least "
             f"{MIN_ENCODED_ROWS} samples."
         )
-
-
-def calc_alpha(alpha: float | str, alpha_per_row: float, n_rows: int) -> float:
-    """Return the strength of the penalty for batches of ``n_rows``."""
-    return alpha_per_row * n_rows if isinstance(alpha, str) else alpha
 
 
 def calc_alpha_per_row(penalty: float, n_seen: int, weight_mean: float) -> float:

@@ -65,16 +65,9 @@ def calc_penalty(table: Table, labels: Labels, statistics: ColumnStatistics, row
 def fit_evidence_ridge(rows: Tensor, targets: Tensor, weights: Array, n_free: int) -> tuple[float, float]:
     """Return the strength of ridge regression with most evidence, and the length of its longest vector of slopes.
 
-    Parameters
-    ----------
-    rows : Tensor of shape (n_samples, n_columns), of float64
-        Inputs.
-    targets : Tensor of shape (n_samples, n_outputs), of float64
-        What to predict. All outputs share the strength and the variance of the noise.
-    weights : ndarray of shape (n_samples,)
-        A row of weight 2 counts as two rows. Weights below 1 on average are parts of a whole, of mean 1.
-    n_free : int
-        How many of the outputs are free.
+    ``rows`` are (n_samples, n_columns) and ``targets`` (n_samples, n_outputs), of float64. All outputs share the
+    strength and the variance of the noise, and ``n_free`` of them are free. A row of weight 2 counts as two rows.
+    ``weights``, (n_samples,), below 1 on average are parts of a whole, of mean 1.
     """
     counts = torch.from_numpy(weights / min(1.0, weights.mean())).unsqueeze(1)
     n_samples = float(counts.sum())

@@ -60,21 +60,14 @@ def _is_positive(preds: Tensor) -> Tensor:
 
 
 def _predict(
-    calc: Callable[[Coeffs, Tensor], Tensor],
-    is_sound: Callable[[Tensor], Tensor],
-    estimator: Any,
-    X: Any,
-    method: str,
+    calc: Callable[[Coeffs, Tensor], Tensor], is_sound: Callable[[Tensor], Tensor], estimator: Any, X: Any, method: str
 ) -> Tensor:
     """Send the rows of X through the network, block by block. Return what ``calc`` makes of them, in float64.
 
     Where values of a row are not sound, float32 may be too narrow for it, which may be far from all rows of training.
     Its values are then found in float64.
 
-    Raises
-    ------
-    ValueError
-        If logits are not finite in float64 either, because coefficients are not finite or too large.
+    Raises ValueError if logits are not finite in float64 either, because coefficients are not finite or too large.
     """
     if not hasattr(estimator, "coefs_"):  # asked first, as scikit-learn's check takes longer than a small product
         check_is_fitted(estimator)

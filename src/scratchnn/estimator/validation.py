@@ -105,14 +105,7 @@ def validate_features(estimator: Any, X: Any, method: str) -> Features:
 
 
 def _validate_rows(
-    estimator: Any,
-    X: Any,
-    y: Any,
-    sample_weight: Any,
-    *,
-    reset: bool,
-    suffix: str = "",
-    training: Table | None = None,
+    estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = "", training: Table | None = None
 ) -> tuple[Table, bool]:
     """Return the rows, and whether the targets are multilabel. Of validation rows, ``training`` has those of training.
 
@@ -173,10 +166,8 @@ def unmask(values: Any) -> Any:
 def read_targets(y: Any, name: str) -> Any:
     """Return targets as an array. Sparse ones, and None, are not changed.
 
-    Raises
-    ------
-    ValueError
-        If values are missing: None, NaN, pandas' NA and NaT, or masked. The message says that they are in ``name``.
+    Raises ValueError if values are missing: None, NaN, pandas' NA and NaT, or masked. The message says that they are in
+    ``name``.
     """
     if y is None or sparse.issparse(y):
         return y

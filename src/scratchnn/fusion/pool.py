@@ -4,21 +4,12 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 
-from ..training import (
-    Data,
-    Snapshot,
-    TrainingRun,
-    count_models,
-    explain_alone,
-    is_interrupt,
-    is_out_of_memory,
-    make_stacks,
-    train,
-)
+from ..training import Data, Snapshot, TrainingRun, count_models, explain_alone, make_stacks, train
+from ..training.loop import is_out_of_memory
+from ..training.stopping import is_interrupt
 from .memory_limit import count_free_memory
 from .report import TrainedStack
 
@@ -128,15 +119,7 @@ class RunPool:
 
     def _deduplicate(self, data: Data) -> Data:
         """Return equal data of another queued run, or these."""
-        inputs = cast(torch.Tensor, data.inputs)
-        key = (
-            inputs.shape,
-            inputs.dtype,
-            inputs.device,
-            data.targets.shape,
-            data.sample_weights is None,
-            data.weight_mean,
-        )
+        key = data.weight_mean, *((tensor.shape, tensor.dtype, tensor.device) for tensor in _list_tensors(data))
         known = self.datas.setdefault(key, [])
         for other in known:
             pairs = zip(_list_tensors(data), _list_tensors(other), strict=True)

@@ -84,9 +84,9 @@ class FusionReport:
         head = [f"<p>{escape(text)}</p>" for text in self._describe()]
         has_reason = any(stack.unfused_reason is not None for stack in self.stacks)
         columns = {name: title for name, title in COLUMNS.items() if has_reason or name != "unfused_reason"}
-        titles = "".join(f"<th>{title}</th>" for title in columns.values())
-        rows = "".join(f"<tr>{_format_cells(stack, columns)}</tr>" for stack in self.stacks)
-        table = f"<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>" if rows else ""
+        rows = [_format_row("th", columns.values())]
+        rows += [_format_row("td", (getattr(stack, name) for name in columns)) for stack in self.stacks]
+        table = f"<table><thead>{rows[0]}</thead><tbody>{''.join(rows[1:])}</tbody></table>" if self.stacks else ""
         return "\n".join([*head, table])
 
     def _describe(self) -> list[str]:
@@ -114,8 +114,6 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _format_cells(stack: TrainedStack, columns: Iterable[str]) -> str:
-    """Return the cells of a stack's row, as HTML."""
-    values = [getattr(stack, name) for name in columns]
+def _format_row(tag: str, values: Iterable[Any]) -> str:
     texts = [f"{value:.3g}" if isinstance(value, float) else str("" if value is None else value) for value in values]
-    return "".join(f"<td>{escape(text)}</td>" for text in texts)
+    return f"<tr>{''.join(f'<{tag}>{escape(text)}</{tag}>' for text in texts)}</tr>"

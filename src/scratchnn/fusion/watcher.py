@@ -34,9 +34,8 @@ def _describe(hub: Hub) -> str | None:
     if task is None or not hub.queued or frame is None:
         return None
     stack = traceback.extract_stack(frame)
-    start = (
-        max((k for k, entry in enumerate(stack) if entry.filename == Hub.train.__code__.co_filename), default=-1) + 1
-    )
+    own = Hub.train.__code__.co_filename
+    start = max((k + 1 for k, entry in enumerate(stack) if entry.filename == own), default=0)
     where = "".join(traceback.format_list(stack[start:])).rstrip()
     return (
         f"Task {task.call.tasks.index(task)} of fused_fits has run for {LIMIT:g} s, while {len(hub.queued)} tasks wait "

@@ -6,14 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from skl2onnx._parse import _parse_sklearn_classifier  # there is no public one
-from skl2onnx.common.data_types import (
-    DictionaryType,
-    DoubleTensorType,
-    FloatTensorType,
-    Int64TensorType,
-    SequenceType,
-    StringTensorType,
-)
+from skl2onnx.common import data_types as types
 from sklearn.utils.validation import check_is_fitted
 
 from ..estimator.attributes import read_coeffs, read_edges, read_labels, read_scales
@@ -46,7 +39,7 @@ def convert(scope: Any, operator: Any, container: Any) -> None:
     if labels.n_outputs == 1:
         scores = graph.concat([graph.add("Neg", scores), scores])
     codes = "" if labels.multilabel else graph.add("ArgMax", scores, axis=1, keepdims=0)
-    dtype = np.float64 if isinstance(operator.outputs[1].type, DoubleTensorType) else np.float32
+    dtype = np.float64 if isinstance(operator.outputs[1].type, types.DoubleTensorType) else np.float32
     scores = graph.cast(scores, dtype)
     if labels.multilabel:
         codes = graph.cast(graph.add("Greater", scores, graph.add_constant([0], dtype)), np.int64)
@@ -61,10 +54,10 @@ def convert(scope: Any, operator: Any, container: Any) -> None:
 def parse(scope: Any, model: Any, inputs: Sequence[Any], custom_parsers: Any = None) -> Any:
     """Return the outputs that the options ask for. A dict for each row has floats, as the operator ZipMap requires."""
     outputs = _parse_sklearn_classifier(scope, model, inputs, custom_parsers=custom_parsers)
-    if isinstance(outputs[-1].type, SequenceType):
-        outputs[-1].set_type(SequenceType(DictionaryType(outputs[0].type, FloatTensorType())))
+    if isinstance(outputs[-1].type, types.SequenceType):
+        outputs[-1].set_type(types.SequenceType(types.DictionaryType(outputs[0].type, types.FloatTensorType())))
         zipmap = list(scope.operators.values())[-1]
-        zipmap.inputs[1].set_type(FloatTensorType())
+        zipmap.inputs[1].set_type(types.FloatTensorType())
     return outputs
 
 
@@ -76,10 +69,10 @@ def calc_shapes(operator: Any) -> None:
     n_rows, n_classes = operator.inputs[0].get_first_dimension(), len(labels.classes)
     has_codes = labels.multilabel or operator.scope_inst.get_options(network, {"nocl": False}, fail=False)["nocl"]
     is_text = not has_codes and _read_classes(network).dtype.kind == "O"
-    label_type = StringTensorType if is_text else Int64TensorType
+    label_type = types.StringTensorType if is_text else types.Int64TensorType
     operator.outputs[0].set_type(label_type([n_rows, n_classes] if labels.multilabel else [n_rows]))
-    is_double = isinstance(operator.outputs[1].type, DoubleTensorType)
-    operator.outputs[1].set_type((DoubleTensorType if is_double else FloatTensorType)([n_rows, n_classes]))
+    is_double = isinstance(operator.outputs[1].type, types.DoubleTensorType)
+    operator.outputs[1].set_type((types.DoubleTensorType if is_double else types.FloatTensorType)([n_rows, n_classes]))
 
 
 def _read_classes(network: Any) -> Array:

@@ -90,10 +90,7 @@ def _encode_category(columns: Columns, column: int, codes: dict[str | None, int]
 def _list_texts(name: str, codes: dict[str | None, int]) -> dict[str, int]:
     """Return the code of each text in a tensor of strings, which knows no missing values: some texts stand for them.
 
-    Raises
-    ------
-    ValueError
-        If such a text is a category, too.
+    Raises ValueError if such a text is a category, too.
     """
     texts = {text: code for text, code in codes.items() if text is not None}
     if None not in codes:

@@ -56,10 +56,7 @@ class Graph:
 class Columns:
     """The columns of X among the inputs of an operator: one input holds all columns, or each holds one or more.
 
-    Raises
-    ------
-    ValueError
-        If the inputs do not have the columns that the network was trained on, in their order.
+    Raises ValueError if the inputs do not have the columns that the network was trained on, in their order.
     """
 
     def __init__(self, graph: Graph, inputs: Sequence[Any], network: Any) -> None:
@@ -97,10 +94,7 @@ class Columns:
     def read_numbers(self, columns: Iterable[int]) -> str:
         """Return columns of numbers as doubles, (n_rows, n_columns).
 
-        Raises
-        ------
-        TypeError
-            If the input of a column holds text.
+        Raises TypeError if the input of a column holds text.
         """
         parts = []
         for _, group in groupby(columns, lambda column: self.places[column][0]):

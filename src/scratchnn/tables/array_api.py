@@ -58,12 +58,8 @@ def to_library_of(values: torch.Tensor | np.ndarray, X: Any) -> np.ndarray:
 def resolve_device(device: str | torch.device, X: Features = None) -> torch.device:
     """Return the device that the parameter means: "auto" is where X is, the CPU for arrays and frames.
 
-    Raises
-    ------
-    ValueError
-        If ``device`` is neither the CPU nor a CUDA device.
-    MissingDeviceError
-        If it is a CUDA device that PyTorch does not find.
+    Raises ValueError if ``device`` is neither the CPU nor a CUDA device; MissingDeviceError if it is a CUDA device that
+    PyTorch does not find.
     """
     if isinstance(device, str) and device == "auto":
         if isinstance(X, torch.Tensor):

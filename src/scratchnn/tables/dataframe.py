@@ -71,10 +71,7 @@ class RawTable:
         They are "number" if all values are numbers, and else "text". If the user has chosen the columns of categories,
         only these are, and all others hold numbers.
 
-        Raises
-        ------
-        TypeError
-            If columns hold something else. All are named.
+        Raises TypeError if columns hold something else. All are named.
         """
         kinds, refused = list(self.kinds), {}
         for column, kind in enumerate(kinds):
@@ -100,10 +97,7 @@ class RawTable:
     def read_numbers(self, columns: Iterable[int], reason: str = IN_TRAINING) -> Array:
         """Return columns of numbers, (n_rows, n_columns), as floats with NaN where a value is missing.
 
-        Raises
-        ------
-        TypeError
-            If a column holds something else, which ``reason`` explains.
+        Raises TypeError if a column holds something else, which ``reason`` explains.
         """
         columns = list(columns)
         if isinstance(self.source, np.ndarray) and self.source.dtype.kind in "fiub":
@@ -127,10 +121,7 @@ class RawTable:
     def read_codes(self, column: int) -> tuple[Array, list[Any]]:
         """Return for each row of a column the index of its value, and the different values. The first one is None.
 
-        Raises
-        ------
-        TypeError
-            If values have no hash.
+        Raises TypeError if values have no hash.
         """
         if column not in self._codes:
             try:
@@ -143,10 +134,7 @@ class RawTable:
     def read_times(self, column: int, kind: str) -> dict[str, Array]:
         """Return the seconds, as "", of a column of durations or dates, and of dates the DATE_PARTS; (n_rows,) each.
 
-        Raises
-        ------
-        TypeError
-            If it is of another ``kind``.
+        Raises TypeError if it is of another ``kind``.
         """
         parts = DATE_PARTS if kind == "date" else ()
         if self.kinds[column] != kind:
@@ -231,10 +219,7 @@ def to_raw_table(X: Any, always: bool) -> RawTable | None:
 
     With ``always``, any dense table becomes one.
 
-    Raises
-    ------
-    TypeError
-        If X is a frame whose values are not computed yet.
+    Raises TypeError if X is a frame whose values are not computed yet.
     """
     if isinstance(X, list | tuple):
         X = _to_array(X)

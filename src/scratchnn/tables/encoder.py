@@ -51,11 +51,8 @@ class ColumnEncoder:
         self.categories = [choose_categories(own) for own in summary.counts]
         widths = [len(own) + (len(own) < len(all_)) for own, all_ in zip(self.categories, summary.counts, strict=True)]
         self.starts = len(self.numbers) + len(self.missing) + np.cumsum([0, *widths])
-        empty = [
-            column
-            for (column, part), n in zip(self.numbers, summary.n_values[is_kept], strict=True)
-            if not n + len(part)
-        ]
+        found = zip(self.numbers, summary.n_values[is_kept], strict=True)
+        empty = [column for (column, part), n_values in found if not part and not n_values]
         self._warn_of_problems(table.names, summary.counts, dict.fromkeys(empty, "no values"))
 
     def name_columns(self, names: Array) -> Array:
@@ -133,18 +130,14 @@ def find_raw_table(estimator: Any, X: Any, *, reset: bool) -> RawTable | None:
 
     With ``reset``, X has the rows to train on, and ``categorical_features`` counts, else what the encoder learned.
 
-    Raises
-    ------
-    ValueError
-        If categories are named for a sparse table.
+    Raises ValueError if categories are named for a sparse table.
     """
     chosen = estimator.categorical_features
     names_categories = (chosen is not None and not _is_automatic(chosen)) if reset else has_categories(estimator)
     if names_categories and sparse.issparse(X):
         raise ValueError(
-            "categorical_features must be None or 'from_dtype' for a sparse X, got "
-            f"{chosen!r}. Encode the categories with sklearn's OneHotEncoder, which returns a "
-            "sparse table."
+            f"categorical_features must be None or 'from_dtype' for a sparse X, got {chosen!r}. Encode the categories "
+            "with sklearn's OneHotEncoder, which returns a sparse table."
         )
     return to_raw_table(X, names_categories)
 
@@ -163,12 +156,8 @@ def encode(
     With ``reset``, an encoder is made where the rows, which are then those of training, need one: for categories or
     missing values. Without one, missing values are filled with the means of ``training``, or of the rows trained on.
 
-    Raises
-    ------
-    ValueError
-        If there are infinite values.
-    TypeError
-        If a raw column has values of a type that is neither a number nor a category.
+    Raises ValueError if there are infinite values; TypeError if a raw column has values of a type that is neither a
+    number nor a category.
     """
     is_raw = isinstance(X, RawTable)
     is_incomplete = not is_raw and has_missing(estimator, X)
@@ -254,10 +243,7 @@ def find_chosen(categorical_features: Any, table: RawTable) -> Array:
 def has_missing(estimator: Any, X: Features) -> bool:
     """Return whether there are NaN among the values of a dense table. A finite sum proves that there are none.
 
-    Raises
-    ------
-    ValueError
-        If there are infinite values.
+    Raises ValueError if there are infinite values.
     """
     if sparse.issparse(X) or math.isfinite(X.sum()):  # sparse ones are checked, as their NaN are an error
         return False

@@ -41,10 +41,7 @@ class Moments:
     def add(self, table: Table) -> None:
         """Add the samples of a table, in place (Chan, Golub & LeVeque, 1983).
 
-        Raises
-        ------
-        ValueError
-            If a value is larger than ``MAX_VALUE``.
+        Raises ValueError if a value is larger than ``MAX_VALUE``.
         """
         n_added = len(table) if table.sample_weights is None else float(table.sample_weights.sum())
         counts_zeros = self.counts_zeros if self.n_samples else sparse.issparse(table.X)

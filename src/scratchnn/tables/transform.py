@@ -16,14 +16,8 @@ MAX_DENSE_VALUES = 2**24  # of a table with categories; a longer one is encoded 
 class ColumnTransform:
     """How the network reads columns: centered, scaled in double precision, and some with bins, which follow them all.
 
-    Parameters
-    ----------
-    mean, scale : ndarray of shape (n_columns,) or None
-        Without ``mean``, columns are not centered; without ``scale``, they are neither centered nor scaled.
-    edges : ndarray of shape (n_columns, n_edges) or None
-        The edges of the bins, see `bins.calc_edges`.
-    device : torch.device
-        Where the table is.
+    Without ``mean``, (n_columns,), columns are not centered; without ``scale``, they are neither centered nor scaled.
+    ``edges``, (n_columns, n_edges), are those of `bins.calc_edges`, and ``device`` is where the table is.
     """
 
     def __init__(self, mean: Array | None, scale: Array | None, edges: Array | None, device: torch.device) -> None:

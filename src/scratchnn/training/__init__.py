@@ -9,22 +9,3 @@ from .grouping import count_models, explain_alone, make_stacks
 from .loop import Snapshot, is_out_of_memory, train, train_run, trainer
 from .run import Data, EpochResult, History, Hyperparameters, RowSource, Steps, TrainingRun
 from .stopping import is_interrupt
-
-__all__ = [
-    "Data",
-    "EpochResult",
-    "History",
-    "Hyperparameters",
-    "RowSource",
-    "Snapshot",
-    "Steps",
-    "TrainingRun",
-    "count_models",
-    "explain_alone",
-    "is_interrupt",
-    "is_out_of_memory",
-    "make_stacks",
-    "train",
-    "train_run",
-    "trainer",
-]

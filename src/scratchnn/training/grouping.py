@@ -32,16 +32,11 @@ def _group_by_shape(runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
     kinds: dict[object, list[list[TrainingRun]]] = {}
     for run in sorted(runs, key=lambda run: len(run.data)):
         groups = kinds.setdefault(_get_kind(run), [])
-        if not groups or not _can_pad(groups[-1][0], len(run.data)):
+        ratio, n_more = PADDING_TOLERANCE
+        if not groups or len(run.data) > ratio * len(groups[-1][0].data) + n_more:
             groups.append([])
         groups[-1].append(run)
     return list(chain(*kinds.values()))
-
-
-def _can_pad(run: TrainingRun, n_samples: int) -> bool:
-    """Return whether padding the samples of a run to ``n_samples`` costs little time."""
-    ratio, n_rows = PADDING_TOLERANCE
-    return n_samples <= ratio * len(run.data) + n_rows
 
 
 def _bundle_by_batches(group: Sequence[TrainingRun]) -> list[list[TrainingRun]]:

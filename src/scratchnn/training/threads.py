@@ -35,18 +35,11 @@ def count_work(n_values: int, n_rows: int, sizes: tuple[int, ...]) -> int:
 class use_threads:
     """A context whose PyTorch operations use one thread, or all allowed ones from ``MIN_PARALLEL_WORK`` on.
 
-    Allowed is the number that the calling thread had set when its outermost context began, or that of the cores which
-    the process may use, if these are fewer. OpenMP's and MKL's functions
-    set the number of this thread alone. ``torch.set_num_threads`` would also change the default of threads that use
-    PyTorch for the first time meanwhile, and for good. It is used only where these functions are missing (on Windows);
-    such threads then keep the number of this context.
-
-    If the user sets another number inside the context, in a callback for example, that number stays.
-
-    Parameters
-    ----------
-    n_operations : float
-        The work of a step, or of the call, in multiply-adds.
+    ``n_operations`` is the work of a step, or of the call, in multiply-adds. Allowed is the number that the calling
+    thread had set when its outermost context began, or that of the cores which the process may use, if these are fewer.
+    OpenMP's and MKL's functions set the number of this thread alone; ``torch.set_num_threads``, used where these are
+    missing (on Windows), also changes the default of threads that use PyTorch for the first time meanwhile. A number
+    that the user sets inside the context, in a callback for example, stays.
     """
 
     __slots__ = ("found", "mkl_found", "most", "n_operations", "number", "outer")
