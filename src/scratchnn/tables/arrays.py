@@ -40,7 +40,7 @@ def is_mapped_file(X: Any) -> bool:
 def get_float_dtype(X: Any) -> np.dtype[Any]:
     """Return the dtype in which values of X are read: its own, or float64 if that is neither float32 nor float64."""
     dtype = X.dtype if isinstance(X.dtype, np.dtype) else np.dtype(str(X.dtype).removeprefix("torch."))
-    return dtype if dtype.char in "fd" else np.dtype(np.float64)
+    return dtype if dtype.char in "fd" and dtype.isnative else np.dtype(np.float64)
 
 
 def get_device(X: Features) -> torch.device:
