@@ -16,10 +16,13 @@ from fusion_helpers import (
     squared_logits,
     y,
 )
-from fusion_uses import USES
 from helpers import within
-from sklearn.model_selection import KFold, cross_validate
+from sklearn.compose import ColumnTransformer
+from sklearn.model_selection import KFold, cross_val_score, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from uses import USES
 
 from scratchnn import fused_fits
 from scratchnn._kernels import matmul
@@ -29,6 +32,11 @@ from scratchnn._kernels import matmul
 @within(60)
 def test_same_results_as_without_fusion(use):
     check_same(USES[use])
+
+
+def test_parallel_calls_inside_tasks_stay_there():
+    columns = ColumnTransformer([("a", StandardScaler(), [0, 1]), ("b", MinMaxScaler(), [2, 3])], n_jobs=2)
+    check_same(lambda: cross_val_score(make_pipeline(columns, network()), X, y, scoring="neg_log_loss"))
 
 
 GRIDS = {

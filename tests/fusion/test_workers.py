@@ -27,7 +27,6 @@ from fusion_helpers import (
     search,
     y,
 )
-from fusion_uses import USES
 from helpers import ROOT, run_python, within
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -37,6 +36,7 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import cross_val_score, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
+from uses import USES
 
 from scratchnn import fused_fits
 from scratchnn.fusion import backend
@@ -80,9 +80,15 @@ def check_dispatched(use):
 
 def check_workers():
     """Check what holds for any active backend: each worker fuses its chunk; errors arrive."""
-    for name in ["HalvingGridSearchCV", "cross_validate", "OneVsRest", "nested search", "no networks"]:
+    for name in [
+        "HalvingGridSearchCV",
+        "cross_validate",
+        "OneVsRest",
+        "nested search",
+        "search without the classifier",
+    ]:
         check_dispatched(USES[name])
-    _, report = check_dispatched(USES["GridSearchCV"])
+    _, report = check_dispatched(lambda: search().fit(X, y))
     assert [stack.n_models for stack in report.stacks] == [6, 6]
     with joblib.parallel_config(n_jobs=2), fused_fits() as report:
         fits = cross_validate(make_noting(), X, y, cv=6, return_estimator=True)["estimator"]
