@@ -37,7 +37,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
     ----------
     n_features_in_ : int
         Number of columns of X.
-    feature_names_in_ : ndarray of str of shape (n_features_in_,)
+    feature_names_in_ : ndarray of str of shape (n_features,)
         Names of the columns, if all are text.
     kinds_ : list of str
         What each column holds: 'number', 'date', 'duration', 'text' or 'category'.
@@ -103,7 +103,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
 
         Parameters
         ----------
-        input_features : array-like of str of shape (n_features_in_,), default=None
+        input_features : array-like of str of shape (n_features,), default=None
             Names of the columns of X. By default those of training, or "x0", "x1", ...
 
         Returns

@@ -12,7 +12,7 @@ from torch import Tensor
 
 N_BINS = 8  # of each column with more than two values; 16 predict no better
 LIMIT = 3.0  # standard deviations that a column with bins stays below, once scaled
-WIDE_LIMIT = 15.0  # that the other columns stay within: values are what they were up to there
+WIDE_LIMIT = 30.0  # for the other columns: beyond what values of most tables reach
 MIN_WIDTH = float(np.finfo(np.float64).tiny)  # of a bin: one over it is finite
 
 
