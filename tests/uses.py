@@ -13,7 +13,6 @@ from helpers import ALL_EPOCHS, make_network
 from scipy import sparse
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.compose import ColumnTransformer
-from sklearn.datasets import make_classification, make_multilabel_classification
 from sklearn.ensemble import AdaBoostClassifier, BaggingClassifier, StackingClassifier, VotingClassifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -42,14 +41,9 @@ from sklearn.multioutput import ClassifierChain, MultiOutputClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import MinMaxScaler, OneHotEncoder, StandardScaler
 from sklearn.semi_supervised import SelfTrainingClassifier
+from small_problems import X, groups, labels, sample_weight, y, y2
 
 matplotlib.use("Agg")
-SHAPE = {"n_features": 4, "n_informative": 3, "n_redundant": 0, "random_state": 0}
-X, y = make_classification(120, n_classes=3, n_clusters_per_class=1, **SHAPE)
-y2 = (y > 0).astype(int)
-labels = make_multilabel_classification(120, n_features=4, n_classes=3, random_state=0)[1]
-groups = np.arange(120) // 5
-weights = np.random.default_rng(0).uniform(0.5, 2, 120)
 partly = np.where(np.random.default_rng(0).random(120) < 0.5, -1, y)
 frame = pd.DataFrame(X[:, :3], columns=["size", "depth", "age"]).assign(kind=np.array(list("abc"))[y[::-1]])
 films = [f"{word} {other} film" for word in ("good", "great", "bad", "poor") for other in ("quiet", "long", "new")] * 2
@@ -174,8 +168,10 @@ def make_uses(model):
         "boundaries": lambda: [draw_boundary(name) for name in ("predict", "predict_proba", "decision_function")],
         "SequentialFeatureSelector": lambda: SequentialFeatureSelector(model(), n_features_to_select=1, cv=2).fit(X, y),
         # forms of data
-        "sample weights": lambda: search().fit(X, y, sample_weight=weights),
-        "sample weights of cross_validate": lambda: validate(params={"sample_weight": weights}, scoring="neg_log_loss"),
+        "sample weights": lambda: search().fit(X, y, sample_weight=sample_weight),
+        "sample weights of cross_validate": lambda: validate(
+            params={"sample_weight": sample_weight}, scoring="neg_log_loss"
+        ),
         "groups": lambda: search(cv=GroupKFold(3)).fit(X, y, groups=groups),
         "strings": lambda: search().fit(X, np.array(["a", "b", "c"])[y]),
         "two classes": lambda: search(scoring="roc_auc").fit(X, y2),

@@ -7,20 +7,14 @@ import numpy as np
 import torch
 from helpers import ALL_EPOCHS, get_coeffs
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.datasets import make_classification, make_multilabel_classification
 from sklearn.feature_selection import SelectFromModel
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
+from small_problems import X, y
 
 from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn.training import train, trainer
 
-SHAPE = {"n_features": 4, "n_informative": 3, "n_redundant": 0, "random_state": 0}
-X, y = make_classification(120, n_classes=3, n_clusters_per_class=1, **SHAPE)
-y2 = (y > 0).astype(int)
-labels = make_multilabel_classification(120, n_features=4, n_classes=3, random_state=0)[1]
-groups = np.arange(120) // 5
-sample_weight = np.random.default_rng(0).uniform(0.5, 2, 120)
 alphas = {"alpha": [1e-4, 0.1, 1.0, 10.0]}
 folds = KFold(3)
 

@@ -6,11 +6,12 @@ import sys
 from xml.etree import ElementTree
 
 import pytest
-from fusion_helpers import X, check_same, network, search, squared_logits, y
+from fusion_helpers import check_same, network, search, squared_logits
 from helpers import within
 from scipy import sparse
 from sklearn.model_selection import cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
+from small_problems import X, y
 
 from scratchnn import fused_fits
 from scratchnn.fusion import FusionReport, TrainedStack

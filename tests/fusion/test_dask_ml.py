@@ -4,8 +4,9 @@ import warnings
 
 import numpy as np
 import pytest
-from fusion_helpers import X, alphas, folds, network, search, y
+from fusion_helpers import alphas, folds, network, search
 from helpers import ROOT, find_code_blocks, within
+from small_problems import X, y
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

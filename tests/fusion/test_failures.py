@@ -7,7 +7,6 @@ import pytest
 from fusion_helpers import (
     Doing,
     SpecialError,
-    X,
     assert_equal_results,
     check_same,
     fail,
@@ -17,12 +16,12 @@ from fusion_helpers import (
     run,
     search,
     squared_logits,
-    y,
 )
 from helpers import run_python, within
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import Pipeline
+from small_problems import X, y
 
 from scratchnn import fused_fits
 from scratchnn.fusion.tasks import Cancelled

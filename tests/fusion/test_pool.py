@@ -7,20 +7,12 @@ import weakref
 import joblib
 import numpy as np
 import pytest
-from fusion_helpers import (
-    allocate_too_much,
-    alphas,
-    check_same,
-    check_same_after,
-    network,
-    raise_memory_error,
-    sample_weight,
-    search,
-)
+from fusion_helpers import allocate_too_much, alphas, check_same, check_same_after, network, raise_memory_error, search
 from helpers import make_table, run_python, spoil, within
 from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from small_problems import sample_weight
 
 from scratchnn import ScratchNNClassifier, fused_fits
 from scratchnn.fusion import memory_limit, pool

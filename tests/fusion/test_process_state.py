@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import sklearn
 import torch
-from fusion_helpers import X, assert_equal_results, fit, network, run, run_fused, search, y
+from fusion_helpers import assert_equal_results, fit, network, run, run_fused, search
 from helpers import call_in_thread, within
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import cross_val_score
+from small_problems import X, y
 
 from scratchnn import fused_fits
 

@@ -8,23 +8,13 @@ import threading
 
 import numpy as np
 import pytest
-from fusion_helpers import (
-    Doing,
-    SpecialError,
-    X,
-    fail,
-    interrupt,
-    labels,
-    make_pipeline_of_two_fits,
-    network,
-    search,
-    y,
-)
+from fusion_helpers import Doing, SpecialError, fail, interrupt, make_pipeline_of_two_fits, network, search
 from helpers import within
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
+from small_problems import X, labels, y
 
 from scratchnn import fused_fits
 from scratchnn.fusion import backend

@@ -4,24 +4,14 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from fusion_helpers import (
-    X,
-    assert_equal_results,
-    check_same,
-    count_fits,
-    folds,
-    network,
-    sample_weight,
-    search,
-    squared_logits,
-    y,
-)
+from fusion_helpers import assert_equal_results, check_same, count_fits, folds, network, search, squared_logits
 from helpers import within
 from sklearn.compose import ColumnTransformer
 from sklearn.model_selection import KFold, cross_val_score, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from small_problems import X, sample_weight, y
 from uses import USES
 
 from scratchnn import fused_fits

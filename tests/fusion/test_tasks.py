@@ -10,24 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import pytest
-from fusion_helpers import (
-    Doing,
-    X,
-    assert_equal_results,
-    check_same,
-    fit,
-    network,
-    run,
-    run_fused,
-    search,
-    y,
-)
+from fusion_helpers import Doing, assert_equal_results, check_same, fit, network, run, run_fused, search
 from greenlet import getcurrent, greenlet
 from helpers import within
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
+from small_problems import X, y
 
 from scratchnn import fused_fits
 from scratchnn.fusion import pool

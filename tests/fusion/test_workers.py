@@ -17,7 +17,6 @@ import torch
 from fusion_helpers import (
     Doing,
     SpecialError,
-    X,
     assert_equal_results,
     count_fits,
     fail,
@@ -25,7 +24,6 @@ from fusion_helpers import (
     network,
     run,
     search,
-    y,
 )
 from helpers import ROOT, run_python, within
 from joblib import Parallel, delayed
@@ -36,6 +34,7 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import cross_val_score, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
+from small_problems import X, y
 from uses import USES
 
 from scratchnn import fused_fits
@@ -143,7 +142,8 @@ sys.path[:0] = [{tests!r}, {fusion!r}]
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # of the workers
 warnings.simplefilter("ignore")
 import joblib, ray
-from fusion_helpers import X, assert_equal_results, search, y
+from fusion_helpers import assert_equal_results, search
+from small_problems import X, y
 from ray.util.joblib import register_ray
 from scratchnn import fused_fits
 

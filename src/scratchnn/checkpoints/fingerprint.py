@@ -74,11 +74,10 @@ def _describe_table(table: Table | None, labels: Labels, suffix: str = "") -> De
     """Return samples, targets and weights of a table, under the names of the arguments of `fit`."""
     if table is None:
         return {}
-    codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
     classes = np.frombuffer(repr(labels.classes.tolist()).encode(), np.uint8)
     return {
         f"X{suffix}": _describe_arrays(table.X.shape, (block for _, block in table.split())),
-        f"y{suffix}": _describe_arrays(table.y.shape, [codes, classes]),
+        f"y{suffix}": _describe_arrays(table.y.shape, [labels.find_codes(table.y), classes]),
         f"sample_weight{suffix}": describe_value(table.sample_weights),
     }
 

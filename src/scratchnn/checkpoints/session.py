@@ -24,7 +24,7 @@ FORMAT = 2  # of the file; another number for each change that this module could
 class Session:
     """The checkpoint of one fit, which has ``description``, and is written after ``every`` epochs.
 
-    ``seed`` is that of the fit: the one in the file, or else the one given. ValueError: the file is of another fit.
+    ``seed`` is the seed in the file, or else the one given. Raises ValueError if the file belongs to another fit.
     """
 
     def __init__(self, archive: Archive, every: int, description: Description, seed: int) -> None:

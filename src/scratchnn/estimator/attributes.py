@@ -125,7 +125,7 @@ def name_encoded_columns(estimator: Any) -> Array:
 
 
 def get_linear_weights(estimator: Any, name: str) -> Array:
-    """Return the weights of a network without hidden layer, bins and categories, for its attribute of this ``name``.
+    """Return the weights of a network without hidden layer, bins and categories, which the attribute ``name`` shows.
 
     Those of missing-value indicators follow the weights of the features.
     """

@@ -89,7 +89,7 @@ def _open_checkpoint(call: Call, tables: Tables) -> Iterator[Session | None]:
 def make_plan(call: Call, tables: Tables, seed: int | None = None) -> Plan | None:
     """Return what is to be trained; None if training resumes, and there are no samples to learn from.
 
-    ``seed`` is that of a checkpoint, or None: then ``random_state`` says it.
+    A ``seed`` comes from a checkpoint. Without one, ``random_state`` gives the seed.
     """
     if call.resume:
         warm_start.check_fixed_params(call.estimator)
@@ -134,8 +134,7 @@ def prepare_rows(call: Call, tables: Tables, seed: int) -> Tables:
     weigh = make_class_weights(estimator.class_weight, labels, table)
     if estimator.early_stopping and not incremental and validation is None:
         # Before class weights are applied: one of 2 must not make two copies of a row, of which one could be held out.
-        codes = table.y if labels.multilabel else np.searchsorted(labels.classes, table.y)
-        held_out = split_validation(replace(table, y=codes), estimator.validation_fraction, seed)
+        held_out = split_validation(replace(table, y=labels.find_codes(table.y)), estimator.validation_fraction, seed)
         table, validation = cut_table(table, 1 - held_out), cut_table(table, held_out)
     table = complete_weights(leave_out_rows(weigh(table), "class_weight", may_be_all=incremental))
     if validation is not None:

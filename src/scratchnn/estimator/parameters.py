@@ -251,7 +251,7 @@ def resolve_alpha(estimator: Any) -> float | str:
 def resolve_numeric_encoding(estimator: Any, table: Table, counts: SampleCounts) -> str | None:
     """Return how a new network is to encode the columns of numbers of a table: "piecewise" or None.
 
-    ``counts`` are those of the samples that the network is trained on.
+    ``counts`` counts the training samples.
 
     Raises ValueError if ``numeric_encoding`` asks for bins of a sparse table.
     """

@@ -78,12 +78,11 @@ class RunPool:
 
     def train_alone(self, run: TrainingRun, reason: str | None = None) -> None:
         """Train a single run, in place, and report it. ``reason`` says why it is alone."""
-        self._train([run], explain_alone(run) or reason)
+        self._train([run], reason)
 
     def _train_stack(self, entries: Sequence[QueuedRun], reason: str | None = None) -> None:
         """Train runs as one stack, or, if that fails, in parts, so that only the runs at fault fail."""
         runs = [entry.run for entry in entries]
-        reason = (explain_alone(runs[0]) or reason) if len(runs) == 1 else None
         failure = self._try_to_train(runs, reason)
         if failure is None or len(entries) == 1:
             entries[0].failure = failure
@@ -113,6 +112,7 @@ class RunPool:
         start = time.perf_counter()
         train(runs)
         seconds = time.perf_counter() - start
+        reason = (explain_alone(runs[0]) or reason) if len(runs) == 1 else None
         self.note(TrainedStack(len(runs), seconds, runs[0].buffer.sizes, len(runs[0].data), reason))
         if any(run.interrupted for run in runs):
             raise KeyboardInterrupt  # training has taken it for the end of this stack

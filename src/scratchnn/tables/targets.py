@@ -32,13 +32,15 @@ class Labels:
         """The number of outputs: one per class or label, but a single one for two classes."""
         return len(self.classes) if self.multilabel or len(self.classes) > 2 else 1
 
+    def find_codes(self, y: Array) -> Array:
+        """Return the class index of each label, (n_samples,), or ``y`` as it is if multilabel."""
+        return y if self.multilabel else np.searchsorted(self.classes, y)
+
     def encode(self, y: Array) -> Array:
         """Return targets of zeros and ones, (n_samples, n_outputs). ``y`` must hold known labels only."""
-        if self.multilabel:
-            return y.astype(np.float32)
-        codes = np.searchsorted(self.classes, y)
-        if self.n_outputs == 1:
-            return codes.astype(np.float32)[:, np.newaxis]
+        codes = self.find_codes(y)
+        if self.output == "logistic":
+            return codes.astype(np.float32).reshape(len(y), self.n_outputs)
         targets = np.zeros((len(y), self.n_outputs), np.float32)
         targets[np.arange(len(y)), codes] = 1
         return targets
@@ -47,7 +49,7 @@ class Labels:
         """Return targets as `encode` does, or class indices, (n_samples, 1), if those need much less memory."""
         if self.output != "softmax" or len(y) * self.n_outputs <= MAX_TARGETS:
             return self.encode(y)
-        return np.searchsorted(self.classes, y)[:, np.newaxis].astype(np.int64)
+        return self.find_codes(y)[:, np.newaxis].astype(np.int64)
 
     def decode(self, logits: torch.Tensor) -> Array | torch.Tensor:
         """Return the likeliest labels, (n_samples,), or (n_samples, n_outputs) zeros and ones if multilabel.
