@@ -45,7 +45,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
 
     Parameters
     ----------
-    hidden_layer_sizes : int or array-like of int, default=(400,)
+    hidden_layer_sizes : int or array-like of int, default=(200,)
         Number of neurons in each hidden layer. ``()`` is logistic regression.
     activation : {'relu', 'tanh', 'logistic', 'identity', 'leaky_relu', 'gelu', 'silu'}, default='relu'
         Activation of the hidden layers.
@@ -226,7 +226,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
 
     def __init__(
         self,
-        hidden_layer_sizes: Any = (400,),
+        hidden_layer_sizes: Any = (200,),
         activation: str = "relu",
         *,
         solver: str = "adam",

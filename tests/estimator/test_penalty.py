@@ -7,10 +7,11 @@ import pytest
 import torch
 from helpers import make_network
 from scipy import sparse
+from scipy.stats import multivariate_normal
 from sklearn.datasets import make_classification
-from sklearn.linear_model import BayesianRidge
+from sklearn.kernel_ridge import KernelRidge
 
-from scratchnn.estimator.penalty import fit_evidence_ridge
+from scratchnn.estimator.penalty import STRENGTHS, calc_kernel, fit_evidence_ridge
 
 
 def make_table(noise, n_rows=300):
@@ -27,16 +28,63 @@ def fit(X, y, sample_weight=None, **changes):
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-def test_ridge_has_the_strength_and_slopes_of_bayesian_ridge():
+def test_ridge_has_the_strength_of_the_highest_evidence_and_the_norm_of_kernel_ridge():
     rng = np.random.default_rng(0)
-    rows = rng.normal(size=(200, 5))
-    target = rows[:, :3] @ [1.0, -2.0, 0.5] + rng.normal(size=200)
-    peer = BayesianRidge(max_iter=10_000, tol=1e-10, alpha_1=0, alpha_2=0, lambda_1=0, lambda_2=0).fit(rows, target)
-    columns = [torch.from_numpy(each) for each in (rows, np.c_[rows, np.zeros((200, 300))])]
-    for each in columns:  # longer than wide, and wider than long
-        strength, length = fit_evidence_ridge(each, torch.from_numpy(target[:, None]), np.ones(200), 1)
-        assert strength == pytest.approx(peer.lambda_ / peer.alpha_, rel=0.15)  # of a grid with steps of 1.26
-        assert length == pytest.approx(np.linalg.norm(peer.coef_), rel=0.1)
+    rows = rng.normal(size=(100, 3))
+    target = np.maximum(rows[:, 0], 0) - rows[:, 1] + 0.5 * rng.normal(size=100)
+    strength, norm = fit_evidence_ridge(torch.from_numpy(rows), torch.from_numpy(target[:, None]), 1)
+    assert strength in STRENGTHS
+
+    center = np.eye(100) - 1 / 100
+    kernel = center @ calc_kernel(torch.from_numpy(rows - rows.mean(0))).numpy() @ center
+    target = center @ target
+    # The directions of the centered kernel, in which a draw with the best variance for each strength has a density.
+    basis = np.linalg.svd(center)[0][:, :99]
+
+    def calc_evidence(strength):
+        covariance = basis.T @ kernel @ basis / strength + np.eye(99)
+        along = basis.T @ target
+        variance = along @ np.linalg.solve(covariance, along) / 99
+        return multivariate_normal.logpdf(along, cov=variance * covariance)
+
+    assert strength == max(STRENGTHS, key=calc_evidence)
+    fitted = KernelRidge(alpha=strength, kernel="precomputed").fit(kernel, target)
+    assert norm == pytest.approx(np.sqrt(fitted.dual_coef_ @ kernel @ fitted.dual_coef_), rel=1e-6)
+
+
+def test_the_kernel_is_the_mean_over_random_neurons():
+    rows = np.random.default_rng(0).normal(size=(4, 3))
+    weights = np.random.default_rng(1).normal(size=(4, 400_000))
+    neurons = np.maximum(np.c_[rows, np.ones(4)] @ weights, 0)
+    expected = 2 * neurons @ neurons.T / 400_000
+    np.testing.assert_allclose(calc_kernel(torch.from_numpy(rows)).numpy(), expected, rtol=0.02)
+
+
+def test_copies_are_no_sign_of_little_noise():
+    X, y = make_table(0.5)
+    copied = fit(np.r_[X, X[:100]], np.r_[y, y[:100]])
+    assert copied.alpha_ == pytest.approx(fit(X, y).alpha_ * 4 / 3, rel=0.05)
+
+
+def test_what_a_network_can_learn_is_no_noise():
+    """To a linear model, each class of a checkerboard looks like noise."""
+    X = np.random.default_rng(0).uniform(-2, 2, (600, 2))
+    y = (X[:, 0] > 0) ^ (X[:, 1] > 0)
+    assert fit(X, y).alpha_ < 0.3 * fit(X, np.random.default_rng(1).permutation(y)).alpha_
+
+
+def test_rare_classes_of_much_weight_do_not_make_the_penalty_weaker():
+    X, y = make_classification(1500, 10, n_informative=5, weights=[0.96], flip_y=0.02, random_state=1)
+    assert fit(X, y, class_weight="balanced").alpha_ > 3 * fit(X, y).alpha_
+
+
+def test_weights_of_any_size_train_one_model():
+    """As survey weights, each stands for thousands of people."""
+    X, y = make_table(0.2, 60)
+    weights = np.random.default_rng(0).uniform(0.5, 2, 60)
+    network = partial(fit, X, y, dtype="float64", numeric_encoding=None)
+    scaled = network(weights / weights.mean() * 190_000)
+    np.testing.assert_allclose(scaled.predict_proba(X), network(weights / weights.mean()).predict_proba(X), atol=1e-3)
 
 
 def test_noise_makes_the_penalty_stronger():

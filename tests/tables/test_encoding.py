@@ -13,25 +13,26 @@ from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV
 
 from scratchnn import fused_fits
-from scratchnn.estimator.parameters import MAX_ENCODED_COLUMNS, MIN_ENCODED_ROWS
 from scratchnn.tables import bins
 from scratchnn.tables import statistics as scaling
-from scratchnn.tables.bins import LIMIT, N_BINS, Bins
+from scratchnn.tables.bins import LIMIT, Bins, choose_n_bins
 from scratchnn.tables.statistics import Moments, find_bin_edges
 from scratchnn.tables.table import Table
 
+N_BINS = 7  # of a column of the table
 X, y = make_classification(240, 5, n_informative=4, n_redundant=0, random_state=0)
 
 
 network = partial(make_network, hidden_layer_sizes=6, max_iter=10, numeric_encoding="piecewise")
 
 
-def calc_edges(values, weights=None):
-    return bins.calc_edges(torch.as_tensor(values), None if weights is None else torch.as_tensor(weights))
+def calc_edges(values, weights=None, n_bins=8):
+    return bins.calc_edges(torch.as_tensor(values), n_bins, None if weights is None else torch.as_tensor(weights))
 
 
 def encode_by_hand(values, edges):
     """The definition, value by value: (n_values, n_bins)."""
+    edges = edges[~np.isnan(edges)]
     encoded = np.zeros((len(values), len(edges) - 1))
     for row, value in enumerate(values):
         for place in range(len(edges) - 1):
@@ -65,18 +66,39 @@ def test_columns_without_bins_are_left_out_and_extreme_values_are_finite():
 
 
 def test_edges_are_all_values_of_a_column_of_few():
-    np.testing.assert_array_equal(calc_edges(np.array([5, 1, 1, 2, 5, 1.0])), [1, 2, 5, *[5] * (N_BINS - 2)])
+    """As many as a power of two, so that a fold which lacks a value has the same number."""
+    np.testing.assert_array_equal(calc_edges(np.array([5, 1, 1, 2, 5, 1.0])), [1, 2, 5])
+    np.testing.assert_array_equal(calc_edges(np.array([5, 1, 3, 2, 5, 4.0])), [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(calc_edges(np.array([5, 1, 3, 2, 5, 1.0])), [1, 2, 3, 5, 5])
     for values in ([1, 1, 1], [1, 2, 1]):
         assert np.isnan(calc_edges(np.array(values, float))).all()
 
 
 def test_edges_are_quantiles_of_a_column_of_many_values():
-    # Of the values 1 to 80, an eighth is 10: quantile j is the 10 j-th value.
+    # Of the values 1 to 80, an eighth is 10: bin j starts behind the 10 j-th value.
     values = np.random.default_rng(0).permutation(np.arange(1.0, 81))
-    np.testing.assert_array_equal(calc_edges(values), [1, *range(10, 90, 10)])
-    # Three quarters of zeros: six of eight quantiles are 0.
-    tied = np.r_[np.zeros(60), np.arange(1.0, 21)]
-    np.testing.assert_array_equal(calc_edges(tied), [0] * 7 + [10, 20])
+    np.testing.assert_array_equal(calc_edges(values), [1, *range(11, 80, 10), 80])
+    np.testing.assert_array_equal(calc_edges(values, n_bins=2), [1, 41, 80])
+    np.testing.assert_array_equal(calc_edges(values, n_bins=0), [1])
+
+
+def test_a_value_of_many_rows_takes_one_bin():
+    """Three quarters are zeros: with plain quantiles, six of eight bins had no width."""
+    edges = calc_edges(np.r_[np.zeros(60), np.arange(1.0, 21)])
+    assert (np.diff(edges) > 0).all()
+    assert edges[0] == 0
+    assert edges[-1] == 20
+    np.testing.assert_allclose(edges[1:], np.linspace(0, 20, 9)[1:], atol=2)
+    in_the_middle = calc_edges(np.r_[np.zeros(500), np.arange(-50.0, 51)], n_bins=10)
+    assert np.count_nonzero(in_the_middle == 0) == 1
+    np.testing.assert_allclose(np.diff(in_the_middle), 10, atol=2)
+
+
+def test_the_number_of_bins_grows_with_the_samples_and_falls_with_the_columns():
+    chosen = [[choose_n_bins(n, columns) for columns in (1, 10, 50, 100, 1000)] for n in (20, 300, 3000, 30_000, 10**6)]
+    assert chosen == [[2, 1, 0, 0, 0], [7, 6, 1, 0, 0], [19, 19, 4, 2, 0], [49, 49, 10, 5, 0], [64, 51, 10, 5, 0]]
+    for n_columns in (1, 9, 30):  # nowhere a jump
+        assert np.abs(np.diff([choose_n_bins(n, n_columns) for n in range(2, 30_000)])).max() == 1
 
 
 def test_edges_of_weighted_rows_are_those_of_repeated_rows():
@@ -91,12 +113,11 @@ def test_constant_and_two_valued_columns_have_no_bins():
     columns = np.column_stack([np.ones(240), np.arange(240) % 2, np.arange(240) % 3, X[:, 0]])
     model = network().fit(columns, y)
     assert np.isnan(model.bin_edges_[:2]).all()
-    assert not np.isnan(model.bin_edges_[2:]).any()
-    assert model.coefs_[0].shape == (4 + 2 * N_BINS, 6)
-    names = ["x0", "x1", "x2", "x3", "x2[0, 1]", "x2[1, 2]", ""]
-    assert model.feature_names_encoded_[:7].tolist() == names
-    # Neither the constant column nor bins without width have weights.
-    np.testing.assert_array_equal(np.flatnonzero((model.coefs_[0] == 0).all(1)), [0, *range(6, 4 + N_BINS)])
+    np.testing.assert_array_equal(model.bin_edges_[2], [0, 1, 2, *[np.nan] * (N_BINS - 2)])
+    assert model.coefs_[0].shape == (4 + 2 + N_BINS, 6)
+    names = ["x0", "x1", "x2", "x3", "x2[0, 1]", "x2[1, 2]"]
+    assert model.feature_names_encoded_[:6].tolist() == names
+    np.testing.assert_array_equal(np.flatnonzero((model.coefs_[0] == 0).all(1)), [0])  # the constant column
     assert network().fit(columns[:, :2], y).bin_edges_ is None
 
 
@@ -122,23 +143,15 @@ def test_encoding_by_hand_trains_the_same_network():
     np.testing.assert_allclose(model.predict_proba(X), plain.predict_proba(rows), rtol=1e-8)
 
 
-def test_auto_encodes_dense_tables_of_many_rows_and_few_columns_with_a_hidden_layer():
-    def has_bins(rows, weights=None, **changes):
+def test_auto_encodes_dense_tables_with_a_hidden_layer():
+    def has_bins(rows, **changes):
         model = network(numeric_encoding="auto", max_iter=1, n_iter_no_change=1, **changes)
-        return model.fit(rows, y[: rows.shape[0]], weights).bin_edges_ is not None
+        return model.fit(rows, y[: rows.shape[0]]).bin_edges_ is not None
 
     assert has_bins(X)
+    assert has_bins(X[:5])
     assert not has_bins(X, hidden_layer_sizes=())
     assert not has_bins(sparse.csr_array(X))
-    wide = np.random.default_rng(0).normal(size=(240, MAX_ENCODED_COLUMNS + 1))
-    assert not has_bins(wide)
-    assert has_bins(wide[:, :-1])
-    assert has_bins(X[:MIN_ENCODED_ROWS])
-    few = X[: MIN_ENCODED_ROWS - 1]
-    assert not has_bins(few)
-    # As many as are repeated; and weights that sum up to 1 make no fewer rows.
-    assert has_bins(few, np.full(len(few), 2.0))
-    assert has_bins(X, np.full(len(X), 1 / len(X)))
 
 
 def test_outliers_are_clipped_and_keep_their_order():
@@ -179,9 +192,9 @@ def test_edges_are_found_on_rows_drawn_from_a_long_table(monkeypatch):
     rows = np.where(np.arange(1000) % 2, 1.0, -1.0)[:, np.newaxis] * np.arange(1, 1001)[:, np.newaxis]
     moments = Moments()
     moments.add(Table(rows, np.zeros(1000)))
-    edges = find_bin_edges(Table(rows, np.zeros(1000)), moments)[0]
+    edges = find_bin_edges(Table(rows, np.zeros(1000)), moments, 240)[0]
     np.testing.assert_allclose(edges, np.quantile(rows, np.linspace(0, 1, N_BINS + 1)), atol=80)
-    np.testing.assert_array_equal(edges, find_bin_edges(Table(rows, np.zeros(1000)), moments)[0])
+    np.testing.assert_array_equal(edges, find_bin_edges(Table(rows, np.zeros(1000)), moments, 240)[0])
 
 
 def test_values_far_from_zero_keep_their_differences():

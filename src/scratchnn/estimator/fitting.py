@@ -161,7 +161,7 @@ def describe_columns(
     alpha = parameters.resolve_alpha(estimator)
     if call.incremental and not call.resume:
         parameters.warn_of_few_samples(estimator, counts)
-    has_new_bins = not call.resume and parameters.resolve_numeric_encoding(estimator, table, counts) is not None
+    has_new_bins = not call.resume and parameters.resolve_numeric_encoding(estimator, table) is not None
     moments, keeps_scales = _find_moments(call, table, state, start)
     statistics = ColumnStatistics(None, None)
     if estimator.standardize:
@@ -170,7 +170,8 @@ def describe_columns(
         is_in_mean = statistics.mean is not None and moments.is_centered.all()
         estimator._fill = None if is_in_mean else [moments.mean]
     indicators = None if estimator.encoder_ is None else estimator.encoder_.indicators
-    edges = find_bin_edges(table, moments, indicators) if has_new_bins else start.edges
+    n_samples = max(counts.n_samples, counts.weight)  # a sample of weight k counts as k; weights may sum up to 1
+    edges = find_bin_edges(table, moments, n_samples, indicators) if has_new_bins else start.edges
     statistics = replace(statistics, edges=edges)
     if call.leaves_out_columns:
         statistics = find_read_columns(statistics, moments, table, start.find_trained_columns(state))

@@ -13,7 +13,6 @@ from sklearn.utils import check_random_state
 from .._compat import Interval, Options, StrOptions, warn_user
 from ..activations import ACTIVATIONS, INITS
 from ..losses import LOSSES
-from ..tables.bins import N_BINS
 from ..tables.encoder import has_categories
 from ..tables.summary import SampleCounts
 from ..tables.table import Table
@@ -22,8 +21,7 @@ from ..training.solvers import SCHEDULES
 
 N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
 N_SCHEDULED = 50  # epochs of a schedule: for "auto" at most, and for the others unless max_iter says it
-MIN_ENCODED_ROWS = 10 * N_BINS  # numeric_encoding="auto" encodes tables of so many rows or more,
-MAX_ENCODED_COLUMNS = 100  # and of up to so many columns
+MIN_FIRST_SAMPLES = 80  # of the first call of partial_fit, which fixes categories and bins
 FAST_PRODUCTS = {"tf32", "bfloat16"}  # choices of dtype: everything is float32, and products are rounded further
 CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -223,7 +221,7 @@ def resolve_batch_size(batch_size: int | str, n_samples: int) -> int:
         return n_samples
     if isinstance(batch_size, str):
         # In steps of 8, so that folds which differ by a row have batches of one size, and can train as a stack.
-        return min(max(32, n_samples // 80 * 8), 200, n_samples)
+        return min(max(32, min(n_samples // 80 * 8, 100), min(n_samples // 800 * 8, 500)), n_samples)
     if batch_size > n_samples:
         warn_user(
             f"batch_size={batch_size} is larger than the {n_samples} training rows, which make one batch. Lower it, or "
@@ -248,10 +246,8 @@ def resolve_alpha(estimator: Any) -> float | str:
     return float(1 / estimator.C)
 
 
-def resolve_numeric_encoding(estimator: Any, table: Table, counts: SampleCounts) -> str | None:
+def resolve_numeric_encoding(estimator: Any, table: Table) -> str | None:
     """Return how a new network is to encode the columns of numbers of a table: "piecewise" or None.
-
-    ``counts`` counts the training samples.
 
     Raises ValueError if ``numeric_encoding`` asks for bins of a sparse table.
     """
@@ -263,24 +259,17 @@ def resolve_numeric_encoding(estimator: Any, table: Table, counts: SampleCounts)
         )
     if encoding != "auto":
         return encoding
-    # A row of weight k counts as k rows; weights that sum up to 1 count as rows.
-    n_rows = max(counts.n_samples, counts.weight)
-    is_encoded = (
-        len(resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)) > 0
-        and not sparse.issparse(table.X)
-        and n_rows >= MIN_ENCODED_ROWS
-        and table.X.shape[1] <= MAX_ENCODED_COLUMNS
-    )
-    return "piecewise" if is_encoded else None
+    has_hidden_layer = len(resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)) > 0
+    return "piecewise" if has_hidden_layer and not sparse.issparse(table.X) else None
 
 
 def warn_of_few_samples(estimator: Any, counts: SampleCounts) -> None:
     """Warn if the first call of `partial_fit` fixes the categories of columns by too few samples."""
-    if counts.n_samples < MIN_ENCODED_ROWS and has_categories(estimator):
+    if counts.n_samples < MIN_FIRST_SAMPLES and has_categories(estimator):
         warn_user(
             f"The first call of partial_fit got {counts.n_samples} samples, and fixes categories and bins of all "
             "calls: other categories count as infrequent or unknown. Pass a large first part, at least "
-            f"{MIN_ENCODED_ROWS} samples."
+            f"{MIN_FIRST_SAMPLES} samples."
         )
 
 

@@ -1,13 +1,14 @@
-"""The strength of the penalty that ``alpha="auto"`` means, from a linear model of the table.
+"""The strength of the penalty that ``alpha="auto"`` means, from a kernel model of the table.
 
-The noisier a table is, the stronger the penalty should be. A linear model tells how noisy it is, in closed form: ridge
-regression of the targets, zeros and ones, with the strength ``lam`` that maximizes the evidence, which is the
-probability of the targets if the weights are drawn at random (MacKay, 1992: Bayesian Interpolation; scikit-learn's
-BayesianRidge does the same by iteration).
+The noisier a table is, the stronger the penalty should be. Kernel ridge regression of the targets, zeros and ones, says
+how noisy it is, in closed form: with the strength ``lam`` of the highest evidence, which is the probability of the
+targets if the function is drawn at random (MacKay, 1992: Bayesian Interpolation). The kernel is that of a network with
+one hidden layer of ReLU and random weights (Cho & Saul, 2009: Kernel Methods for Deep Learning), so that what a network
+can learn counts as signal.
 
-Ridge regression charges ``lam / 2 * w**2`` for a slope ``w``. A network with one hidden layer of ReLU and a penalty on
-both layers charges ``alpha * w``, as the layers share the slope (Neyshabur, Tomioka & Srebro, 2015: In Search of the
-Real Inductive Bias). Both penalties pull equally at the slope if ``alpha`` is proportional to ``lam * w``.
+Ridge regression charges ``lam / 2 * w**2`` for a function of norm ``w``. A network with one hidden layer of ReLU and a
+penalty on both layers charges ``alpha * w``, as the layers share the slope (Neyshabur, Tomioka & Srebro, 2015: In
+Search of the Real Inductive Bias). Both penalties pull equally if ``alpha`` is proportional to ``lam * w``.
 """
 
 import math
@@ -17,18 +18,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tables.arrays import Array, to_tensor
-from ..tables.statistics import ColumnStatistics, draw_rows
-from ..tables.summary import join_samples, locate
+from ..tables.arrays import to_tensor
+from ..tables.statistics import ColumnStatistics
+from ..tables.summary import draw_rows, join_samples, locate
 from ..tables.table import Table
 from ..tables.targets import Labels
 from .parameters import resolve_hidden_layer_sizes
 
-ALPHA_FACTOR = 0.5  # of lam * w: chosen on 25 tables
+ALPHA_FACTOR = 0.6  # of lam * w: chosen on 12 tables
 ALPHA_RANGE = (0.05, 8.0)  # of the result, in root mean square lengths of the rows
-STRENGTHS = np.geomspace(0.03, 30_000, 61)  # of ridge regression, to choose from
-MAX_ROWS = 2000  # drawn from longer tables
-MAX_ROWS_IF_WIDE = 1000  # of more columns than this: the time grows with the third power of the smaller number
+STRENGTHS = np.geomspace(0.003, 300_000, 81)  # of ridge regression, to choose from
+MAX_ROWS = 700  # drawn from longer tables: the time grows with the third power
 
 
 def suits_penalty_rule(estimator: Any) -> bool:
@@ -45,48 +45,63 @@ def calc_penalty(table: Table, labels: Labels, statistics: ColumnStatistics, row
     rows = statistics.make_rows(table, torch.empty(0, dtype=torch.float64, device="cpu"))
     if rows.is_sparse or locate(len(table))[1] < 2:
         return row_length
-    lowest, highest = (bound * row_length for bound in ALPHA_RANGE)
-    drawn = draw_rows(len(table), MAX_ROWS if rows.shape[1] <= MAX_ROWS_IF_WIDE else MAX_ROWS_IF_WIDE)
+    drawn = draw_rows(len(table), MAX_ROWS)
     targets = join_samples(to_tensor(labels.encode(table.y[drawn])).double())
-    weights = (np.ones(len(table)) if table.sample_weights is None else table.sample_weights)[drawn]
-    weights = join_samples(torch.from_numpy(weights)).numpy()
+    weights = np.ones(len(table)) if table.sample_weights is None else table.sample_weights
+    counts = join_samples(torch.from_numpy(weights[drawn]))
+    taken = join_samples(rows.take(drawn if isinstance(drawn, slice) else torch.from_numpy(drawn)))
+    taken, targets, counts = merge_equal_rows(taken, targets, counts / counts.mean().clamp(max=1))
     n_free = targets.shape[1] - (labels.output == "softmax")  # the probabilities of all classes sum up to one
-    strength, slope = fit_evidence_ridge(
-        join_samples(rows.take(drawn if isinstance(drawn, slice) else torch.from_numpy(drawn))),
-        targets,
-        weights,
-        n_free,
-    )
+    strength, norm = fit_evidence_ridge(taken, targets, n_free)
     # Rounded, so that sums in another order, such as those of repeated rows or other threads, give the same number.
-    penalty = float(f"{ALPHA_FACTOR * strength * slope:.4g}")
-    return min(max(penalty, lowest), highest) if math.isfinite(penalty) else row_length
+    penalty = float(f"{ALPHA_FACTOR * strength * norm:.4g}")
+    lowest, highest = (bound * row_length for bound in ALPHA_RANGE)
+    penalty = min(max(penalty, lowest), highest) if math.isfinite(penalty) else row_length
+    # The loss grows with the counts. What is known of the function does not, and falls where classes have weights.
+    shares = targets if labels.output == "softmax" else torch.cat([targets, 1 - targets], 1)
+    class_counts = counts @ shares
+    mean_count = (class_counts.square() / shares.sum(0).clamp(min=1e-9)).sum() / class_counts.sum()
+    return penalty * float(f"{mean_count:.4g}")
 
 
-def fit_evidence_ridge(rows: Tensor, targets: Tensor, weights: Array, n_free: int) -> tuple[float, float]:
-    """Return the strength of ridge regression with most evidence, and the length of its longest vector of slopes.
+def merge_equal_rows(rows: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the distinct rows, the means of their targets, and the sums of their weights, (n_distinct,).
+
+    That equal rows, often copies, have equal targets is no sign of little noise.
+    """
+    rows, places = rows.unique(dim=0, return_inverse=True)
+    counts = weights.new_zeros(len(rows)).index_add_(0, places, weights)
+    sums = targets.new_zeros(len(rows), targets.shape[1]).index_add_(0, places, targets * weights.unsqueeze(1))
+    return rows, sums / counts.unsqueeze(1), counts
+
+
+def fit_evidence_ridge(rows: Tensor, targets: Tensor, n_free: int) -> tuple[float, float]:
+    """Return the strength of kernel ridge regression with the highest evidence, and the norm of its largest function.
 
     ``rows`` are (n_samples, n_columns) and ``targets`` (n_samples, n_outputs), of float64. All outputs share the
-    strength and the variance of the noise, and ``n_free`` of them are free. A row of weight 2 counts as two rows.
-    ``weights``, (n_samples,), below 1 on average are parts of a whole, of mean 1.
+    strength and the variance of the noise, and ``n_free`` of them are free.
     """
-    counts = torch.from_numpy(weights / min(1.0, weights.mean())).unsqueeze(1)
-    n_samples = float(counts.sum())
-    roots = counts.sqrt()
-    rows = (rows - (counts * rows).sum(0) / n_samples) * roots
-    targets = (targets - (counts * targets).sum(0) / n_samples) * roots
-    is_wide = rows.shape[1] > len(rows)
-    squares, vectors = torch.linalg.eigh(rows @ rows.T if is_wide else rows.T @ rows)
+    targets = targets - targets.mean(0)
+    kernel = calc_kernel(rows - rows.mean(0))
+    means = kernel.mean(0)
+    squares, vectors = torch.linalg.eigh(kernel - means - means.unsqueeze(1) + means.mean())
     is_there = squares > squares[-1:] * 1e-9
-    squares, vectors = squares[is_there], vectors[:, is_there]
-    # The targets along the singular vectors of the rows, (n_there, n_outputs).
-    along = vectors.T @ targets if is_wide else (vectors.T @ (rows.T @ targets)) / squares.sqrt().unsqueeze(1)
+    squares, along = squares[is_there], vectors[:, is_there].T @ targets  # (n_there,), (n_there, n_outputs)
     powers = along.square().sum(1)
-    rest = float(targets.square().sum() - powers.sum())
+    rest = max(float(targets.square().sum() - powers.sum()), 0.0)
     strengths = torch.from_numpy(STRENGTHS).unsqueeze(1)
     shrinkage = 1 + squares / strengths  # (n_strengths, n_there)
-    noise = (powers / shrinkage).sum(1) + max(rest, 0.0)
-    minus_evidence = n_free * (shrinkage.log().sum(1) + (n_samples - 1) * noise.log())
-    best = int(minus_evidence.argmin())
-    strength = float(STRENGTHS[best])
+    noise = (powers / shrinkage).sum(1) + rest
+    minus_evidence = n_free * (shrinkage.log().sum(1) + (len(rows) - 1) * noise.log())
+    strength = float(STRENGTHS[int(minus_evidence.argmin())])
     slopes = (squares.sqrt() / (squares + strength)).unsqueeze(1) * along
     return strength, float(slopes.square().sum(0).max().sqrt())
+
+
+def calc_kernel(rows: Tensor) -> Tensor:
+    """Return the kernel of pairs of rows, (n_rows, n_rows), see above. A bias is a column of ones."""
+    products = rows @ rows.T + 1
+    lengths = products.diagonal().sqrt()
+    lengths = lengths * lengths.unsqueeze(1)
+    angles = (products / lengths).clamp(-1, 1).acos()
+    return lengths / math.pi * (angles.sin() + (math.pi - angles) * angles.cos())

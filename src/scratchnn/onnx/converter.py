@@ -92,11 +92,9 @@ def _scale(graph: Graph, values: str, scaling: ColumnTransform) -> str:
         scaled = _clip(graph, scaled, bins, len(scaling.factor))
     if bins is None:
         return scaled
-    n_edges = bins.low.shape[-1]
-    binned = range(len(bins.low)) if bins.columns is None else bins.columns.tolist()
-    repeated = graph.add("Gather", values, graph.add_constant(np.repeat(binned, n_edges)), axis=1)
-    risen = graph.add("Sub", repeated, graph.add_constant(bins.low.flatten()))
-    risen = graph.add("Mul", risen, graph.add_constant(bins.slope.flatten()))
+    repeated = graph.add("Gather", values, graph.add_constant(bins.of), axis=1)
+    risen = graph.add("Sub", repeated, graph.add_constant(bins.low))
+    risen = graph.add("Mul", risen, graph.add_constant(bins.slope))
     return graph.concat([scaled, _limit(graph, risen, 0.0, 1.0)])
 
 

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-N_BINS = 8  # of each column with more than two values; 16 predict no better
+MAX_BINS = 64  # of a column
+MAX_ALL_BINS = 512  # of all columns together
 LIMIT = 3.0  # standard deviations that a column with bins stays below, once scaled
 WIDE_LIMIT = 30.0  # for the other columns: beyond what values of most tables reach
 MIN_WIDTH = float(np.finfo(np.float64).tiny)  # of a bin: one over it is finite
@@ -24,20 +25,20 @@ class Bins:
 
     def __init__(self, edges: NDArray[Any], device: torch.device) -> None:
         columns = find_binned(edges)
-        low, high = edges[columns, :-1], edges[columns, 1:]
+        of, low, high = list_bins(edges)
         with np.errstate(over="ignore"):
             width = np.minimum(high - low, np.finfo(np.float64).max)
         self.columns = torch.from_numpy(columns).to(device) if len(columns) < len(edges) else None  # None: all
+        self.of = torch.from_numpy(of).to(device)  # the column of each bin
         self.one = torch.ones((), dtype=torch.float64, device=device)
         # A bin without width is never entered.
         self.low = torch.from_numpy(np.where(width > MIN_WIDTH, low, np.inf)).to(device)
         self.slope = torch.from_numpy(1 / np.where(width > MIN_WIDTH, width, 1.0)).to(device)
 
     def calc(self, values: Tensor) -> Tensor:
-        """Return the encoded columns of rows, (n_rows, n_binned * n_bins), in double precision, from 0 to 1."""
+        """Return the encoded columns of rows, (n_rows, n_bins), in double precision, from 0 to 1."""
         # Before rounding to float32, which would lose what timestamps differ by.
-        columns = values if self.columns is None else values.index_select(1, self.columns)
-        return (columns.double().unsqueeze(-1) - self.low).mul_(self.slope).clamp_(0, 1).flatten(1)
+        return (values.index_select(1, self.of).double() - self.low).mul_(self.slope).clamp_(0, 1)
 
     def clip(self, scaled: Tensor) -> Tensor:
         """Return scaled rows in which the columns with bins are clipped smoothly, and the others at ``WIDE_LIMIT``.
@@ -53,51 +54,68 @@ class Bins:
 
 
 def find_binned(edges: NDArray[Any] | None) -> NDArray[Any]:
-    """Return the numbers of the columns that have bins, (n_binned,)."""
+    """Return the indices of the columns that have edges, (n_binned,)."""
     return np.empty(0, np.int64) if edges is None else np.flatnonzero(~np.isnan(edges[:, 0]))
+
+
+def list_bins(edges: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return the column, the lower and the upper edge of each bin, (n_bins,) each."""
+    if edges is None:
+        return np.empty(0, np.int64), np.empty(0), np.empty(0)
+    is_bin = ~np.isnan(edges[:, 1:])
+    return np.nonzero(is_bin)[0], edges[:, :-1][is_bin], edges[:, 1:][is_bin]
 
 
 def count_bins(edges: NDArray[Any] | None) -> int:
     """Return how many bins all columns have together."""
-    return 0 if edges is None else len(find_binned(edges)) * (edges.shape[1] - 1)
+    return len(list_bins(edges)[0])
 
 
 def find_entered(edges: NDArray[Any] | None) -> NDArray[Any]:
     """Return which bins have a width, (n_bins,) of bool. The others are zeros."""
-    return np.empty(0, bool) if edges is None else (np.diff(edges[find_binned(edges)], axis=1) > MIN_WIDTH).ravel()
+    _, low, high = list_bins(edges)
+    return np.asarray(high - low > MIN_WIDTH)
 
 
 def name_bins(names: NDArray[Any], edges: NDArray[Any] | None) -> list[str]:
     """Return the names of the bins, (n_bins,): that of the column, and the edges. Those without width have none: ""."""
-    if edges is None:
-        return []
-    found = [
-        f"{names[column]}[{low:g}, {high:g}]"
-        for column in find_binned(edges)
-        for low, high in zip(edges[column, :-1], edges[column, 1:], strict=True)
-    ]
-    return [name if has_width else "" for name, has_width in zip(found, find_entered(edges), strict=True)]
+    bins = zip(*list_bins(edges), find_entered(edges), strict=True)
+    return [f"{names[column]}[{low:g}, {high:g}]" if has_width else "" for column, low, high, has_width in bins]
 
 
-def calc_edges(values: Tensor, weights: Tensor | None = None) -> NDArray[Any]:
-    """Return the edges for a column, (N_BINS + 1,): NaN if it has two values or fewer. NaN do not count as values.
+def choose_n_bins(n_samples: float, n_columns: int) -> int:
+    """Return how many bins each of some columns has at most: the more, the more samples and the fewer columns.
 
-    They are all its values, if these are few, and else weighted quantiles, which are values, too: a row of weight k
-    counts as k rows. Where there are fewer values than edges, or many rows have the same value, edges coincide, so that
-    fits on other rows of a table have the same number of bins and train in one stack.
+    The number falls gradually to none: columns of a very wide table have one edge each, and no bin.
+    """
+    n_all = min(MAX_ALL_BINS, 4 * n_samples**0.5)
+    return int(min(MAX_BINS, 0.8 * n_samples**0.4, n_all / max(1, n_columns)))
+
+
+def calc_edges(values: Tensor, n_bins: int, weights: Tensor | None = None) -> NDArray[Any]:
+    """Return the edges of at most ``n_bins`` bins for a column, NaN where it has two values or fewer.
+
+    NaN do not count as values. The edges are all the values, if these are few, and else weighted quantiles, which are
+    values, too: a row of weight k counts as k rows. A value that more rows have than belong to a bin is an edge, and
+    the other edges divide the other rows. Where there are fewer values than edges, the last edges coincide, so
+    that fits on other rows of a table have the same number of bins and train in one stack.
     """
     # KBinsDiscretizer merges edges that coincide, and its weighted quantiles need scikit-learn 1.7 or later.
     is_there = ~values.isnan()
     values, weights = values[is_there], None if weights is None else weights[is_there]
-    ordered, order = values.double().sort(stable=True)
-    distinct = ordered.unique_consecutive()
+    distinct, places = values.double().unique(return_inverse=True)
     if len(distinct) <= 2:
-        return np.full(N_BINS + 1, np.nan)
-    places = torch.arange(N_BINS + 1, device=values.device)
-    if len(distinct) <= N_BINS + 1:
-        edges = distinct[places.clamp(max=len(distinct) - 1)]
+        return np.full(1, np.nan)
+    n_bins = min(n_bins, 1 << (len(distinct) - 2).bit_length())
+    steps = torch.arange(n_bins + 1, device=values.device)
+    if len(distinct) <= n_bins + 1:
+        edges = distinct[steps.clamp(max=len(distinct) - 1)]
     else:
-        ends = (torch.ones_like(ordered) if weights is None else weights[order]).cumsum(0)
-        parts = places * (ends[-1] * (1 - 1e-12))  # sums of equal weights may differ by rounding
-        edges = ordered[torch.searchsorted(ends * N_BINS, parts)]
+        shares = places.bincount(weights).double()
+        for _ in range(n_bins):  # a value counts for one bin at most
+            shares = shares.clamp(max=float(shares.sum()) / max(1, n_bins))
+        ends = shares.cumsum(0)
+        # Sums of equal weights may differ by rounding.
+        found = torch.searchsorted(ends * n_bins, steps * (ends[-1] * (1 + 1e-12)))
+        edges = distinct[found.clamp(max=len(distinct) - 1)]
     return np.asarray(edges.cpu().numpy())

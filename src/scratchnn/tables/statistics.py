@@ -10,8 +10,9 @@ from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 from torch import Tensor
 
 from .arrays import Array, Features, get_device, to_host, to_tensor
-from .bins import N_BINS, calc_edges, find_entered
-from .summary import gather, join_samples, locate
+from .bins import calc_edges, choose_n_bins, find_entered
+from .categories import CodedRows
+from .summary import draw_rows, gather, join_samples
 from .table import Table
 from .transform import ColumnTransform, TensorRows
 
@@ -156,18 +157,6 @@ def _count_filled(table: Table) -> Array:
     return total
 
 
-def draw_rows(n_rows: int, n_most: int) -> slice | Array:
-    """Return which of its ``n_rows`` this part contributes to a sample of all parts' rows: always the same ones.
-
-    The sample has all rows, or ``n_most`` drawn at random: evenly spaced ones may all be of one kind.
-    """
-    n_before, n_all = locate(n_rows)
-    if n_all <= n_most:
-        return slice(None)
-    drawn = np.sort(np.random.default_rng(0).choice(n_all, n_most, replace=False)) - n_before
-    return drawn[(drawn >= 0) & (drawn < n_rows)]
-
-
 def find_reach(table: Table) -> tuple[Tensor, Tensor]:
     """Return the median of each column of a dense table, and the distance from it beyond which values are far.
 
@@ -268,9 +257,8 @@ def _weigh(values: Tensor, table: Table, samples: slice) -> Tensor:
 class ColumnStatistics:
     """How the network reads the columns of X, (n_features,) each, and their bins, which follow the columns.
 
-    Columns that are zero in all training rows, as the network reads them, cannot be learned from: their weights are
-    zeros. For a sparse table the network leaves them out, and ``columns`` are the others. For a dense table they stay,
-    so that fits on other rows of the table have the same shapes and train in one stack.
+    Columns that are zero in all training rows, as the network reads them, have weights of zero. For a sparse table the
+    network leaves them out. For a dense one they stay, so that fits on other rows of it train in one stack.
     """
 
     mean: Array | None
@@ -307,16 +295,21 @@ def find_statistics(
     return ColumnStatistics(moments.calc_mean(), moments.calc_scale())
 
 
-def find_bin_edges(table: Table, moments: Moments, indicators: Array | None = None) -> Array | None:
-    """Return the edges of the bins, (n_columns, N_BINS + 1) with NaN for columns without bins; None if none has any.
+def find_bin_edges(table: Table, moments: Moments, n_samples: float, indicators: Array | None = None) -> Array | None:
+    """Return the edges of the bins, (n_columns, n_edges), with NaN behind the last one; None if no column has any.
 
     Constant columns and those of two values have none. Far values, and those that stand for missing ones, do not count.
-    ``moments`` are those of the table, and ``indicators`` the columns of missing-value indicators, see `TableEncoder`.
+    ``moments`` are those of the table, ``n_samples`` is the sum of all weights, and ``indicators`` are the columns of
+    missing-value indicators.
     """
     columns = np.flatnonzero(moments.find_varying() & ~moments.is_two_valued) if len(table) else np.empty(0, int)
-    edges = np.full((table.X.shape[1], N_BINS + 1), np.nan)
+    if not len(columns):
+        return None
+    n_bins = choose_n_bins(n_samples, len(columns))
+    edges = np.full((table.X.shape[1], n_bins + 1), np.nan)
     rows = draw_rows(len(table), MAX_EDGE_ROWS)
-    values = to_tensor(table.get_features(rows))
+    is_coded = isinstance(table.X, CodedRows)  # whose one-hot columns have no bins
+    values = to_tensor((replace(table, X=table.X.numbers) if is_coded else table).get_features(rows))
     weights = None
     if table.sample_weights is not None:
         weights = join_samples(to_tensor(table.sample_weights[rows]).to(values.device))
@@ -325,7 +318,8 @@ def find_bin_edges(table: Table, moments: Moments, indicators: Array | None = No
         is_left_out = (taken - center).abs() > limit
         if indicators is not None and indicators[column] >= 0:
             is_left_out |= values[:, indicators[column]] > 0
-        edges[column] = calc_edges(join_samples(taken.masked_fill(is_left_out, torch.nan)), weights)
+        found = calc_edges(join_samples(taken.masked_fill(is_left_out, torch.nan)), n_bins, weights)
+        edges[column, : len(found)] = found
     return None if np.isnan(edges).all() else edges
 
 

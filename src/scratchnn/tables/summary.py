@@ -61,6 +61,18 @@ def locate(n_samples: int) -> tuple[int, int]:
     return sum(counts[:rank]), sum(counts)
 
 
+def draw_rows(n_rows: int, n_most: int) -> slice | Array:
+    """Return which of its ``n_rows`` this part contributes to a sample of all parts' rows: always the same ones.
+
+    The sample has all rows, or ``n_most`` drawn at random: evenly spaced ones may all be of one kind.
+    """
+    n_before, n_all = locate(n_rows)
+    if n_all <= n_most:
+        return slice(None)
+    drawn = np.sort(np.random.default_rng(0).choice(n_all, n_most, replace=False)) - n_before
+    return drawn[(drawn >= 0) & (drawn < n_rows)]
+
+
 def merge_flags(flag: bool) -> bool:
     """Return whether the flag is set in any part."""
     return any(gather(flag))
