@@ -8,7 +8,7 @@ import joblib
 import numpy as np
 import pytest
 from fusion_helpers import allocate_too_much, alphas, check_same, check_same_after, network, raise_memory_error, search
-from helpers import make_table, run_python, spoil, within
+from helpers import make_table, run_python, spoil
 from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
@@ -40,7 +40,6 @@ SEARCHES = [score, score_nested, score_bagging]
 
 @pytest.mark.parametrize("weights", [None, sample_weight[:60]])
 @pytest.mark.parametrize("early_stopping", [False, True])
-@within(60)
 def test_folds_of_many_candidates_are_kept_once(monkeypatch, weights, early_stopping):
     runs = []
 
@@ -56,7 +55,6 @@ def test_folds_of_many_candidates_are_kept_once(monkeypatch, weights, early_stop
     assert len({id(run.validation) for run in runs}) == (3 if early_stopping else 1)
 
 
-@within(60)
 def test_data_that_differ_in_one_number_are_kept_apart():
     weights = sample_weight[:60]
     changed_X, changed_y, changed_weight = X.copy(), y.copy(), weights.copy()
@@ -74,14 +72,12 @@ def test_data_that_differ_in_one_number_are_kept_apart():
 
 
 @pytest.mark.parametrize("use", SEARCHES)
-@within(60)
 def test_little_memory_trains_what_is_queued(use, monkeypatch):
     report = check_same_after(monkeypatch.setattr, use, pool, "count_free_memory", lambda: 100_000)
     assert len(report.stacks) > 2
     assert max(stack.n_models for stack in report.stacks) > 1
 
 
-@within(60)
 def test_models_that_no_one_needs_are_not_kept():
     class Counted(ScratchNNClassifier):
         def fit(self, X, y):
@@ -116,7 +112,6 @@ def train_if(monkeypatch):
 
 @pytest.mark.parametrize("most", [1, 5])
 @pytest.mark.parametrize("use", SEARCHES)
-@within(60)
 def test_a_stack_for_which_memory_does_not_suffice_trains_in_parts(use, most, train_if):
     report = check_same_after(train_if, use, lambda runs: len(runs) <= most)
     assert max(stack.n_models for stack in report.stacks) == min(most, 3)
@@ -124,7 +119,6 @@ def test_a_stack_for_which_memory_does_not_suffice_trains_in_parts(use, most, tr
 
 @pytest.mark.filterwarnings("ignore:One or more of the test scores")
 @pytest.mark.parametrize("raise_error", [raise_memory_error, allocate_too_much])
-@within(60)
 def test_a_fit_for_which_memory_never_suffices_fails_alone(raise_error, train_if):
     expected = score()
     train_if(lambda runs: all(run.hyperparameters.alpha != 1.0 for run in runs), raise_error)
@@ -141,7 +135,6 @@ def score_by_tasks(estimator, X, y):
     return cross_val_score(network(alpha=0.3), X, y, cv=2, scoring="neg_log_loss").mean()
 
 
-@within(60)
 def test_scoring_during_training_may_call_joblib():
     """The tasks whose runs are being trained must not run meanwhile."""
 

@@ -16,7 +16,7 @@ import pytest
 import sklearn
 import torch
 from fusion_helpers import assert_equal_results, fit, network, run, run_fused, search
-from helpers import call_in_thread, within
+from helpers import call_in_thread
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import cross_val_score
 from small_problems import X, y
@@ -51,7 +51,6 @@ def test_state_is_restored(two_threads):
     assert call_in_thread(get_state) == before
 
 
-@within(60)
 def test_several_threads_each_with_their_own_fused_fits(two_threads):
     before, plain = get_state(), search().fit(X, y)
     start, outcomes = threading.Barrier(4), []
@@ -166,7 +165,6 @@ def test_what_the_main_thread_sets_during_a_search_in_another_stays(monkeypatch,
     thread.join()
 
 
-@within(30)
 def test_tasks_see_the_callers_configuration_and_keep_their_own():
     def task(k):
         with sklearn.config_context(assume_finite=k == 1):
@@ -184,7 +182,6 @@ def test_tasks_see_the_callers_configuration_and_keep_their_own():
         assert sklearn.get_config()["transform_output"] == "pandas"
 
 
-@within(30)
 def test_gradients_are_recorded_as_each_task_says():
     def task(k):
         modes = [torch.no_grad, torch.enable_grad, torch.inference_mode]
@@ -202,14 +199,12 @@ def test_gradients_are_recorded_as_each_task_says():
     assert not torch.is_inference_mode_enabled()
 
 
-@within(30)
 def test_tasks_have_the_numbers_of_threads_that_they_have_alone(two_threads):
     with fused_fits():
         assert run(lambda k: (fit(k), torch.get_num_threads(), fit(k))[1]) == [2] * 3
         assert torch.get_num_threads() == 2
 
 
-@within(30)
 def test_tasks_inherit_the_context():
     variable = contextvars.ContextVar("variable", default="outside")
 
@@ -229,7 +224,6 @@ def test_tasks_inherit_the_context():
         assert contextvars.copy_context().run(run, lambda k: run_here())[0][2] == ("inside", "raise", 5, "of task 2")
 
 
-@within(60)
 def test_warnings_of_tasks_reach_the_user_as_without_fusion():
     def use():
         with warnings.catch_warnings(record=True) as caught:
@@ -260,7 +254,6 @@ def warn_within(action, name):
         return "silent" if caught is None else [str(each.message) for each in caught]
 
 
-@within(60)
 def test_tasks_have_warning_filters_of_their_own():
     actions = ["ignore", "error", "record", "ignore", "record", "error", "record"]
     before, show = list(warnings.filters), warnings._showwarnmsg_impl

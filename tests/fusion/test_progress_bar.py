@@ -9,7 +9,6 @@ import threading
 import numpy as np
 import pytest
 from fusion_helpers import Doing, SpecialError, fail, interrupt, make_pipeline_of_two_fits, network, search
-from helpers import within
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
@@ -39,7 +38,6 @@ def drawn(monkeypatch):
     assert all(thread.name != "scratchnn-bar" for thread in threading.enumerate())
 
 
-@within(60)
 def test_the_bar_counts_tasks_stacks_and_the_final_fit(drawn, capsys):
     plain = search(network(max_iter=40)).fit(X, y)
     with fused_fits(progress=True) as report:
@@ -65,7 +63,6 @@ def test_the_bar_counts_tasks_stacks_and_the_final_fit(drawn, capsys):
     ],
     ids=["two fits a task", "tasks in tasks", "no networks", "no task", "nothing"],
 )
-@within(60)
 def test_each_fit_and_each_task_without_one_counts_once(use, n_fits, drawn):
     with fused_fits(progress=True):
         use()
@@ -73,7 +70,6 @@ def test_each_fit_and_each_task_without_one_counts_once(use, n_fits, drawn):
 
 
 @pytest.mark.parametrize("make_error", [fail, interrupt])
-@within(60)
 def test_the_bar_stays_where_it_was_after_errors_and_interrupts(make_error, drawn, capsys):
     n_calls = itertools.count(1)
 
@@ -108,7 +104,6 @@ def test_the_bar_is_written_where_standard_error_was_at_the_beginning(drawn, mon
     assert "4 of 4 fits" in outer.getvalue()
 
 
-@within(100)
 def test_chunks_count_when_they_end(drawn, monkeypatch):
     monkeypatch.setattr(backend, "MIN_CHUNK", 1)
     with fused_fits(progress=True) as report:

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 from fusion_helpers import assert_equal_results, check_same, count_fits, folds, network, search, squared_logits
-from helpers import within
 from sklearn.compose import ColumnTransformer
 from sklearn.model_selection import KFold, cross_val_score, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
@@ -19,7 +18,6 @@ from scratchnn._kernels import matmul
 
 
 @pytest.mark.parametrize("use", USES)
-@within(60)
 def test_same_results_as_without_fusion(use):
     check_same(USES[use])
 
@@ -66,7 +64,6 @@ GRIDS = {
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("grid", GRIDS)
-@within(60)
 def test_any_grid_gives_the_same(grid):
     estimator = network(batch_size=9, solver="sgd" if grid == "rates of sgd" else "adam")
     check_same(lambda: search(estimator, GRIDS[grid], scoring="neg_log_loss").fit(X, y))
@@ -75,7 +72,6 @@ def test_any_grid_gives_the_same(grid):
 @pytest.mark.filterwarnings("ignore:batch_size=99 is larger")
 @pytest.mark.parametrize("batch_size", [13, 20, 98, 99, "full"])
 @pytest.mark.parametrize("weights", [None, sample_weight[:118]])
-@within(60)
 def test_folds_that_differ_by_a_row_train_together(batch_size, weights):
     def use():
         estimator = network(batch_size=batch_size, early_stopping=batch_size == 20)
@@ -88,7 +84,6 @@ def test_folds_that_differ_by_a_row_train_together(batch_size, weights):
 
 
 @pytest.mark.parametrize("n_jobs", [None, 1])
-@within(60)
 def test_inner_n_jobs_change_nothing(n_jobs):
     def use(n_jobs=n_jobs, n_inner=2):
         inner = OneVsRestClassifier(network(), n_jobs=n_inner)
@@ -102,7 +97,6 @@ def test_inner_n_jobs_change_nothing(n_jobs):
     assert max(stack.n_models for stack in report.stacks) == 18
 
 
-@within(60)
 def test_unseeded_fits_differ():
     with fused_fits() as report:
         fits = cross_validate(network(random_state=None), X, y, cv=folds, return_estimator=True)["estimator"]
@@ -113,7 +107,6 @@ def test_unseeded_fits_differ():
 
 
 @pytest.mark.parametrize("pre_dispatch", [1, 2, "all", "2*n_jobs"])
-@within(60)
 def test_pre_dispatch_and_batches_change_nothing(pre_dispatch):
     check_same(lambda: search(pre_dispatch=pre_dispatch).fit(X, y))
     check_same(

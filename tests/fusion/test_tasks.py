@@ -12,7 +12,6 @@ import joblib
 import pytest
 from fusion_helpers import Doing, assert_equal_results, check_same, fit, network, run, run_fused, search
 from greenlet import getcurrent, greenlet
-from helpers import within
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -23,7 +22,6 @@ from scratchnn import fused_fits
 from scratchnn.fusion import pool
 
 
-@within(60)
 def test_steps_that_wait_run_one_at_a_time_and_fits_are_one_stack():
     """A request, or a query of a database."""
     inside, most = 0, 0
@@ -67,14 +65,12 @@ def fit_nested(depth):
     return [loss, results, network(alpha=depth + 0.5).fit(X, y).loss_]
 
 
-@within(60)
 def test_calls_inside_tasks_train_together():
     report = check_same(lambda: joblib.Parallel()(joblib.delayed(fit_nested)(3) for _ in range(2)))
     assert report.n_fits == 2 * (2 * 7 + 8)
     assert max(stack.n_models for stack in report.stacks) >= 8
 
 
-@within(60)
 def test_thousands_of_nested_tasks_make_full_stacks(monkeypatch):
     monkeypatch.setattr(pool, "MAX_RUNS", 8)
 
@@ -89,7 +85,6 @@ def test_thousands_of_nested_tasks_make_full_stacks(monkeypatch):
     assert len(report.stacks) == 27
 
 
-@within(60)
 def test_calls_may_be_made_while_they_are_taken():
     """The iterator of the calls itself fits, and calls joblib."""
 
@@ -151,7 +146,6 @@ def test_fits_where_a_task_cannot_wait_train_alone(way):
     assert sizes[-1] == 3  # those that can
 
 
-@within(60)
 def test_threads_outside_of_tasks_may_share_the_backend():
     with fused_fits() as report:
         backend = joblib.parallel.get_active_backend()[0]
@@ -166,7 +160,6 @@ def test_threads_outside_of_tasks_may_share_the_backend():
     assert [stack.n_models for stack in report.stacks] == [3] * 3
 
 
-@within(60)
 def test_fused_inside_fused():
     def use():
         with fused_fits() as report:
@@ -184,7 +177,6 @@ def test_fused_inside_fused():
         assert_equal_results(search().fit(X, y), plain)
 
 
-@within(60)
 def test_other_code_is_told_the_truth_about_the_number_of_jobs():
     """Some cuts its work into as many pieces."""
 
@@ -233,7 +225,6 @@ def test_bagging_makes_a_task_of_each_estimator(n_jobs):
     assert len(report.stacks) <= 3  # by the numbers of samples that differ
 
 
-@within(30)
 def test_the_timeout_of_joblib_is_kept():
     def nest(k):
         return run(lambda k: time.sleep(0.3), 2, timeout=0.1)

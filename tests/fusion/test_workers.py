@@ -25,7 +25,7 @@ from fusion_helpers import (
     run,
     search,
 )
-from helpers import ROOT, run_python, within
+from helpers import ROOT, run_python
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn.datasets import make_classification
@@ -106,7 +106,6 @@ def check_workers():
 
 
 @pytest.mark.filterwarnings("ignore:One or more of the test scores")
-@within(300)
 def test_loky_workers_fuse_their_chunks():
     check_workers()
 
@@ -127,7 +126,6 @@ def client():
 
 
 @pytest.mark.filterwarnings("ignore")
-@within(300)
 def test_dask_workers_fuse_their_chunks(client):
     client.wait_for_workers(2, timeout=60)
     with joblib.parallel_config("dask"):
@@ -165,7 +163,6 @@ def test_ray_workers_fuse_their_chunks():
     assert run_python(RAY_CODE.format(**paths)).split() == ["6", "6"]
 
 
-@within(300)
 def test_one_job_is_this_process_and_more_are_workers():
     with fused_fits():
         assert find_processes() == find_processes(1) == HERE
@@ -185,7 +182,6 @@ def test_one_job_is_this_process_and_more_are_workers():
         find_processes(0)
 
 
-@within(300)
 def test_bagging_is_dispatched_by_its_n_jobs():
     def use():
         return BaggingClassifier(make_noting(), 6, random_state=0).fit(X, y)
@@ -194,7 +190,6 @@ def test_bagging_is_dispatched_by_its_n_jobs():
     assert len({model[0].process_ for model in bagging.estimators_} - HERE) == 2
 
 
-@within(300)
 def test_large_data_are_mapped_for_the_workers_and_fused():
     data = make_classification(6000, 30, n_informative=8, n_classes=4, random_state=0)
     _, report = check_dispatched(lambda: OneVsRestClassifier(network(max_iter=2)).fit(*data).predict_proba(data[0]))
@@ -222,7 +217,6 @@ def test_tasks_of_different_workers_draw_different_numbers():
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.filterwarnings("ignore:A worker stopped")
-@within(300)
 def test_errors_end_the_call_and_the_next_one_works():
     with fused_fits() as report:
         with pytest.raises(TerminatedWorkerError):
