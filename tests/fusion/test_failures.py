@@ -40,28 +40,14 @@ def refuse_one_fold(logits, deps):
 
 
 first, others = np.flatnonzero(y == 0), np.flatnonzero(y > 0)
-FAILING = {  # model, grid, splits, and how many fits fail, and the models of each stack
-    "a step": (
-        pipeline,
-        {"doing__action": [None, fail, None], "network__alpha": [0.1, 1.0]},
-        3,
-        6,
-        [12],
-    ),
-    "divergence": (
-        network(solver="sgd", batch_size=9, activation="identity"),
-        {"learning_rate_init": [0.01, 1e300, 0.1]},
-        3,
-        3,
-        [9],
-    ),
-    "a loss, whose stack fails": (
-        network(loss=refuse_one_fold, batch_size="full"),
-        {"alpha": [0.1, 1.0]},
-        [(np.r_[first[:n], others[: 30 - n]], others[-10:]) for n in (3, 1, 5)],
-        2,
-        [1] * 4,
-    ),
+steps = {"doing__action": [None, fail, None], "network__alpha": [0.1, 1.0]}
+linear = network(solver="sgd", batch_size=9, activation="identity")
+refusing = network(loss=refuse_one_fold, batch_size="full")
+splits = [(np.r_[first[:n], others[: 30 - n]], others[-10:]) for n in (3, 1, 5)]
+FAILING = {  # model, grid, splits, how many fits fail, and the models of each stack
+    "a step": (pipeline, steps, 3, 6, [12]),
+    "divergence": (linear, {"learning_rate_init": [0.01, 1e300, 0.1]}, 3, 3, [9]),
+    "a loss, whose stack fails": (refusing, {"alpha": [0.1, 1.0]}, splits, 2, [1] * 4),
 }
 
 

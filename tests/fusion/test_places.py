@@ -36,9 +36,7 @@ def test_in_a_notebook():
     printed = []
     kernel, client = manager.start_new_kernel(kernel_name="python3")
     try:
-        client.execute_interactive(
-            code, timeout=60, output_hook=lambda each: printed.append(each["content"].get("text"))
-        )
+        client.execute_interactive(code, output_hook=lambda each: printed.append(each["content"].get("text")))
         assert "[3]\n" in printed
     finally:
         client.stop_channels()

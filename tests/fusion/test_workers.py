@@ -196,7 +196,7 @@ def test_errors_end_the_call_and_the_next_one_works():
         with pytest.raises(TerminatedWorkerError):
             Parallel(n_jobs=2)(delayed(lambda: os.kill(os.getpid(), signal.SIGKILL))() for _ in range(2))
         with pytest.raises(pickle.PicklingError, match="Could not pickle the task to send it to the workers"):
-            cross_validate(Doing(threading.Lock().acquire), X, y, n_jobs=2)
+            cross_validate(make_pipeline(Doing(threading.Lock().acquire), network()), X, y, n_jobs=2)
         with pytest.raises(multiprocessing.TimeoutError):
             Parallel(n_jobs=2, timeout=0.1)(delayed(time.sleep)(60) for _ in range(2))
         factor = 3
