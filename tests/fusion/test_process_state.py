@@ -92,6 +92,17 @@ def test_tasks_draw_different_numbers_and_each_run_the_same(n_drawn):
     assert len(set(drawn)) == len(drawn) == 2 * 9 * 6 * n_drawn
 
 
+def test_the_caller_may_have_another_bit_generator():
+    before = np.random.get_bit_generator()  # noqa: NPY002
+    np.random.set_bit_generator(np.random.PCG64(0))  # noqa: NPY002
+    try:
+        drawn, _ = run_fused(lambda k: (fit(k), np.random.rand())[1])  # noqa: NPY002
+        assert len(set(drawn)) == 3
+        assert isinstance(np.random.get_bit_generator(), np.random.PCG64)  # noqa: NPY002
+    finally:
+        np.random.set_bit_generator(before)  # noqa: NPY002
+
+
 def test_what_the_main_thread_sets_during_a_search_in_another_stays(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     stop, searching = threading.Event(), threading.Event()

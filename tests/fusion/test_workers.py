@@ -39,7 +39,6 @@ from uses import USES
 
 from scratchnn import fused_fits
 from scratchnn.fusion import backend
-from scratchnn.fusion.backend import find_chunk_size
 
 HERE = {os.getpid()}
 
@@ -94,25 +93,16 @@ def test_loky_workers_fuse_their_chunks():
     check_workers()
 
 
-@pytest.fixture(scope="module")
-def client():
-    distributed = pytest.importorskip("distributed")
-    log = logging.getLogger("distributed")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    where = {"host": "127.0.0.1", "dashboard_address": None}
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, silence_logs=logging.CRITICAL, **where) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
-    log.setLevel(level)
-
-
 @pytest.mark.filterwarnings("ignore")
-def test_dask_workers_fuse_their_chunks(client):
-    client.wait_for_workers(2, timeout=60)
-    with joblib.parallel_config("dask"):
+def test_dask_workers_fuse_their_chunks():
+    distributed = pytest.importorskip("distributed")
+    where = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, **where) as cluster,
+        distributed.Client(cluster) as client,
+        joblib.parallel_config("dask"),
+    ):
+        client.wait_for_workers(2, timeout=60)
         check_workers()
         with fused_fits():  # joblib's default for Dask is all workers
             assert find_processes().isdisjoint(HERE)
@@ -205,13 +195,9 @@ def test_errors_end_the_call_and_the_next_one_works():
     assert [stack.n_models for stack in report.stacks] == [2, 2]
 
 
-@pytest.mark.parametrize(("n_calls", "n_workers"), [(1, 2), (10, 3), (130, 2), (1000, 2), (1001, 4)])
-def test_chunks_are_equal_parts_for_all_workers_and_of_all_folds(n_calls, n_workers):
-    size = find_chunk_size(n_calls, n_workers)
-    n_chunks = -(-n_calls // size)
-    assert size <= 1.5 * backend.MIN_CHUNK
-    assert n_chunks <= n_workers or n_chunks % n_workers in (0, n_workers - 1)
-    assert size >= min(n_calls // n_workers, backend.MIN_CHUNK / 1.5)
+@pytest.mark.parametrize(("n_calls", "n_workers", "size"), [(1, 2, 1), (10, 3, 4), (130, 2, 65), (1000, 2, 63)])
+def test_chunks_are_equal_parts_for_all_workers(n_calls, n_workers, size):
+    assert backend.find_chunk_size(n_calls, n_workers) == size
 
 
 def test_threads_of_joblib_fuse_their_chunks_which_have_equal_parts_of_all_folds(monkeypatch):
