@@ -93,14 +93,14 @@ def test_tasks_draw_different_numbers_and_each_run_the_same(n_drawn):
 
 
 def test_the_caller_may_have_another_bit_generator():
-    before = np.random.get_bit_generator()  # noqa: NPY002
-    np.random.set_bit_generator(np.random.PCG64(0))  # noqa: NPY002
+    before = np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.PCG64(0))
     try:
         drawn, _ = run_fused(lambda k: (fit(k), np.random.rand())[1])  # noqa: NPY002
         assert len(set(drawn)) == 3
-        assert isinstance(np.random.get_bit_generator(), np.random.PCG64)  # noqa: NPY002
+        assert isinstance(np.random.get_bit_generator(), np.random.PCG64)
     finally:
-        np.random.set_bit_generator(before)  # noqa: NPY002
+        np.random.set_bit_generator(before)
 
 
 def test_what_the_main_thread_sets_during_a_search_in_another_stays(monkeypatch, tmp_path):
@@ -157,9 +157,10 @@ def set_modes(k):
 def configure(k):
     seen = sklearn.get_config()["transform_output"], torch.is_grad_enabled(), torch.get_num_threads()
     sklearn.set_config(transform_output="polars" if k else "default")
-    with sklearn.config_context(assume_finite=k == 1):
+    with sklearn.config_context(assume_finite=k == 1), joblib.parallel_config(n_jobs=k + 5):
         fit(k)
         own = [sklearn.get_config()[name] for name in ("transform_output", "assume_finite")]
+        own.append(joblib.parallel.get_active_backend()[1])
     return seen, own, run(lambda j: (sklearn.get_config()["transform_output"], fit(j))[0])
 
 
@@ -192,7 +193,7 @@ OWN = {  # what a task returns, alone or among others
     set_modes: lambda k: [(False, False), (True, False), (False, True)][k],
     configure: lambda k: (
         ("pandas", False, 2),
-        [("polars" if k else "default"), k == 1],
+        [("polars" if k else "default"), k == 1, k + 5],
         ["polars" if k else "default"] * 3,
     ),
     set_context: lambda k: (("inside", "raise", 5), f"of task {k}"),
