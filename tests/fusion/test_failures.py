@@ -76,13 +76,13 @@ def test_an_error_to_be_raised_is_that_very_error(position):
 
 
 def test_the_other_tasks_of_an_interrupted_call_run_their_finally_blocks():
-    ended = []
+    trained, ended = [], []
 
     def task(k):
         try:
             if k == 2:
                 run(lambda j: interrupt(), 2)
-            return fit(k)
+            trained.append(fit(k))
         finally:
             ended.append(k)
             if k < 2:
@@ -92,6 +92,7 @@ def test_the_other_tasks_of_an_interrupted_call_run_their_finally_blocks():
     with fused_fits(), pytest.raises(KeyboardInterrupt):
         run(task, 5)
     assert sorted(ended) == [0, 1, 2]
+    assert trained == []
 
 
 class Alarm(TimeoutError):

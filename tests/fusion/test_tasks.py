@@ -60,14 +60,24 @@ def test_bagging_makes_a_task_of_each_estimator(n_jobs):
 
 
 def test_the_timeout_of_joblib_is_kept():
+    begun = []
+
     def nest(k):
         return run(lambda k: time.sleep(0.3), 2, timeout=0.1)
+
+    def nest_or_sleep(k):
+        if k == 0:
+            with pytest.raises(TimeoutError):
+                run(fit, timeout=0.1)
+            return len(begun)
+        return begun.append(time.sleep(0.2))
 
     with fused_fits() as report:
         with pytest.raises(TimeoutError, match=r"longer than timeout=0\.1 s"):  # as processes raise
             nest(0)
         with pytest.raises(multiprocessing.TimeoutError, match=r"longer than timeout=0\.1 s"):  # as threads raise
             run(nest)
+        assert run(nest_or_sleep, 5)[0] == 1  # its deadline comes before the next task
         run(fit)
     assert report.stacks[-1].n_models == 3
 
@@ -102,6 +112,20 @@ def test_nested_tasks_make_full_stacks(fits_first, n_stacks, monkeypatch):
     report = check_same(lambda: work(3))
     assert report.n_fits == 64 + (84 if fits_first else 0)
     assert len(report.stacks) <= n_stacks
+
+
+def test_nested_tasks_begin_in_the_order_of_the_sequence():
+    """So no more tasks are open than their fits need."""
+    order = []
+
+    def walk(path=()):
+        order.append(path)
+        if len(path) < 3:
+            run(lambda k: walk((*path, k)), 2)
+
+    with fused_fits():
+        walk()
+    assert order == sorted(order)
 
 
 def test_calls_that_prefer_threads_run_as_with_the_sequential_backend(monkeypatch):

@@ -39,7 +39,7 @@ class Task:
     """A function that joblib submitted, with what is to be called with its result. joblib calls `get` for it."""
 
     def __init__(self, function: Callable[[], Any], callback: Callable[[Any], Any], call: ParallelCall) -> None:
-        self.function: Callable[[], Any] | None = function
+        self.function: Any = function  # until the end: it holds the model, and joblib may hold the task for long
         self.callback, self.call = callback, call
         self.state = TaskState(call.state, [seed + len(call.tasks) for seed in call.seeds])
         self.greenlet: Any = None  # from its start to its end
@@ -60,9 +60,8 @@ class Task:
 
     def execute(self) -> None:
         """Make the call: what the greenlet does."""
-        function, self.function = self.function, None  # it holds the model, and joblib may hold the task for long
         try:
-            self.result = function() if function is not None else None
+            self.result = self.function()
         except BaseException as error:
             self.error = error
 
