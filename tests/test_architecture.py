@@ -57,7 +57,7 @@ MAX_LINES = {
     "tables": 2020,
     "estimator": 1880,
     "training": 1700,
-    "fusion": 1310,
+    "fusion": 1248,
     "checkpoints": 500,
     "distributed": 450,
     "display": 250,

@@ -1,5 +1,6 @@
-"""What every test of `fused_fits` leaves as it was."""
+"""What every test of `fused_fits` leaves as it was, and how long it may take."""
 
+import signal
 import threading
 import warnings
 
@@ -7,6 +8,7 @@ import joblib
 import pytest
 
 pytest.register_assert_rewrite("fusion_helpers")
+LIMIT = 300  # seconds
 
 
 @pytest.fixture(autouse=True)
@@ -19,3 +21,18 @@ def nothing_is_left_behind():
         if thread.name.startswith("scratchnn"):
             thread.join(10)
             assert not thread.is_alive()
+
+
+@pytest.fixture(autouse=True)
+def nothing_waits_forever():
+    def strike(*args):
+        pytest.fail(f"still not done after {LIMIT} s")
+
+    if not hasattr(signal, "SIGALRM"):  # Windows
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, strike)
+    signal.alarm(LIMIT)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)

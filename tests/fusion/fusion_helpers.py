@@ -5,30 +5,22 @@ import functools
 import joblib
 import numpy as np
 import torch
-from helpers import ALL_EPOCHS, get_coeffs
+import uses
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_selection import SelectFromModel
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.pipeline import make_pipeline
 from small_problems import X, y
+from uses import flatten
 
-from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn import fused_fits
 from scratchnn.training import train, trainer
 
 alphas = {"alpha": [1e-4, 0.1, 1.0, 10.0]}
 folds = KFold(3)
 
 
-network = functools.partial(
-    ScratchNNClassifier,
-    hidden_layer_sizes=(5,),
-    learning_rate_init=0.01,
-    max_iter=4,
-    numeric_encoding=None,
-    dtype="float64",
-    random_state=0,
-    **ALL_EPOCHS,
-)
+network = functools.partial(uses.network, max_iter=4)
 
 
 def count_fits(use):
@@ -46,28 +38,8 @@ def count_fits(use):
         trainer.reset(token)
 
 
-def flatten(result):
-    """Return all numbers of a result but the times."""
-    if isinstance(result, dict):
-        return [value for name in sorted(result) if "time" not in name for value in flatten(result[name])]
-    if isinstance(result, ScratchNNClassifier):
-        return [
-            *get_coeffs(result),
-            np.array(result.loss_curve_),
-            np.array([result.n_iter_, result.t_]),
-        ]
-    if isinstance(result, list | tuple):
-        return [value for part in result for value in flatten(part)]
-    if hasattr(result, "cv_results_"):
-        # Ranks are left out, as equal scores that round differently have none that is the right one.
-        scores = {name: value for name, value in result.cv_results_.items() if not name.startswith(("param", "rank"))}
-        return flatten(scores) + (flatten(result.best_estimator_.predict_proba(X)) if result.refit else [])
-    if hasattr(result, "predict_proba"):
-        return flatten(result.predict_proba(X))
-    return [np.asarray(result)]
-
-
 def assert_equal_results(fused, plain):
+    """Check that all numbers of two results are equal, except times."""
     fused, plain = flatten(fused), flatten(plain)
     assert len(fused) == len(plain)
     for left, right in zip(fused, plain, strict=True):

@@ -1,6 +1,11 @@
 """Errors and interrupts stay in their task, or reach the user; nothing is stuck."""
 
-import os
+import contextlib
+import io
+import signal
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -8,57 +13,24 @@ from fusion_helpers import (
     Doing,
     SpecialError,
     assert_equal_results,
-    check_same,
     fail,
     fit,
     interrupt,
     network,
     run,
+    run_fused,
     search,
     squared_logits,
 )
-from helpers import run_python, within
 from sklearn.exceptions import FitFailedWarning
-from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import Pipeline
 from small_problems import X, y
 
 from scratchnn import fused_fits
+from scratchnn.fusion import watcher
 from scratchnn.fusion.tasks import Cancelled
 
-
-@pytest.mark.filterwarnings("ignore:One or more of the test scores")
-@within(60)
-def test_a_task_that_fails_gets_the_error_score_and_the_others_are_unaffected():
-    candidates = {"doing__action": [None, fail, None], "network__alpha": [0.1, 1.0]}
-    pipeline = Pipeline([("doing", Doing()), ("network", network())])
-    with pytest.warns(FitFailedWarning, match="6 fits failed"):
-        report = check_same(lambda: search(pipeline, candidates, refit=False).fit(X, y))
-    assert [stack.n_models for stack in report.stacks] == [12]
-
-
-@pytest.mark.parametrize("position", [0, 1, 3])
-@within(60)
-def test_an_error_to_be_raised_is_that_very_error(position):
-    actions = [None, None, None, None]
-    actions[position] = fail
-    pipeline = Pipeline([("doing", Doing()), ("network", network())])
-    with fused_fits(), pytest.raises(SpecialError, match="of a task"):
-        search(pipeline, {"doing__action": actions}, error_score="raise").fit(X, y)
-
-
-@pytest.mark.filterwarnings("ignore:One or more of the test scores")
-@within(60)
-def test_a_diverging_fit_fails_alone():
-    rates = {"learning_rate_init": [0.01, 1e300, 0.1]}
-    estimator = network(solver="sgd", batch_size=9, activation="identity")
-
-    def use():
-        with pytest.warns(FitFailedWarning, match="3 fits failed"):
-            return search(estimator, rates, refit=False).fit(X, y)
-
-    report = check_same(use)
-    assert max(stack.n_models for stack in report.stacks) == 9
+pipeline = Pipeline([("doing", Doing()), ("network", network())])
 
 
 def refuse_one_fold(logits, deps):
@@ -67,46 +39,50 @@ def refuse_one_fold(logits, deps):
     return squared_logits(logits, deps)
 
 
+first, others = np.flatnonzero(y == 0), np.flatnonzero(y > 0)
+steps = {"doing__action": [None, fail, None], "network__alpha": [0.1, 1.0]}
+linear = network(solver="sgd", batch_size=9, activation="identity")
+refusing = network(loss=refuse_one_fold, batch_size="full")
+splits = [(np.r_[first[:n], others[: 30 - n]], others[-10:]) for n in (3, 1, 5)]
+FAILING = {  # model, grid, splits, how many fits fail, and the models of each stack
+    "a step": (pipeline, steps, 3, 6, [12]),
+    "divergence": (linear, {"learning_rate_init": [0.01, 1e300, 0.1]}, 3, 3, [9]),
+    "a loss, whose stack fails": (refusing, {"alpha": [0.1, 1.0]}, splits, 2, [1] * 4),
+}
+
+
 @pytest.mark.filterwarnings("ignore:One or more of the test scores")
-@within(60)
-def test_a_loss_that_raises_fails_alone():
-    first, others = np.flatnonzero(y == 0), np.flatnonzero(y > 0)
-    splits = [(np.r_[first[:n], others[: 30 - n]], others[-10:]) for n in (3, 1, 5)]
-    net = network(loss=refuse_one_fold, batch_size="full")
+@pytest.mark.parametrize("name", FAILING)
+def test_a_fit_that_fails_gets_the_error_score_and_the_others_are_unaffected(name):
+    model, grid, cv, n_failing, sizes = FAILING[name]
 
     def use():
-        with pytest.warns(FitFailedWarning, match="2 fits failed"):
-            return GridSearchCV(net, {"alpha": [0.1, 1.0]}, cv=splits, refit=False).fit(X, y)
+        with pytest.warns(FitFailedWarning, match=f"{n_failing} fits failed"):
+            return search(model, grid, cv=cv, refit=False).fit(X, y)
 
+    plain = use()
     with fused_fits() as report:
-        fused = use()
-    assert_equal_results(fused, use())
-    assert [stack.unfused_reason for stack in report.stacks] == ["its stack failed"] * 4
+        assert_equal_results(use(), plain)
+    assert [stack.n_models for stack in report.stacks] == sizes
+    assert report.stacks[0].unfused_reason == ("its stack failed" if len(sizes) > 1 else None)
 
 
-def interrupt_while_scoring(estimator, X, y):
-    raise KeyboardInterrupt
+@pytest.mark.parametrize("position", [0, 1, 3])
+def test_an_error_to_be_raised_is_that_very_error(position):
+    actions = [None, None, None, None]
+    actions[position] = fail
+    with fused_fits(), pytest.raises(SpecialError, match="of a task"):
+        search(pipeline, {"doing__action": actions}, error_score="raise").fit(X, y)
 
 
-@within(60)
-def test_an_interrupt_during_training_ends_the_search():
-    estimator = network(early_stopping=True, scoring=interrupt_while_scoring)
-    with fused_fits() as report:
-        with pytest.raises(KeyboardInterrupt):
-            cross_validate(estimator, X, y)
-        cross_validate(network(), X, y, cv=3)
-    assert report.stacks[-1].n_models == 3
-
-
-@within(60)
 def test_the_other_tasks_of_an_interrupted_call_run_their_finally_blocks():
-    ended = []
+    trained, ended = [], []
 
     def task(k):
         try:
             if k == 2:
                 run(lambda j: interrupt(), 2)
-            return fit(k)
+            trained.append(fit(k))
         finally:
             ended.append(k)
             if k < 2:
@@ -116,122 +92,76 @@ def test_the_other_tasks_of_an_interrupted_call_run_their_finally_blocks():
     with fused_fits(), pytest.raises(KeyboardInterrupt):
         run(task, 5)
     assert sorted(ended) == [0, 1, 2]
+    assert trained == []
 
-
-INTERRUPTS = """
-import contextlib, io, os, signal, sys, threading, time, warnings
-import numpy as np
-from joblib import Parallel, delayed
-from scratchnn import ScratchNNClassifier, fused_fits
-
-warnings.simplefilter("ignore")
-X = np.random.default_rng(0).normal(size=(200, 5))
-y = (X[:, 0] > 0).astype(int)
-settings = {"hidden_layer_sizes": (5,), "max_iter": 10**7, "learning_rate": "constant"}
-settings |= {"tol": 0, "n_iter_no_change": np.inf}
-lock = threading.Lock()
 
 class Alarm(TimeoutError):
     pass
 
-def strike(number, frame):
-    raise Alarm
 
-def score(estimator, X, y):
-    time.sleep(2)
-    return 0.0
+lock = threading.Lock()
+
 
 def train(k, **changes):
-    return ScratchNNClassifier(**{**settings, "alpha": k, **changes}).fit(X, y)
+    return network(alpha=k, max_iter=10**7, learning_rate="constant", **changes).fit(X, y)
 
-def loop(k):
+
+def redirect_and_compute(k):
     with contextlib.redirect_stdout(io.StringIO()):
         while True:
             pass
 
-def hold(k):
+
+def train_with_a_lock(k):
     with lock:
         return train(k)
 
-tasks = {
-    "stack": train,
-    "scorer": lambda k: train(k, early_stopping=True, scoring=score),
-    "endless": loop,
-    "asleep": lambda k: time.sleep(2),
-    "locked": hold,
-    "nested": lambda k: Parallel()(delayed(train)(j) for j in range(2)),
+
+def score_for_long(estimator, X, y):
+    time.sleep(100)
+
+
+ENDLESS = {
+    "in training": train,
+    "in a scorer": lambda k: train(k, early_stopping=True, scoring=score_for_long),
+    "in a task": redirect_and_compute,
+    "asleep": lambda k: time.sleep(100),
+    "waiting for the lock of another": train_with_a_lock,
+    "in nested tasks": lambda k: run(train),
 }
 
-def interrupt(task, number):
-    def send():
-        time.sleep(0.3)
-        sent.append(time.monotonic())
-        os.kill(os.getpid(), number)
 
-    sent = []
-    threading.Thread(target=send).start()
-    try:
-        with fused_fits():
-            Parallel()(delayed(task)(k) for k in range(3))
-    except (Alarm, KeyboardInterrupt) as error:
-        seconds = time.monotonic() - sent[0]
-        assert seconds < 1.5, seconds
-        return type(error).__name__
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="signals")
+@pytest.mark.parametrize("error", [Alarm, KeyboardInterrupt])
+@pytest.mark.parametrize("where", ENDLESS)
+def test_ctrl_c_and_what_a_signal_handler_raises_end_the_search_at_once(where, error):
+    def strike(number, frame):
+        raise error
 
-signal.signal(signal.SIGALRM, strike)
-for name, task in tasks.items():
-    outcomes = interrupt(task, signal.SIGALRM), interrupt(task, signal.SIGINT)
-    assert sys.stdout is sys.__stdout__
-    assert lock.acquire(blocking=False) and lock.release() is None
+    stdout = sys.stdout
+    signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
     with fused_fits() as report:
-        Parallel()(delayed(train)(k, max_iter=2) for k in range(3))
-    print(name, *outcomes, report.n_fits, flush=True)
-"""
+        with pytest.raises(error):
+            run(ENDLESS[where])
+        assert sys.stdout is stdout
+        assert not lock.locked()
+        run(fit)
+    assert report.stacks[-1].n_models == 3
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_ctrl_c_and_what_a_signal_handler_raises_reach_the_caller_at_once():
-    outcomes = {name: rest for name, *rest in map(str.split, run_python(INTERRUPTS, seconds=60).splitlines())}
-    names = ["stack", "scorer", "endless", "asleep", "locked", "nested"]
-    assert outcomes == {name: ["Alarm", "KeyboardInterrupt", "3"] for name in names}
+def test_a_task_that_waits_for_a_lock_of_another_is_named_once(monkeypatch):
+    def hold(k):
+        if lock.acquire(timeout=1):
+            try:
+                fit(k)
+            finally:
+                lock.release()
 
-
-LOCKED = """
-import os, signal, threading, warnings
-import joblib, numpy as np
-from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn.fusion import watcher
-
-watcher.LIMIT = 0.3
-lock, told = threading.Lock(), []
-X = np.random.default_rng(0).normal(size=(60, 3))
-
-def hold(k):
-    with lock:
-        return ScratchNNClassifier((2,), max_iter=2, tol=0, n_iter_no_change=np.inf).fit(X, X[:, 0] > 0)
-
-def tell():
-    while not caught:
-        told.append(threading.Event().wait(0.1))
-    threading.Event().wait(1.0)  # no second warning
-    os.kill(os.getpid(), signal.SIGINT)
-
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    threading.Thread(target=tell).start()
-    try:
-        with fused_fits():
-            joblib.Parallel()(joblib.delayed(hold)(k) for k in range(3))
-    except KeyboardInterrupt:
-        print("interrupted")
-assert len(caught) == 1
-print(caught[0].message)
-"""
-
-
-def test_a_task_that_waits_for_a_lock_of_another_is_named_and_ctrl_c_ends_the_search():
-    interrupted, *message = run_python(LOCKED, seconds=30).splitlines()
-    assert interrupted == "interrupted"
-    assert message[0].startswith("Task 1 of fused_fits has run for 0.3 s, while 1 tasks wait for their networks.")
+    monkeypatch.setattr(watcher, "LIMIT", 0.1)
+    with pytest.warns(UserWarning, match="of fused_fits") as caught:
+        run_fused(hold)
+    (message,) = [str(each.message).splitlines() for each in caught]
+    assert message[0].startswith("Task 1 of fused_fits has run for 0.1 s, while 1 tasks wait for their networks.")
     assert "take the lock inside the fit, or fit without fused_fits" in message[0]
     assert any("in hold" in line for line in message[1:])

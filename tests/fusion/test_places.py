@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.request import urlopen
@@ -31,17 +32,11 @@ def test_in_a_running_event_loop():
 def test_in_a_notebook():
     pytest.importorskip("ipykernel")
     manager = pytest.importorskip("jupyter_client.manager")
-    code = "import sys; sys.path = {!r}\nfrom fusion_helpers import fit, run_fused\nprint(run_fused(fit)[1])"
+    code = f"import sys; sys.path = {sys.path}\nfrom fusion_helpers import fit, run_fused\nprint(run_fused(fit)[1])"
+    printed = []
     kernel, client = manager.start_new_kernel(kernel_name="python3")
     try:
-        import sys
-
-        printed = []
-        client.execute_interactive(
-            code.format(sys.path),
-            timeout=60,
-            output_hook=lambda message: printed.append(message["content"].get("text")),
-        )
+        client.execute_interactive(code, output_hook=lambda each: printed.append(each["content"].get("text")))
         assert "[3]\n" in printed
     finally:
         client.stop_channels()

@@ -16,9 +16,7 @@ import pytest
 import sklearn
 import torch
 from fusion_helpers import assert_equal_results, fit, network, run, run_fused, search
-from helpers import call_in_thread, within
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.model_selection import cross_val_score
+from helpers import call_in_thread
 from small_problems import X, y
 
 from scratchnn import fused_fits
@@ -39,19 +37,6 @@ def seed_all(seed):
     torch.manual_seed(seed)
 
 
-def test_state_is_restored(two_threads):
-    before = get_state()
-    with fused_fits():
-        search().fit(X, y)
-        assert get_state()[1:] == before[1:]
-        with pytest.raises(ZeroDivisionError):
-            run(lambda k: (fit(k), 1 / 0))
-        assert get_state()[1:] == before[1:]
-    assert get_state() == before
-    assert call_in_thread(get_state) == before
-
-
-@within(60)
 def test_several_threads_each_with_their_own_fused_fits(two_threads):
     before, plain = get_state(), search().fit(X, y)
     start, outcomes = threading.Barrier(4), []
@@ -71,35 +56,9 @@ def test_several_threads_each_with_their_own_fused_fits(two_threads):
     for report, result in outcomes:
         assert [stack.n_models for stack in report.stacks] == [12]
         assert_equal_results(result, plain)
-    assert get_state() == before
-
-
-def test_streams_are_each_tasks_own():
-    def task(k):
-        out, error = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
-            print("before", k)
-            fit(k)
-            print("after", k)
-            print("error", k, file=sys.stderr)
-        return out.getvalue(), error.getvalue()
-
-    assert run_fused(task)[0] == run(task) == [(f"before {k}\nafter {k}\n", f"error {k}\n") for k in range(3)]
-
-
-def test_a_task_that_seeds_gets_the_numbers_of_its_seed():
-    def task(k):
-        seed_all(42)
-        drawn = [draw()]
-        for _ in range(2):
-            fit(k)
-            drawn.append(draw())
-        return drawn
-
-    seed_all(42)
-    (first, second, third), sizes = run_fused(task)
-    assert sizes == [3, 3]
-    assert first == second == third == task(0)
+    with pytest.raises(ZeroDivisionError), fused_fits():
+        run(lambda k: (fit(k), 1 / 0))
+    assert get_state() == call_in_thread(get_state) == before
 
 
 @pytest.mark.parametrize("n_drawn", [1, 700])
@@ -112,7 +71,18 @@ def test_tasks_draw_different_numbers_and_each_run_the_same(n_drawn):
             fit(k)
         return drawn
 
+    def restore(k):
+        state = np.random.get_state()  # noqa: NPY002
+        fit(k)
+        np.random.rand(3)  # noqa: NPY002
+        np.random.set_state(state)  # noqa: NPY002
+
     def draw_in_nested_tasks():
+        seed_all(0)
+        expected = draw()
+        seed_all(0)
+        run_fused(restore)
+        assert draw() == expected  # no task has used the generators
         seed_all(0)
         results = [run_fused(lambda k: [task(k), *run(task, 2)])[0] for _ in range(2)]
         return np.ravel(results).tolist(), draw()
@@ -122,18 +92,15 @@ def test_tasks_draw_different_numbers_and_each_run_the_same(n_drawn):
     assert len(set(drawn)) == len(drawn) == 2 * 9 * 6 * n_drawn
 
 
-def test_a_search_that_draws_nothing_leaves_the_generators():
-    def task(k):
-        state = np.random.get_state()  # noqa: NPY002
-        fit(k)
-        np.random.rand(3)  # noqa: NPY002
-        np.random.set_state(state)  # noqa: NPY002
-
-    seed_all(0)
-    expected = draw()
-    seed_all(0)
-    run_fused(task)
-    assert draw() == expected
+def test_the_caller_may_have_another_bit_generator():
+    before = np.random.get_bit_generator()
+    np.random.set_bit_generator(np.random.PCG64(0))
+    try:
+        drawn, _ = run_fused(lambda k: (fit(k), np.random.rand())[1])  # noqa: NPY002
+        assert len(set(drawn)) == 3
+        assert isinstance(np.random.get_bit_generator(), np.random.PCG64)
+    finally:
+        np.random.set_bit_generator(before)
 
 
 def test_what_the_main_thread_sets_during_a_search_in_another_stays(monkeypatch, tmp_path):
@@ -166,70 +133,96 @@ def test_what_the_main_thread_sets_during_a_search_in_another_stays(monkeypatch,
     thread.join()
 
 
-@within(30)
-def test_tasks_see_the_callers_configuration_and_keep_their_own():
-    def task(k):
-        with sklearn.config_context(assume_finite=k == 1):
-            fit(k)
-            return sklearn.get_config()["transform_output"], sklearn.get_config()["assume_finite"]
-
-    def nest(k):
-        sklearn.set_config(transform_output="polars" if k else "default")
-        return run(task)
-
-    with sklearn.config_context(transform_output="pandas"):
-        assert run_fused(task)[0] == [("pandas", k == 1) for k in range(3)]
-        outputs = [[output for output, _ in inner] for inner in run_fused(nest)[0]]
-        assert outputs == [["default"] * 3, ["polars"] * 3, ["polars"] * 3]
-        assert sklearn.get_config()["transform_output"] == "pandas"
-
-
-@within(30)
-def test_gradients_are_recorded_as_each_task_says():
-    def task(k):
-        modes = [torch.no_grad, torch.enable_grad, torch.inference_mode]
-        with modes[k]():
-            fit(k)
-            return torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-
-    expected = [(False, False), (True, False), (False, True)]
-    assert run_fused(task)[0] == expected
-    with torch.no_grad():
-        assert run_fused(task)[0] == expected
-        assert run_fused(lambda k: (fit(k), torch.is_grad_enabled())[1])[0] == [False] * 3
-        assert not torch.is_grad_enabled()
-    assert torch.is_grad_enabled()
-    assert not torch.is_inference_mode_enabled()
-
-
-@within(30)
-def test_tasks_have_the_numbers_of_threads_that_they_have_alone(two_threads):
-    with fused_fits():
-        assert run(lambda k: (fit(k), torch.get_num_threads(), fit(k))[1]) == [2] * 3
-        assert torch.get_num_threads() == 2
-
-
-@within(30)
-def test_tasks_inherit_the_context():
-    variable = contextvars.ContextVar("variable", default="outside")
-
-    def see(k):
-        seen = variable.get(), np.geterr()["divide"], decimal.getcontext().prec
-        variable.set(f"of task {k}")
+def print_and_fit(k):
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        print("before", k)
         fit(k)
-        return *seen, variable.get()
+        print("after", k)
+        print("error", k, file=sys.stderr)
+    return out.getvalue(), error.getvalue()
 
-    def run_here():
+
+def seed_and_draw(k):
+    seed_all(42)
+    return [draw(), fit(k), draw(), fit(k), draw()][::2]
+
+
+def set_modes(k):
+    with [torch.no_grad, torch.enable_grad, torch.inference_mode][k]():
+        fit(k)
+        return torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+
+
+def configure(k):
+    seen = sklearn.get_config()["transform_output"], torch.is_grad_enabled(), torch.get_num_threads()
+    sklearn.set_config(transform_output="polars" if k else "default")
+    with sklearn.config_context(assume_finite=k == 1), joblib.parallel_config(n_jobs=k + 5):
+        fit(k)
+        own = [sklearn.get_config()[name] for name in ("transform_output", "assume_finite")]
+        own.append(joblib.parallel.get_active_backend()[1])
+    return seen, own, run(lambda j: (sklearn.get_config()["transform_output"], fit(j))[0])
+
+
+variable = contextvars.ContextVar("variable", default="outside")
+
+
+def set_context(k):
+    seen = variable.get(), np.geterr()["divide"], decimal.getcontext().prec
+    variable.set(f"of task {k}")
+    fit(k)
+    return seen, variable.get()
+
+
+def filter_warnings(k):
+    action = ["ignore", "error", "always"][k]
+    with warnings.catch_warnings(record=action == "always") as caught:
+        warnings.simplefilter(action)
+        fit(k)
+        try:
+            warnings.warn(str(k), UserWarning, stacklevel=1)
+        except UserWarning:
+            return "error"
+        fit(k)
+        return "silent" if caught is None else [str(each.message) for each in caught]
+
+
+OWN = {  # what a task returns, alone or among others
+    print_and_fit: lambda k: (f"before {k}\nafter {k}\n", f"error {k}\n"),
+    seed_and_draw: lambda k: seed_and_draw(0),
+    set_modes: lambda k: [(False, False), (True, False), (False, True)][k],
+    configure: lambda k: (
+        ("pandas", False, 2),
+        [("polars" if k else "default"), k == 1, k + 5],
+        ["polars" if k else "default"] * 3,
+    ),
+    set_context: lambda k: (("inside", "raise", 5), f"of task {k}"),
+    filter_warnings: lambda k: ["silent", "error", ["2"]][k],
+}
+
+
+@pytest.mark.parametrize("task", OWN)
+def test_each_task_begins_with_the_callers_state_and_keeps_its_own(task, two_threads):
+    def use():
         variable.set("inside")
-        with np.errstate(divide="raise"), decimal.localcontext(decimal.Context(prec=5)):
-            return run(see)
+        with (
+            sklearn.config_context(transform_output="pandas"),
+            torch.no_grad(),
+            np.errstate(divide="raise"),
+            decimal.localcontext(decimal.Context(prec=5)),
+        ):
+            state, show = get_state(), warnings._showwarnmsg_impl
+            results, sizes = run_fused(task)
+            assert get_state() == state
+            assert warnings._showwarnmsg_impl is show
+            assert not torch.is_grad_enabled()
+        return results, sizes
 
-    with fused_fits():
-        assert run_here() == [("inside", "raise", 5, f"of task {k}") for k in range(3)]
-        assert contextvars.copy_context().run(run, lambda k: run_here())[0][2] == ("inside", "raise", 5, "of task 2")
+    results, sizes = contextvars.copy_context().run(use)
+    assert results == [OWN[task](k) for k in range(3)]
+    assert max(sizes) >= 3
 
 
-@within(60)
 def test_warnings_of_tasks_reach_the_user_as_without_fusion():
     def use():
         with warnings.catch_warnings(record=True) as caught:
@@ -241,38 +234,3 @@ def test_warnings_of_tasks_reach_the_user_as_without_fusion():
     assert len(plain) == 12
     with fused_fits():
         assert use() == plain
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with fused_fits(), pytest.raises(ConvergenceWarning):
-            cross_val_score(network(n_iter_no_change=100), X, y, error_score="raise")
-
-
-def warn_within(action, name):
-    """Fit within filters of this task's own, and return what became of a warning afterwards."""
-    with warnings.catch_warnings(record=action == "record") as caught:
-        warnings.simplefilter("always" if action == "record" else action)
-        network().fit(X, y)
-        try:
-            warnings.warn(name, UserWarning, stacklevel=1)
-        except UserWarning:
-            return "error"
-        network(alpha=1.0).fit(X, y)
-        return "silent" if caught is None else [str(each.message) for each in caught]
-
-
-@within(60)
-def test_tasks_have_warning_filters_of_their_own():
-    actions = ["ignore", "error", "record", "ignore", "record", "error", "record"]
-    before, show = list(warnings.filters), warnings._showwarnmsg_impl
-
-    def use(n_tasks):
-        return run(lambda k: warn_within(actions[k], str(k)), n_tasks)
-
-    plain = use(7)
-    assert plain == ["silent", "error", ["2"], "silent", ["4"], "error", ["6"]]
-    with fused_fits():
-        assert use(7) == plain
-        with pytest.raises(IndexError):
-            use(8)
-        assert warnings.filters == before
-        assert warnings._showwarnmsg_impl is show

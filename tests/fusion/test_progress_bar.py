@@ -9,7 +9,6 @@ import threading
 import numpy as np
 import pytest
 from fusion_helpers import Doing, SpecialError, fail, interrupt, make_pipeline_of_two_fits, network, search
-from helpers import within
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import cross_val_score
 from sklearn.multiclass import OneVsRestClassifier
@@ -39,7 +38,6 @@ def drawn(monkeypatch):
     assert all(thread.name != "scratchnn-bar" for thread in threading.enumerate())
 
 
-@within(60)
 def test_the_bar_counts_tasks_stacks_and_the_final_fit(drawn, capsys):
     plain = search(network(max_iter=40)).fit(X, y)
     with fused_fits(progress=True) as report:
@@ -61,11 +59,9 @@ def test_the_bar_counts_tasks_stacks_and_the_final_fit(drawn, capsys):
         (lambda: cross_val_score(OneVsRestClassifier(network()), X, labels, cv=3), 3 + 3 * 3),  # outer tasks, and inner
         (lambda: cross_val_score(RandomForestClassifier(2), X, y, cv=3), 3),
         (lambda: network().fit(X, y), 1),
-        (lambda: None, 0),
     ],
-    ids=["two fits a task", "tasks in tasks", "no networks", "no task", "nothing"],
+    ids=["two fits a task", "tasks in tasks", "no networks", "no task"],
 )
-@within(60)
 def test_each_fit_and_each_task_without_one_counts_once(use, n_fits, drawn):
     with fused_fits(progress=True):
         use()
@@ -73,42 +69,24 @@ def test_each_fit_and_each_task_without_one_counts_once(use, n_fits, drawn):
 
 
 @pytest.mark.parametrize("make_error", [fail, interrupt])
-@within(60)
 def test_the_bar_stays_where_it_was_after_errors_and_interrupts(make_error, drawn, capsys):
     n_calls = itertools.count(1)
 
     def fail_first():
+        sys.stderr = io.StringIO()  # the bar is written where standard error was at the beginning
+        threading.Event().wait(0.02)
         if next(n_calls) == 1:
             make_error()
 
-    model = make_pipeline(
-        Doing(fail_first), network(max_iter=10**6, learning_rate="constant")
-    )  # the others would train for long
-
+    endless = network(max_iter=10**6, learning_rate="constant")
     with pytest.raises((SpecialError, KeyboardInterrupt)), fused_fits(progress=True):
-        cross_val_score(model, X, y, cv=5, error_score="raise")
+        cross_val_score(make_pipeline(Doing(fail_first), endless), X, y, cv=5, error_score="raise")
     text, share = drawn[-1]
     assert text.startswith("fused_fits: 1 of 5 fits, ")  # the one that failed
     assert 0.2 <= share < 0.4
-    assert capsys.readouterr().err.endswith("\n")
+    assert re.search(r"1 of 5 fits.*\n$", capsys.readouterr().err)
 
 
-def test_the_bar_is_written_where_standard_error_was_at_the_beginning(drawn, monkeypatch):
-    """Not where a task has sent it meanwhile."""
-    elsewhere, outer = io.StringIO(), io.StringIO()
-
-    def redirect():
-        sys.stderr = elsewhere
-        threading.Event().wait(0.02)
-
-    monkeypatch.setattr(sys, "stderr", outer)
-    with fused_fits(progress=True):
-        cross_val_score(make_pipeline_of_two_fits(redirect), X, y, cv=2)
-    assert elsewhere.getvalue() == ""
-    assert "4 of 4 fits" in outer.getvalue()
-
-
-@within(100)
 def test_chunks_count_when_they_end(drawn, monkeypatch):
     monkeypatch.setattr(backend, "MIN_CHUNK", 1)
     with fused_fits(progress=True) as report:

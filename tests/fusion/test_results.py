@@ -4,13 +4,19 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from fusion_helpers import assert_equal_results, check_same, count_fits, folds, network, search, squared_logits
-from helpers import within
-from sklearn.compose import ColumnTransformer
-from sklearn.model_selection import KFold, cross_val_score, cross_validate
+from fusion_helpers import (
+    assert_equal_results,
+    check_same,
+    count_fits,
+    fit,
+    folds,
+    network,
+    run,
+    search,
+    squared_logits,
+)
+from sklearn.model_selection import KFold, cross_validate
 from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from small_problems import X, sample_weight, y
 from uses import USES
 
@@ -19,14 +25,8 @@ from scratchnn._kernels import matmul
 
 
 @pytest.mark.parametrize("use", USES)
-@within(60)
 def test_same_results_as_without_fusion(use):
     check_same(USES[use])
-
-
-def test_parallel_calls_inside_tasks_stay_there():
-    columns = ColumnTransformer([("a", StandardScaler(), [0, 1]), ("b", MinMaxScaler(), [2, 3])], n_jobs=2)
-    check_same(lambda: cross_val_score(make_pipeline(columns, network()), X, y, scoring="neg_log_loss"))
 
 
 GRIDS = {
@@ -66,7 +66,6 @@ GRIDS = {
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("grid", GRIDS)
-@within(60)
 def test_any_grid_gives_the_same(grid):
     estimator = network(batch_size=9, solver="sgd" if grid == "rates of sgd" else "adam")
     check_same(lambda: search(estimator, GRIDS[grid], scoring="neg_log_loss").fit(X, y))
@@ -75,7 +74,6 @@ def test_any_grid_gives_the_same(grid):
 @pytest.mark.filterwarnings("ignore:batch_size=99 is larger")
 @pytest.mark.parametrize("batch_size", [13, 20, 98, 99, "full"])
 @pytest.mark.parametrize("weights", [None, sample_weight[:118]])
-@within(60)
 def test_folds_that_differ_by_a_row_train_together(batch_size, weights):
     def use():
         estimator = network(batch_size=batch_size, early_stopping=batch_size == 20)
@@ -87,22 +85,24 @@ def test_folds_that_differ_by_a_row_train_together(batch_size, weights):
     assert max(stack.n_models for stack in report.stacks) >= 8
 
 
-@pytest.mark.parametrize("n_jobs", [None, 1])
-@within(60)
-def test_inner_n_jobs_change_nothing(n_jobs):
-    def use(n_jobs=n_jobs, n_inner=2):
+def test_inner_n_jobs_change_nothing():
+    def use(n_inner=2):
         inner = OneVsRestClassifier(network(), n_jobs=n_inner)
-        return search(inner, {"estimator__alpha": [0.1, 1.0]}, n_jobs=n_jobs, scoring="neg_log_loss").fit(X, y)
+        return search(inner, {"estimator__alpha": [0.1, 1.0]}, scoring="neg_log_loss").fit(X, y)
 
-    plain, n_fits = count_fits(lambda: use(None, None))
+    plain, n_fits = count_fits(lambda: use(None))
     with fused_fits() as report:
-        fused = use()
-    assert_equal_results(fused, plain)
+        assert_equal_results(use(), plain)
     assert n_fits == 3 * (2 * 3 + 1)
     assert max(stack.n_models for stack in report.stacks) == 18
 
 
-@within(60)
+@pytest.mark.parametrize("pre_dispatch", [1, "all", "2*n_jobs"])
+def test_pre_dispatch_and_batches_change_nothing(pre_dispatch):
+    check_same(lambda: search(pre_dispatch=pre_dispatch).fit(X, y))
+    check_same(lambda: run(fit, 8, batch_size=3, pre_dispatch=pre_dispatch))
+
+
 def test_unseeded_fits_differ():
     with fused_fits() as report:
         fits = cross_validate(network(random_state=None), X, y, cv=folds, return_estimator=True)["estimator"]
@@ -110,17 +110,6 @@ def test_unseeded_fits_differ():
     assert report.n_fits == 6
     assert [stack.n_models for stack in report.stacks] == [3, 3]
     assert len({fit.loss_ for fit in [*fits, *more]}) == 6
-
-
-@pytest.mark.parametrize("pre_dispatch", [1, 2, "all", "2*n_jobs"])
-@within(60)
-def test_pre_dispatch_and_batches_change_nothing(pre_dispatch):
-    check_same(lambda: search(pre_dispatch=pre_dispatch).fit(X, y))
-    check_same(
-        lambda: joblib.Parallel(batch_size=3, pre_dispatch=pre_dispatch)(
-            joblib.delayed(network(alpha=k).fit)(X, y) for k in range(8)
-        )
-    )
 
 
 @pytest.mark.parametrize("n_models", [2, 5, 15])

@@ -10,9 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import pytest
-from fusion_helpers import Doing, assert_equal_results, check_same, fit, network, run, run_fused, search
+from fusion_helpers import Doing, assert_equal_results, check_same, fit, network, run, search
 from greenlet import getcurrent, greenlet
-from helpers import within
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -21,33 +20,6 @@ from small_problems import X, y
 
 from scratchnn import fused_fits
 from scratchnn.fusion import pool
-
-
-@within(60)
-def test_steps_that_wait_run_one_at_a_time_and_fits_are_one_stack():
-    """A request, or a query of a database."""
-    inside, most = 0, 0
-
-    def wait():
-        nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
-        time.sleep(0.05)
-        inside -= 1
-
-    with fused_fits() as report:
-        cross_val_score(make_pipeline(Doing(wait), network()), X, y, cv=6)
-    assert [stack.n_models for stack in report.stacks] == [6]
-    assert most == 1
-
-
-def test_tasks_run_in_the_callers_thread():
-    with sqlite3.connect(":memory:") as connection:
-        connection.execute("create table fits (loss real)")
-        run_fused(lambda k: connection.execute("insert into fits values (?)", (fit(k),)))
-        assert connection.execute("select count(*) from fits").fetchone() == (3,)
-    connection.close()
-    assert run_fused(lambda k: (fit(k), threading.current_thread())[1])[0] == [threading.current_thread()] * 3
 
 
 def test_the_same_search_makes_the_same_stacks_with_the_same_bits():
@@ -59,114 +31,6 @@ def test_the_same_search_makes_the_same_stacks_with_the_same_bits():
     assert use() == use()
 
 
-def fit_nested(depth):
-    loss = network(alpha=depth).fit(X, y).loss_
-    if depth == 0:
-        return [loss]
-    results = joblib.Parallel()(joblib.delayed(fit_nested)(depth - 1) for _ in range(2))
-    return [loss, results, network(alpha=depth + 0.5).fit(X, y).loss_]
-
-
-@within(60)
-def test_calls_inside_tasks_train_together():
-    report = check_same(lambda: joblib.Parallel()(joblib.delayed(fit_nested)(3) for _ in range(2)))
-    assert report.n_fits == 2 * (2 * 7 + 8)
-    assert max(stack.n_models for stack in report.stacks) >= 8
-
-
-@within(60)
-def test_thousands_of_nested_tasks_make_full_stacks(monkeypatch):
-    monkeypatch.setattr(pool, "MAX_RUNS", 8)
-
-    def work(depth):
-        if depth:
-            return joblib.Parallel()(joblib.delayed(work)(depth - 1) for _ in range(6))
-        return network(max_iter=1).fit(X[:20], y[:20]).loss_
-
-    with fused_fits() as report:
-        work(3)
-    assert report.n_fits == 216
-    assert len(report.stacks) == 27
-
-
-@within(60)
-def test_calls_may_be_made_while_they_are_taken():
-    """The iterator of the calls itself fits, and calls joblib."""
-
-    def make_calls():
-        for k in range(3):
-            network(alpha=k).fit(X, y)
-            cross_val_score(network(alpha=k), X, y)
-            yield joblib.delayed(network(alpha=k).fit)(X, y)
-
-    def use():
-        return joblib.Parallel(pre_dispatch=2)(make_calls())
-
-    def use_within_tasks():
-        return joblib.Parallel()(joblib.delayed(use)() for _ in range(2))
-
-    with fused_fits():
-        fused = use(), use_within_tasks()
-    assert_equal_results(fused, (use(), use_within_tasks()))
-
-
-def fit_in_a_greenlet(k):
-    """As SQLAlchemy does for drivers of asyncio: the greenlet is not the task's."""
-    return greenlet(fit, getcurrent()).switch(k)
-
-
-def fit_in_loop(k):
-    async def gather():
-        return await asyncio.gather(asyncio.to_thread(fit, k), asyncio.to_thread(fit, k + 0.5)), fit(k)
-
-    return asyncio.run(gather())
-
-
-def fit_in_threads(k):
-    with ThreadPoolExecutor(2) as executor:
-        return list(executor.map(fit, (k, k + 0.5)))
-
-
-def fit_in_child(k):
-    context = multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
-    process = context.Process(target=lambda: results.put((fit(k), run(fit))))
-    process.start()
-    process.join()
-    return results.get()
-
-
-WAYS = [fit_in_a_greenlet, fit_in_loop, fit_in_threads]
-WAYS += [fit_in_child] if hasattr(os, "fork") else []
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("way", WAYS)
-def test_fits_where_a_task_cannot_wait_train_alone(way):
-    def task(k):
-        return way(k), fit(k)
-
-    fused, sizes = run_fused(task)
-    assert_equal_results(fused, run(task))
-    assert sizes[-1] == 3  # those that can
-
-
-@within(60)
-def test_threads_outside_of_tasks_may_share_the_backend():
-    with fused_fits() as report:
-        backend = joblib.parallel.get_active_backend()[0]
-
-        def use(k):
-            with joblib.parallel_config(backend=backend):
-                return run(fit)
-
-        with ThreadPoolExecutor(3) as executor:
-            results = list(executor.map(use, range(3)))
-    assert_equal_results(results, [run(fit)] * 3)
-    assert [stack.n_models for stack in report.stacks] == [3] * 3
-
-
-@within(60)
 def test_fused_inside_fused():
     def use():
         with fused_fits() as report:
@@ -184,44 +48,6 @@ def test_fused_inside_fused():
         assert_equal_results(search().fit(X, y), plain)
 
 
-@within(60)
-def test_other_code_is_told_the_truth_about_the_number_of_jobs():
-    """Some cuts its work into as many pieces."""
-
-    def ask(k):
-        return [joblib.effective_n_jobs(n_jobs) for n_jobs in (None, 1, 2, -1)]
-
-    with fused_fits():
-        assert ask(0)[:3] == [1, 1, 2]
-        assert run(ask) == [[1] * 4] * 3
-
-
-class CountingCalls:
-    """Counts the calls that joblib runs as tasks."""
-
-    def __init__(self, monkeypatch):
-        self.n_tasks = 0
-        begin = joblib.parallel.BatchedCalls.__call__
-
-        def call(batch):
-            self.n_tasks += 1
-            return begin(batch)
-
-        monkeypatch.setattr(joblib.parallel.BatchedCalls, "__call__", call)
-
-
-def test_calls_that_prefer_threads_run_as_with_the_sequential_backend(monkeypatch):
-    neighbors = KNeighborsClassifier(n_jobs=2).fit(X, y)
-    forest = RandomForestClassifier(20, random_state=0, n_jobs=2)
-    with fused_fits():
-        counting = CountingCalls(monkeypatch)
-        forest.fit(X, y).predict(X)
-        neighbors.kneighbors(X)
-        assert counting.n_tasks == 0
-        StackingClassifier([("forest", forest), ("network", network())], network(), cv=2).fit(X, y)
-    assert counting.n_tasks == 8  # two fits, and two predictions, each of two folds
-
-
 @pytest.mark.parametrize("n_jobs", [None, -1])
 def test_bagging_makes_a_task_of_each_estimator(n_jobs):
     """Fails if scikit-learn changes how bagging divides its estimators: see `find_bagging`."""
@@ -233,73 +59,192 @@ def test_bagging_makes_a_task_of_each_estimator(n_jobs):
     assert len(report.stacks) <= 3  # by the numbers of samples that differ
 
 
-@within(30)
 def test_the_timeout_of_joblib_is_kept():
+    begun = []
+
     def nest(k):
         return run(lambda k: time.sleep(0.3), 2, timeout=0.1)
+
+    def nest_or_sleep(k):
+        if k == 0:
+            with pytest.raises(TimeoutError):
+                run(fit, timeout=0.1)
+            return len(begun)
+        return begun.append(time.sleep(0.2))
 
     with fused_fits() as report:
         with pytest.raises(TimeoutError, match=r"longer than timeout=0\.1 s"):  # as processes raise
             nest(0)
         with pytest.raises(multiprocessing.TimeoutError, match=r"longer than timeout=0\.1 s"):  # as threads raise
             run(nest)
+        assert run(nest_or_sleep, 5)[0] == 1  # its deadline comes before the next task
         run(fit)
     assert report.stacks[-1].n_models == 3
 
 
-def test_a_generator_of_results_is_refused():
-    with fused_fits(), pytest.raises(ValueError, match="return_as"):
-        joblib.Parallel(return_as="generator")(joblib.delayed(fit)(k) for k in range(2))
+def test_tasks_run_one_at_a_time_in_the_callers_thread():
+    """A step may compute or wait, for a request or the caller's database, and the fits are one stack."""
+    entered = []
+    guard = threading.Lock()
+
+    def query():
+        with guard:
+            connection.execute("insert into steps values (1)")
+            time.sleep(0.02)
+            entered.append(threading.current_thread())
+
+    with sqlite3.connect(":memory:") as connection, fused_fits() as report:
+        connection.execute("create table steps (number integer)")
+        cross_val_score(make_pipeline(Doing(query), network()), X, y, cv=6)
+    connection.close()
+    assert [stack.n_models for stack in report.stacks] == [6]
+    assert entered == [threading.current_thread()] * 6
+
+
+@pytest.mark.parametrize(("fits_first", "n_stacks"), [(False, 8), (True, 20)])
+def test_nested_tasks_make_full_stacks(fits_first, n_stacks, monkeypatch):
+    monkeypatch.setattr(pool, "MAX_RUNS", 8)
+
+    def work(depth):
+        first = [fit(depth)] if fits_first and depth < 3 else []
+        return [*first, run(lambda k: work(depth - 1), 4) if depth else fit(0)]
+
+    report = check_same(lambda: work(3))
+    assert report.n_fits == 64 + (84 if fits_first else 0)
+    assert len(report.stacks) <= n_stacks
+
+
+def test_nested_tasks_begin_in_the_order_of_the_sequence():
+    """So no more tasks are open than their fits need."""
+    order = []
+
+    def walk(path=()):
+        order.append(path)
+        if len(path) < 3:
+            run(lambda k: walk((*path, k)), 2)
+
+    with fused_fits():
+        walk()
+    assert order == sorted(order)
+
+
+def test_calls_that_prefer_threads_run_as_with_the_sequential_backend(monkeypatch):
+    tasks = []
+    begin = joblib.parallel.BatchedCalls.__call__
+    monkeypatch.setattr(joblib.parallel.BatchedCalls, "__call__", lambda batch: tasks.append(batch) or begin(batch))
+    neighbors = KNeighborsClassifier(n_jobs=2).fit(X, y)
+    forest = RandomForestClassifier(20, random_state=0, n_jobs=2)
+    with fused_fits():
+        forest.fit(X, y).predict(X)
+        neighbors.kneighbors(X)
+        assert tasks == []
+        StackingClassifier([("forest", forest), ("network", network())], network(), cv=2).fit(X, y)
+    assert len(tasks) == 8  # two fits, and two predictions, each of two folds
+
+
+def ask(k):
+    return [joblib.effective_n_jobs(n_jobs) for n_jobs in (None, 1, 2, -1)]
+
+
+def test_other_code_is_told_the_truth_about_the_number_of_jobs():
+    """Some cuts its work into as many pieces."""
+    with fused_fits():
+        assert ask(0)[:3] == [1, 1, 2]
+        assert run(ask) == [[1] * 4] * 3
+        with pytest.raises(ValueError, match="return_as"):
+            run(fit, return_as="generator")
+
+
+def fit_in_a_greenlet(k):
+    """As SQLAlchemy does for drivers of asyncio: the greenlet is not the task's."""
+    return greenlet(fit, getcurrent()).switch(k)
+
+
+def fit_in_a_loop(k):
+    async def gather():
+        return await asyncio.gather(asyncio.to_thread(fit, k), asyncio.to_thread(fit, k + 0.5)), fit(k)
+
+    return asyncio.run(gather())
+
+
+def fit_in_threads(k):
+    with ThreadPoolExecutor(2) as executor:
+        return list(executor.map(fit, (k, k + 0.5)))
+
+
+def fit_in_a_child(k):
+    context = multiprocessing.get_context("fork")
+    results = context.SimpleQueue()
+    process = context.Process(target=lambda: results.put((fit(k), run(fit))))
+    process.start()
+    process.join()
+    return results.get()
+
+
+def fit_in_a_scorer(k):
+    """The tasks whose runs are being trained must not run meanwhile."""
+
+    def score(estimator, X, y):
+        return sum(run(fit))
+
+    return network(alpha=k, early_stopping=True, scoring=score, max_iter=2).fit(X, y).loss_
+
+
+def fit_in_the_iterator_of_calls(k):
+    def make_calls():
+        for j in range(3):
+            run(fit)
+            yield joblib.delayed(fit)(fit(k) + j)
+
+    return joblib.Parallel(pre_dispatch=2)(make_calls())
+
+
+WAYS = [fit_in_a_greenlet, fit_in_a_loop, fit_in_threads, fit_in_a_scorer, fit_in_the_iterator_of_calls]
+WAYS += [fit_in_a_child] if hasattr(os, "fork") else []
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("way", WAYS)
+def test_fits_where_a_task_cannot_wait_train_alone(way):
+    def task(k):
+        return fit(k), way(k), fit(k)
+
+    with fused_fits() as report:
+        fused = way(0), run(task)
+    assert_equal_results(fused, (way(0), run(task)))
+    assert report.stacks[-1].n_models == 3  # those that can
 
 
 def execute(node):
     """Run a random program: a task's result is nested lists of losses."""
     kind, value = node
     if kind == "fit":
-        return round(network(alpha=value, max_iter=1 + value % 3).fit(X[:60], y[:60]).loss_, 6)
-    if kind == "fit twice":
-        return [execute(("fit", value)), execute(("fit", value + 1))]
+        return [round(network(alpha=k, max_iter=1 + k % 3).fit(X[:60], y[:60]).loss_, 6) for k in value]
     if kind == "raise":
         raise value("of a program")
-    if kind == "catch":
-        try:
-            return execute(value)
-        except (ValueError, KeyError) as error:
-            return type(error).__name__
-    if kind == "tasks":
-        return joblib.Parallel()(joblib.delayed(execute)(child) for child in value)
-    return None
-
-
-def run_program(program):
-    """Return the result, or the type of error, of a program."""
     try:
-        return execute(program)
-    except Exception as error:
-        return type(error)
+        return joblib.Parallel()(joblib.delayed(execute)(child) for child in value)
+    except (ValueError, KeyError) as error:
+        if kind == "catch":
+            return type(error).__name__
+        raise
 
 
 def test_random_programs_of_nested_tasks_give_what_they_give_in_sequence():
     hypothesis = pytest.importorskip("hypothesis")
     some = hypothesis.strategies
     leaf = some.one_of(
-        some.tuples(some.just("fit"), some.integers(0, 5)),
-        some.tuples(some.just("fit twice"), some.integers(0, 5)),
+        some.tuples(some.just("fit"), some.lists(some.integers(0, 5), max_size=2)),
         some.tuples(some.just("raise"), some.sampled_from([ValueError, KeyError])),
-        some.just(("nothing", None)),
     )
-
-    def branch(children):
-        tasks = some.tuples(some.just("tasks"), some.lists(children, max_size=4))
-        return some.one_of(tasks, some.tuples(some.just("catch"), children))
-
-    programs = some.lists(some.recursive(leaf, branch, max_leaves=12), min_size=1, max_size=4)
+    kinds = some.sampled_from(["tasks", "catch"])
+    inner = some.recursive(leaf, lambda each: some.tuples(kinds, some.lists(each, max_size=4)), max_leaves=12)
 
     @hypothesis.settings(deadline=None, max_examples=25, derandomize=True, database=None)
-    @hypothesis.given(programs)
+    @hypothesis.given(some.lists(inner, min_size=1, max_size=4))
     def check(programs):
         with fused_fits():
-            fused = run_program(("tasks", programs))
-        assert fused == run_program(("tasks", programs))
+            fused = execute(("catch", programs))
+        assert fused == execute(("catch", programs))
 
     check()

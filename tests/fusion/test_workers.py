@@ -25,7 +25,7 @@ from fusion_helpers import (
     run,
     search,
 )
-from helpers import ROOT, run_python, within
+from helpers import ROOT, run_python
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn.datasets import make_classification
@@ -39,7 +39,6 @@ from uses import USES
 
 from scratchnn import fused_fits
 from scratchnn.fusion import backend
-from scratchnn.fusion.backend import find_chunk_size
 
 HERE = {os.getpid()}
 
@@ -53,17 +52,9 @@ class Noting(Doing):
         return self
 
 
-def make_noting():
-    return make_pipeline(Noting(), network())
-
-
-def find_processes(n_jobs=None, n_calls=4, **settings):
+def find_processes(n_jobs=None, **settings):
     """Return the processes that the calls of joblib run in."""
-    return set(Parallel(n_jobs=n_jobs, **settings)(delayed(os.getpid)() for _ in range(n_calls)))
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
+    return set(Parallel(n_jobs=n_jobs, **settings)(delayed(os.getpid)() for _ in range(4)))
 
 
 def check_dispatched(use):
@@ -79,58 +70,39 @@ def check_dispatched(use):
 
 def check_workers():
     """Check what holds for any active backend: each worker fuses its chunk; errors arrive."""
-    for name in [
-        "HalvingGridSearchCV",
-        "cross_validate",
-        "OneVsRest",
-        "nested search",
-        "search without the classifier",
-    ]:
+    for name in ["HalvingGridSearchCV", "cross_validate", "nested search", "search without the classifier"]:
         check_dispatched(USES[name])
-    _, report = check_dispatched(lambda: search().fit(X, y))
-    assert [stack.n_models for stack in report.stacks] == [6, 6]
-    with joblib.parallel_config(n_jobs=2), fused_fits() as report:
-        fits = cross_validate(make_noting(), X, y, cv=6, return_estimator=True)["estimator"]
+    noting = make_pipeline(Noting(), network())
+    fits, report = check_dispatched(lambda: cross_validate(noting, X, y, cv=6, return_estimator=True)["estimator"])
     assert [stack.n_models for stack in report.stacks] == [3, 3]
-    processes = {fit[0].process_ for fit in fits}
-    assert len(processes) == 2
-    assert processes.isdisjoint(HERE)
-    for model in [make_pipeline(Doing(fail), network()), make_pipeline_of_two_fits(fail)]:
-        with joblib.parallel_config(n_jobs=2), fused_fits(), pytest.raises(SpecialError, match="of a task") as error:
-            cross_val_score(model, X, y, error_score="raise")
-        assert ", in fail\n" in "".join(traceback.format_exception(error.value))  # the frames of the worker
+    bagging, _ = check_dispatched(lambda: BaggingClassifier(noting, 6, random_state=0).fit(X, y))
+    for models in (fits, bagging.estimators_):
+        assert len({model[0].process_ for model in models} - HERE) == 2
     failing = search(make_pipeline_of_two_fits(None), {"doing": ["passthrough", Doing(fail)]}, refit=False)
-    with joblib.parallel_config(n_jobs=2), fused_fits(), pytest.warns(FitFailedWarning, match="3 fits failed"):
-        failing.fit(X, y)
+    with joblib.parallel_config(n_jobs=2), fused_fits():
+        with pytest.warns(FitFailedWarning, match="3 fits failed"):
+            failing.fit(X, y)
+        with pytest.raises(SpecialError, match="of a task") as error:
+            cross_val_score(make_pipeline_of_two_fits(fail), X, y, error_score="raise")
     assert np.isnan(failing.cv_results_["mean_test_score"]).tolist() == [False, True]
+    assert ", in fail\n" in "".join(traceback.format_exception(error.value))  # the frames of the worker
 
 
 @pytest.mark.filterwarnings("ignore:One or more of the test scores")
-@within(300)
 def test_loky_workers_fuse_their_chunks():
     check_workers()
 
 
-@pytest.fixture(scope="module")
-def client():
-    distributed = pytest.importorskip("distributed")
-    log = logging.getLogger("distributed")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
-    where = {"host": "127.0.0.1", "dashboard_address": None}
-    with (
-        distributed.LocalCluster(n_workers=2, threads_per_worker=1, silence_logs=logging.CRITICAL, **where) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
-    log.setLevel(level)
-
-
 @pytest.mark.filterwarnings("ignore")
-@within(300)
-def test_dask_workers_fuse_their_chunks(client):
-    client.wait_for_workers(2, timeout=60)
-    with joblib.parallel_config("dask"):
+def test_dask_workers_fuse_their_chunks():
+    distributed = pytest.importorskip("distributed")
+    where = {"host": "127.0.0.1", "dashboard_address": None, "silence_logs": logging.CRITICAL}
+    with (
+        distributed.LocalCluster(n_workers=2, threads_per_worker=1, **where) as cluster,
+        distributed.Client(cluster) as client,
+        joblib.parallel_config("dask"),
+    ):
+        client.wait_for_workers(2, timeout=60)
         check_workers()
         with fused_fits():  # joblib's default for Dask is all workers
             assert find_processes().isdisjoint(HERE)
@@ -165,7 +137,6 @@ def test_ray_workers_fuse_their_chunks():
     assert run_python(RAY_CODE.format(**paths)).split() == ["6", "6"]
 
 
-@within(300)
 def test_one_job_is_this_process_and_more_are_workers():
     with fused_fits():
         assert find_processes() == find_processes(1) == HERE
@@ -176,25 +147,13 @@ def test_one_job_is_this_process_and_more_are_workers():
             assert find_processes() == HERE
         with fused_fits():
             assert find_processes(2).isdisjoint(HERE)
+        with pytest.raises(ValueError, match="n_jobs == 0 in Parallel has no meaning"):
+            find_processes(0)
     with joblib.parallel_config(n_jobs=2), fused_fits():
         assert find_processes().isdisjoint(HERE)
         assert find_processes(1) == HERE
-    with joblib.parallel_config("threading"), fused_fits():
-        assert find_processes(2) == HERE
-    with fused_fits(), pytest.raises(ValueError, match="n_jobs == 0 in Parallel has no meaning"):
-        find_processes(0)
 
 
-@within(300)
-def test_bagging_is_dispatched_by_its_n_jobs():
-    def use():
-        return BaggingClassifier(make_noting(), 6, random_state=0).fit(X, y)
-
-    bagging, _ = check_dispatched(use)
-    assert len({model[0].process_ for model in bagging.estimators_} - HERE) == 2
-
-
-@within(300)
 def test_large_data_are_mapped_for_the_workers_and_fused():
     data = make_classification(6000, 30, n_informative=8, n_classes=4, random_state=0)
     _, report = check_dispatched(lambda: OneVsRestClassifier(network(max_iter=2)).fit(*data).predict_proba(data[0]))
@@ -222,11 +181,10 @@ def test_tasks_of_different_workers_draw_different_numbers():
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 @pytest.mark.filterwarnings("ignore:A worker stopped")
-@within(300)
 def test_errors_end_the_call_and_the_next_one_works():
     with fused_fits() as report:
         with pytest.raises(TerminatedWorkerError):
-            Parallel(n_jobs=2)(delayed(die)() for _ in range(2))
+            Parallel(n_jobs=2)(delayed(lambda: os.kill(os.getpid(), signal.SIGKILL))() for _ in range(2))
         with pytest.raises(pickle.PicklingError, match="Could not pickle the task to send it to the workers"):
             cross_validate(make_pipeline(Doing(threading.Lock().acquire), network()), X, y, n_jobs=2)
         with pytest.raises(multiprocessing.TimeoutError):
@@ -237,18 +195,17 @@ def test_errors_end_the_call_and_the_next_one_works():
     assert [stack.n_models for stack in report.stacks] == [2, 2]
 
 
-@pytest.mark.parametrize(("n_calls", "n_workers"), [(1, 2), (10, 3), (130, 2), (1000, 2), (1001, 4)])
-def test_chunks_are_equal_parts_for_all_workers(n_calls, n_workers):
-    size = find_chunk_size(n_calls, n_workers)
-    n_chunks = -(-n_calls // size)
-    assert size <= 1.5 * backend.MIN_CHUNK
-    assert n_chunks <= n_workers or n_chunks % n_workers in (0, n_workers - 1)
-    assert size >= min(n_calls // n_workers, backend.MIN_CHUNK / 1.5)
+@pytest.mark.parametrize(("n_calls", "n_workers", "size"), [(1, 2, 1), (10, 3, 4), (130, 2, 65), (1000, 2, 63)])
+def test_chunks_are_equal_parts_for_all_workers(n_calls, n_workers, size):
+    assert backend.find_chunk_size(n_calls, n_workers) == size
 
 
-def test_chunks_have_equal_parts_of_all_folds(monkeypatch):
-    """Because a search has its folds innermost."""
+def test_threads_of_joblib_fuse_their_chunks_which_have_equal_parts_of_all_folds(monkeypatch):
+    """Because a search has its folds innermost. Their tasks share the generators."""
     monkeypatch.setattr(backend, "MIN_CHUNK", 3)
+    state = random.getstate()
     with joblib.parallel_config("threading"), fused_fits() as report:
+        assert find_processes(2) == HERE
         search(refit=False, n_jobs=2).fit(X, y)
     assert [stack.n_models for stack in report.stacks] == [3] * 4
+    assert random.getstate() == state

@@ -4,10 +4,9 @@ Workers are those of another joblib backend. Each gets chunks of the calls, and 
 """
 
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, TypeAlias
 
 import joblib
@@ -15,8 +14,8 @@ from joblib.parallel import FallbackToBackend, ParallelBackendBase, SequentialBa
 
 from .hub import Fusion, Hub
 from .pool import MAX_RUNS
-from .process_state import draw_if, peek_seeds
-from .report import FusionReport, TrainedStack
+from .process_state import draw_if, is_main_thread, peek_seeds
+from .report import TrainedStack
 from .tasks import ParallelCall, Task
 
 LIBRARIES = ("joblib.", "sklearn.utils.parallel", __name__.rpartition(".")[0])
@@ -39,7 +38,6 @@ class FusedBackend(ParallelBackendBase):
     ) -> None:
         super().__init__(nesting_level=level)
         self.fusion, self.workers, self.default_n_jobs = fusion, workers, default_n_jobs
-        self.dispatched: list[tuple[joblib.Parallel, list[int]]] = []  # calls of the workers, and the sizes of chunks
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many tasks run at the same time; to bagging, how many it is to make."""
@@ -54,14 +52,6 @@ class FusedBackend(ParallelBackendBase):
         if prefers_threads or not hub.can_wait():
             raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
         raise FallbackToBackend(TaskBackend(hub, self) if n_workers == 1 else WorkerBackend(self, n_workers))
-
-    def count_fits(self) -> tuple[float, int]:
-        """Return how many calls of workers are done, and how many are known. A call is done when its chunk is."""
-        n_done = n_known = 0
-        for parallel, sizes in list(self.dispatched):
-            n_done += sum(sizes[: getattr(parallel, "n_completed_tasks", 0)])  # it is there when the call has begun
-            n_known += sum(sizes)
-        return n_done, n_known
 
     def _count_workers(self, n_jobs: int | None) -> int:
         """Return how many workers get the tasks of a call. One is that they are fused here."""
@@ -90,9 +80,7 @@ class TaskBackend(ParallelBackendBase):
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any]) -> Task:
         """Make a task of a call."""
-        task = Task(func, callback, self.call)
-        self.hub.submit(task)
-        return task
+        return self.hub.submit(Task(func, callback, self.call))
 
     apply_async = submit
 
@@ -119,19 +107,18 @@ class TaskBackend(ParallelBackendBase):
         return FusedBackend(self.origin.fusion, (self.nesting_level or 0) + 1), None
 
 
-class PendingCall(Future[Any]):
-    """A call that goes to a worker in a chunk. joblib calls `get` for the result."""
+class PendingCall:
+    """A call that goes to a worker in a chunk. joblib calls `get` for the results of its items."""
 
     def __init__(self, backend: "WorkerBackend", items: Items, callback: Callable[[Any], Any]) -> None:
-        super().__init__()
-        # joblib's callback may submit the next call, and may raise: `Future.add_done_callback` would swallow its error.
         self.backend, self.items, self.callback = backend, items, callback
+        self.results: list[Any] | None = None
 
-    def get(self, timeout: float | None = None) -> Any:
-        """Return the result, or raise the first error of all calls. A chunk may take ``timeout`` seconds."""
-        while not self.done():
+    def get(self, timeout: float | None = None) -> list[Any] | None:
+        """Return the results, or raise the first error of all calls. A chunk may take ``timeout`` seconds."""
+        if self.results is None:
             self.backend.dispatch(timeout)
-        return self.result()
+        return self.results
 
 
 class WorkerBackend(ParallelBackendBase):
@@ -166,26 +153,20 @@ class WorkerBackend(ParallelBackendBase):
         size = find_chunk_size(len(calls), self.n_workers)
         starts = range(0, len(calls), size)
         chunks = [calls[start : start + size] for start in starts]
-        seeds = peek_seeds() if threading.current_thread() is threading.main_thread() else []
+        seeds = peek_seeds()
         with joblib.parallel_config(backend=self.origin.workers):
             parallel = joblib.Parallel(self.n_workers, batch_size=1, timeout=timeout, **self.mapping)
-        self.origin.dispatched.append((parallel, [len(chunk) for chunk in chunks]))
+        self.origin.fusion.dispatched.append((parallel, [len(chunk) for chunk in chunks]))
         outcomes = parallel(
             joblib.delayed(run_chunk)([call.items for call in chunk], [seed + start for seed in seeds])
             for start, chunk in zip(starts, chunks, strict=True)
         )
         draw_if([any(flags) for flags in zip(*(used for _, _, used in outcomes), strict=True)])
-        for chunk, (results, stacks, _) in zip(chunks, outcomes, strict=True):
-            for stack in stacks:
-                self.origin.fusion.note(stack)
-            for call, result in zip(chunk, results, strict=True):
-                call.set_result(result)
-        for call in calls:
-            call.callback(call.result())
-
-    def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Forget the calls that have not been dispatched."""
-        self.pending = []
+        for stack in chain.from_iterable(stacks for _, stacks, _ in outcomes):
+            self.origin.fusion.note(stack)
+        for call, results in zip(calls, chain.from_iterable(results for results, _, _ in outcomes), strict=True):
+            call.results = results
+            call.callback(results)  # joblib may submit the next
 
 
 def find_chunk_size(n_calls: int, n_workers: int) -> int:
@@ -196,9 +177,9 @@ def find_chunk_size(n_calls: int, n_workers: int) -> int:
 
 def run_chunk(chunk: Sequence[Items], seeds: Sequence[int]) -> tuple[list[Any], list[TrainedStack], Sequence[bool]]:
     """Run calls in this process, fused. Return results, stacks, and which global generators the calls have used."""
-    fusion = Fusion(FusionReport())
+    fusion = Fusion()
     hub = fusion.get_hub()
-    hub.seeds = seeds
+    hub.seeds = seeds if is_main_thread() else ()
     with joblib.parallel_config(backend=FusedBackend(fusion), n_jobs=1):
         results = joblib.Parallel()(joblib.delayed(run_items)(items) for items in chunk)
     return list(results), fusion.report.stacks, hub.used

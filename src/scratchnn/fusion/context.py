@@ -10,13 +10,12 @@ import joblib
 import numpy as np
 from joblib.parallel import get_active_backend
 
-from ..training import TrainingRun, train, trainer
+from ..training import trainer
 from ..training.threads import SharedContext
 from .backend import FusedBackend
 from .hub import Fusion
 from .progress_bar import Bar
 from .report import FusionReport
-from .tasks import calc_share
 from .watcher import start_watcher
 
 # Several threads, whose tasks change the filters, may be inside at a time: the last to leave restores the first's.
@@ -71,47 +70,19 @@ def fused_fits(*, verbose: bool | int = 0, progress: bool = False) -> Iterator[F
     6
     """
     _check_parameters(verbose, progress)
-    report = FusionReport()
-    outside = OutsideFits(report)
-    fusion = Fusion(report, partial(print, "[fused_fits]", flush=True) if verbose else None)
+    fusion = Fusion(partial(print, "[fused_fits]", flush=True) if verbose else None)
     backend = _make_backend(fusion)
-    bar = Bar(report, lambda: [outside, backend, *fusion.hubs]) if progress else None
     with ExitStack() as stack:
         stack.enter_context(warning_filters)
-        if bar is not None:
+        if progress:
+            bar = Bar(fusion)
             fusion.log = bar.log if verbose else None
             stack.enter_context(bar.show())
         stack.callback(start_watcher(fusion).set)
         stack.callback(trainer.set, trainer.get())
-        trainer.set(outside.train)
+        trainer.set(partial(fusion.train_outside, trainer.get()))
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=backend.default_n_jobs))
-        yield report
-
-
-class OutsideFits:
-    """Fits outside of tasks, such as the final one of a search. They train at once, each alone."""
-
-    def __init__(self, report: FusionReport) -> None:
-        self.report = report
-        self.in_training: list[TrainingRun] = []
-        self.outer = trainer.get()
-
-    def train(self, run: TrainingRun) -> None:
-        """Train a run, in place, as without `fused_fits`."""
-        self.in_training.append(run)
-        try:
-            if self.outer is None:
-                train([run])
-            else:
-                self.outer(run)
-        finally:
-            self.in_training.remove(run)
-            self.report.n_outside += 1
-
-    def count_fits(self) -> tuple[float, int]:
-        """Return how many fits are done, with parts of those in training, and how many are known."""
-        runs = list(self.in_training)
-        return self.report.n_outside + sum(map(calc_share, runs)), self.report.n_outside + len(runs)
+        yield fusion.report
 
 
 def _make_backend(fusion: Fusion) -> FusedBackend:

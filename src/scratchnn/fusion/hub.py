@@ -1,26 +1,25 @@
 """Starts and resumes the tasks of a thread, and trains the queued runs when no task can go on without its network."""
 
 import asyncio
-import heapq
 import math
 import os
 import threading
 import time
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import count
 from typing import Any
 
 from greenlet import getcurrent, greenlet
 
 from ..exceptions import TaskTimeoutError
-from ..training import TrainingRun, is_interrupt, trainer
+from ..training import TrainingRun, count_models, explain_alone, is_interrupt, train, trainer
 from .pool import RunPool
 from .process_state import StateSwitch, draw_if, peek_seeds
 from .report import FusionReport, TrainedStack
-from .tasks import Cancelled, ParallelCall, Task
+from .tasks import Cancelled, ParallelCall, Task, calc_share
 
 TOO_LARGE = "a network of this size trains no faster in a stack"
 CANNOT_WAIT = "called where its task cannot wait: in a thread, an event loop, an iterator of calls, or a scorer"
@@ -36,17 +35,15 @@ class Hub:
     def __init__(self, pool: RunPool) -> None:
         self.pool = pool
         self.thread = threading.get_ident()
-        self.states = StateSwitch(threading.current_thread() is threading.main_thread())
-        self.seeds: Sequence[int] = ()  # for the generators of tasks; without any, those of the process make them
+        self.states = StateSwitch()
+        self.seeds: Sequence[int] = ()  # of the tasks' generators; without any, the process's generators give them
         self.used: Sequence[bool] = ()  # which generators the tasks of the last call have used
         self.greenlet: Any = None  # that waits outside of tasks
         self.current: Task | None = None  # the task that runs
         self.is_busy = False  # with joblib's iterator of calls, or with training: no task may wait
-        self.unstarted: list[tuple[int, int, Task]] = []  # a heap: tasks of inner calls come first
-        self.numbers = count()
+        self.unstarted: list[Task] = []  # those of inner calls first
         self.started: dict[Task, None] = {}
         self.ready: deque[Task] = deque()  # tasks that can be resumed
-        self.queued: list[Task] = []  # tasks whose runs are in the pool
         self.timed: list[ParallelCall] = []  # calls by tasks that wait with a timeout
         self.n_resumed = 0  # a measure of progress
         self.n_known, self.n_done = 0, 0.0  # fits of the tasks that have ended, and how many of them were not cancelled
@@ -66,7 +63,7 @@ class Hub:
             self.greenlet, self.pid, self.loop = getcurrent(), os.getpid(), asyncio._get_running_loop()
         self.is_busy = True
         state = self.states.caller if owner is None else owner.state
-        seeds = self.seeds if self.seeds and owner is None else peek_seeds() if self.states.of_process else []
+        seeds = self.seeds if self.seeds and owner is None else peek_seeds()
         return ParallelCall(owner, state, seeds, self.wait_for)
 
     def end_call(self, call: ParallelCall) -> None:
@@ -77,9 +74,10 @@ class Hub:
         if call.owner is None:
             self.greenlet, self.used = None, call.used
 
-    def submit(self, task: Task) -> None:
-        """Let a task wait for its start."""
-        heapq.heappush(self.unstarted, (-task.call.depth, next(self.numbers), task))
+    def submit(self, task: Task) -> Task:
+        """Let a task wait for its start, and return it."""
+        insort(self.unstarted, task, key=lambda each: -each.call.depth)
+        return task
 
     def wait_for(self, task: Task, timeout: float | None = None) -> None:
         """Let tasks run until this one has ended. Raises TaskTimeoutError, or what has interrupted its call."""
@@ -93,25 +91,23 @@ class Hub:
                 ended.callback(ended.result)
         if call.interrupt is not None:
             raise call.interrupt
-        if call.deadline < math.inf and time.monotonic() > call.deadline:
+        if time.monotonic() > call.deadline:
             raise TaskTimeoutError(
                 f"A task of fused_fits took longer than timeout={timeout} s. Raise it, or leave it None."
             )
 
     def cancel(self, call: ParallelCall) -> None:
         """End the tasks of a call: those that wait raise Cancelled, and the unstarted never start."""
-        call.awaited = [task for task in call.tasks if not task.is_done]
-        call.is_cancelling, call.deadline = True, math.inf
-        self.pool.remove([task.run for task in call.awaited])
+        call.awaited = [task for task in call.tasks if not task.state.is_over]
+        call.interrupt, call.deadline = None, math.inf
+        self.pool.remove(call.awaited)
         for task in call.awaited:
             task.is_cancelled = task.must_raise = True
-            self.queued = [other for other in self.queued if other is not task]
             if task.greenlet:
                 self._make_ready(task, first=True)
             else:
                 self._end(task)
-        self.unstarted = [each for each in self.unstarted if not each[-1].is_done]
-        heapq.heapify(self.unstarted)
+        self.unstarted = [task for task in self.unstarted if not task.state.is_over]
         self._wait(call)
 
     def train(self, task: Task, run: TrainingRun) -> None:
@@ -119,21 +115,19 @@ class Hub:
         if task.is_cancelled:
             raise Cancelled
         if task is not self.current or not self.can_wait():
-            self.pool.train_alone(run, CANNOT_WAIT)
+            self.pool.train([run], CANNOT_WAIT)
             return
         task.run = run
         task.n_fits += 1
-        entry = None
-        if self.pool.trains_alone(run):
+        if explain_alone(run) is not None or count_models(run) == 1:
             with self._busy():
-                self.pool.train_alone(run, TOO_LARGE)
+                self.pool.train([run], TOO_LARGE)
         else:
-            entry = self.pool.add(run)
-            self.queued.append(task)
+            self.pool.add(task, run)
             self.greenlet.switch()
         task.run = None
-        if entry is not None and entry.failure is not None:
-            failure, entry.failure = entry.failure, None
+        failure, task.failure = task.failure, None
+        if failure is not None:
             raise failure
 
     def count_fits(self) -> tuple[float, int]:
@@ -155,7 +149,7 @@ class Hub:
         try:
             # Tasks that are ready need no return to the caller between them, whose state would have to be restored.
             while not call.is_answered or (self.ready and call.interrupt is None):
-                if call.deadline < math.inf and time.monotonic() > call.deadline:
+                if time.monotonic() > call.deadline:
                     return
                 self._advance()
         finally:
@@ -168,24 +162,21 @@ class Hub:
             if time.monotonic() > call.deadline and call.owner is not None:
                 self._make_ready(call.owner, first=True)
         if self.ready:
-            task = self.ready.popleft()
-            task.is_ready = False
-            self._resume(task)
-        elif self.unstarted and (not self.queued or self.pool.has_room()):
-            task = heapq.heappop(self.unstarted)[-1]
+            self._resume(self.ready.popleft())
+        elif self.unstarted and self.pool.has_room():
+            task = self.unstarted.pop(0)
             if not task.call.has_failed:
                 task.greenlet = greenlet(task.execute, self.greenlet)
                 task.greenlet.gr_context = context = task.call.context.copy()
                 context.run(trainer.set, partial(self.train, task))
                 self.started[task] = None
                 self._resume(task)
-        elif self.queued:
+        elif self.pool.queue:
             self.states.use(self.states.caller)
             with self._busy():
-                self.pool.train_all()
-            for task in self.queued:
+                trained = self.pool.train_all()
+            for task in trained:
                 self._make_ready(task, first=False)
-            self.queued = []
         else:
             raise RuntimeError("no task of fused_fits can run: this is a bug in scratchnn, please report it")
 
@@ -211,7 +202,7 @@ class Hub:
             task.error = task.error or Cancelled()
         elif task.state.seeds:
             call.used = [a or b for a, b in zip(call.used, task.state.find_used(), strict=True)]
-        task.is_done = task.state.is_over = True
+        task.state.is_over = True
         task.greenlet = task.function = None
         self.started.pop(task, None)
         self.n_known += max(1, task.n_fits)
@@ -220,14 +211,13 @@ class Hub:
             call.ended.append(task)
         else:
             call.has_failed = True
-            if not call.is_cancelling and is_interrupt(task.error):
+            if not task.is_cancelled and is_interrupt(task.error):
                 call.interrupt = task.error
         if call.owner is not None and call.is_answered:
             self._make_ready(call.owner, first=call.interrupt is not None)
 
     def _make_ready(self, task: Task, first: bool) -> None:
-        if task is not self.current and not task.is_ready:
-            task.is_ready = True
+        if task is not self.current and task not in self.ready:
             self.ready.appendleft(task) if first else self.ready.append(task)
 
     @contextmanager
@@ -240,12 +230,17 @@ class Hub:
 
 
 class Fusion:
-    """What a `fused_fits` context has: a report, a function that prints each stack, and a hub for each thread."""
+    """What a `fused_fits` context has: a report, a hub for each thread, and what trains elsewhere.
 
-    def __init__(self, report: FusionReport, log: Callable[[object], None] | None = None) -> None:
-        self.report, self.log = report, log
+    ``log`` prints each stack.
+    """
+
+    def __init__(self, log: Callable[[object], None] | None = None) -> None:
+        self.report, self.log = FusionReport(), log
         self.hubs: list[Hub] = []
         self.local = threading.local()
+        self.outside: list[TrainingRun] = []  # that train outside of tasks
+        self.dispatched: list[tuple[Any, list[int]]] = []  # the workers' `joblib.Parallel`, and the sizes of its chunks
 
     def get_hub(self) -> Hub:
         """Return the hub of the calling thread."""
@@ -260,3 +255,22 @@ class Fusion:
         self.report.stacks.append(stack)
         if self.log is not None:
             self.log(stack)
+
+    def train_outside(self, outer: Callable[[TrainingRun], None] | None, run: TrainingRun) -> None:
+        """Train a run outside of tasks, such as the final one of a search, in place, as without this context."""
+        self.outside.append(run)
+        try:
+            train([run]) if outer is None else outer(run)
+        finally:
+            self.outside.remove(run)
+            self.report.n_outside += 1
+
+    def count_fits(self) -> tuple[float, int]:
+        """Return how many fits are done, with parts of those in training, and how many are known."""
+        outside = list(self.outside)
+        pairs = [(self.report.n_outside + sum(map(calc_share, outside)), self.report.n_outside + len(outside))]
+        pairs += [hub.count_fits() for hub in list(self.hubs)]
+        for parallel, sizes in list(self.dispatched):  # calls count when their chunk is done
+            n_chunks = getattr(parallel, "n_completed_tasks", 0)  # which is there when it has begun
+            pairs.append((sum(sizes[:n_chunks]), sum(sizes)))
+        return sum(n_done for n_done, _ in pairs), sum(n_known for _, n_known in pairs)

@@ -1,114 +1,94 @@
-"""The queued runs of a thread: the memory that they take, and how they are trained together."""
+"""The queued runs of a thread's tasks: the memory that they take, and how they are trained together."""
 
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 
-from ..training import Data, Snapshot, TrainingRun, count_models, explain_alone, make_stacks, train
-from ..training.loop import is_out_of_memory
-from ..training.stopping import is_interrupt
+from ..training import Data, Snapshot, TrainingRun, explain_alone, is_interrupt, is_out_of_memory, make_stacks, train
 from .memory_limit import count_free_memory
 from .report import TrainedStack
+from .tasks import Task
 
 MAX_RUNS = 256  # in the queue: larger stacks are hardly faster
 
 
-@dataclass(eq=False)
-class QueuedRun:
-    """A run in the queue. ``failure`` is what its training raised."""
-
-    run: TrainingRun
-    failure: BaseException | None = None
-
-
 class RunPool:
-    """Runs that wait for their training. ``note`` is called with each stack that has been trained."""
+    """The tasks that wait for their run's training. ``note`` is called with each stack that has been trained."""
 
     def __init__(self, note: Callable[[TrainedStack], None]) -> None:
         self.note = note
         self._clear()
 
     def _clear(self) -> None:
-        self.queue: list[QueuedRun] = []
+        self.queue: dict[Task, TrainingRun] = {}
         self.datas: dict[object, list[Data]] = {}  # of the queued runs, by shape
         self.n_bytes = 0  # that the queued runs and their training take, about
         self.budget = 0  # the memory that was free when no run was queued
 
-    def trains_alone(self, run: TrainingRun) -> bool:
-        """Return whether a run cannot share a stack, so that it need not wait for others."""
-        return explain_alone(run) is not None or count_models(run) == 1
-
-    def add(self, run: TrainingRun) -> QueuedRun:
-        """Queue a run. Data that another run has are not kept twice."""
+    def add(self, task: Task, run: TrainingRun) -> None:
+        """Queue the run of a task. Data that another run has are not kept twice."""
         if not self.queue:
             self.budget = count_free_memory()
         self.n_bytes += count_bytes(run)
         run.data = self._deduplicate(run.data)
         if run.validation is not None:
             run.validation = self._deduplicate(run.validation)
-        self.queue.append(QueuedRun(run))
-        return self.queue[-1]
+        self.queue[task] = run
 
-    def remove(self, runs: Sequence[TrainingRun | None]) -> None:
-        """Forget runs."""
-        ids = {id(run) for run in runs}
-        self.queue = [entry for entry in self.queue if id(entry.run) not in ids]
+    def remove(self, tasks: Sequence[Task]) -> None:
+        """Forget the runs of tasks."""
+        for task in tasks:
+            self.queue.pop(task, None)
         if not self.queue:
             self._clear()
 
     def has_room(self) -> bool:
         """Return whether another task may start: queued runs must leave enough memory for it, and for the training."""
-        return self.n_bytes < self.budget / 4 and len(self.queue) < MAX_RUNS
+        return not self.queue or (self.n_bytes < self.budget / 4 and len(self.queue) < MAX_RUNS)
 
-    def train_all(self) -> None:
-        """Train the queued runs, in place. What it raises for a run becomes its ``failure``; interrupts are raised."""
-        entries = {id(entry.run): entry for entry in self.queue}
+    def train_all(self) -> list[Task]:
+        """Train the queued runs, in place. What this raises for a run becomes its task's ``failure``.
+
+        Returns the tasks. Raises interrupts.
+        """
+        queue = self.queue
         self._clear()
+        waiting = {id(run): task for task, run in queue.items()}
         try:
-            for stack in make_stacks([entry.run for entry in entries.values()]):
-                self._train_stack([entries.pop(id(run)) for run in stack])
+            for stack in make_stacks(list(queue.values())):
+                for run, failure in zip(stack, self._train_stack(stack), strict=True):
+                    waiting.pop(id(run)).failure = failure
         except Exception as error:  # what was not trained must not pass for it
             if is_interrupt(error):
                 raise
-            for entry in entries.values():
-                entry.failure = error
+            for task in waiting.values():
+                task.failure = error
+        return list(queue)
 
-    def train_alone(self, run: TrainingRun, reason: str | None = None) -> None:
-        """Train a single run, in place, and report it. ``reason`` says why it is alone."""
-        self._train([run], reason)
-
-    def _train_stack(self, entries: Sequence[QueuedRun], reason: str | None = None) -> None:
-        """Train runs as one stack, or, if that fails, in parts, so that only the runs at fault fail."""
-        runs = [entry.run for entry in entries]
-        failure = self._try_to_train(runs, reason)
-        if failure is None or len(entries) == 1:
-            entries[0].failure = failure
-            return
-        size = len(entries) // 2 if is_out_of_memory(failure) else 1
-        for start in range(0, len(entries), size):
-            self._train_stack(entries[start : start + size], "its stack failed")
-
-    def _try_to_train(self, runs: Sequence[TrainingRun], reason: str | None) -> Exception | None:
-        """Train runs as one stack, and return None, or what it raised. A stack that fails is left as it was."""
+    def _train_stack(self, runs: Sequence[TrainingRun], reason: str | None = None) -> list[Exception | None]:
+        """Train runs as one stack, or, if that fails, in parts. Return what each run at fault has raised."""
         before: list[Snapshot] = []
         try:
-            if len(runs) > 1:
-                before = [Snapshot(run) for run in runs]
-            self._train(runs, reason)
-            return None
+            before += [Snapshot(run) for run in runs if len(runs) > 1]
+            self.train(runs, reason)
+            return [None] * len(runs)
         except Exception as error:
             if is_interrupt(error):
                 raise
             traceback.clear_frames(error.__traceback__)  # they keep the memory that the parts need
             failure = error
-        for snapshot in before:
-            snapshot.restore()
-        return failure
+        if len(runs) == 1:
+            return [failure]
+        while before:
+            before.pop().restore()
+        size = len(runs) // 2 if is_out_of_memory(failure) else 1
+        parts = [runs[start : start + size] for start in range(0, len(runs), size)]
+        return [each for part in parts for each in self._train_stack(part, "its stack failed")]
 
-    def _train(self, runs: Sequence[TrainingRun], reason: str | None) -> None:
+    def train(self, runs: Sequence[TrainingRun], reason: str | None = None) -> None:
+        """Train runs as one stack, in place, and report it. ``reason`` says why a single one is alone."""
         start = time.perf_counter()
         train(runs)
         seconds = time.perf_counter() - start

@@ -5,6 +5,7 @@ A task begins with the state of its caller, and gets its own back each time that
 
 import random
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +18,6 @@ from sklearn import get_config, set_config
 
 from ..training.threads import get_block, leave_blocks, use_threads
 
-numpy_random: Any = np.random  # its stubs lack the functions below
-
 
 class GlobalGenerator(NamedTuple):
     """A global random generator."""
@@ -27,38 +26,37 @@ class GlobalGenerator(NamedTuple):
     write: Callable[[Any], object]
     draw: Callable[[], int]
     seed: Callable[[int], object]
-    rewind: Callable[[Any], object]  # undoes draws
 
-    def peek(self) -> int:
-        """Return the next draw, without a change of the state."""
-        state = self.read()
-        number = self.draw()
-        self.rewind(state)
-        return number
+
+numpy_random: Any = np.random  # its stubs lack the functions below
+tasks_bit_generator = np.random.MT19937()  # the caller's may be of a kind that `np.random.seed` refuses
 
 
 def _write_numpy(state: Any) -> None:
-    generator, values = state
-    numpy_random.set_bit_generator(generator)  # which forgets the second number of a pair of normal ones
-    if values["has_gauss"]:
-        numpy_random.set_state(values)
+    bit_generator, values = state
+    numpy_random.set_bit_generator(bit_generator)
+    numpy_random.set_state(values)
+
+
+def _seed_numpy(seed: int) -> None:
+    numpy_random.set_bit_generator(tasks_bit_generator)
+    # A tenth of the time that a new bit generator takes.
+    numpy_random.seed([seed >> shift & 0xFFFFFFFF for shift in (0, 32, 64, 96)])
 
 
 GENERATORS = (
-    GlobalGenerator(random.getstate, random.setstate, lambda: random.getrandbits(128), random.seed, random.setstate),
+    GlobalGenerator(random.getstate, random.setstate, lambda: random.getrandbits(128), random.seed),
     GlobalGenerator(
         lambda: (numpy_random.get_bit_generator(), numpy_random.get_state(legacy=False)),
         _write_numpy,
         lambda: int.from_bytes(numpy_random.bytes(16), "little"),
-        lambda seed: numpy_random.set_bit_generator(np.random.MT19937(seed)),
-        lambda state: numpy_random.set_state(state[1]),
+        _seed_numpy,
     ),
     GlobalGenerator(
         torch.get_rng_state,
         torch.set_rng_state,
         lambda: int(torch.randint(2**62, ())),
         lambda seed: torch.default_generator.manual_seed(seed % 2**32),  # it would ignore the rest
-        torch.set_rng_state,
     ),
 )
 
@@ -72,23 +70,24 @@ class TaskState:
 
     def __init__(self, owner: "TaskState | None" = None, seeds: Sequence[int] = ()) -> None:
         self.owner, self.seeds = owner, seeds
-        self.kept: tuple[Any, ...] | None = None  # what restores the state, while it is not active
+        self.kept: Any = None  # what restores the state, while it is not active
         self.generators: list[Any] = []
         self.grad_modes: tuple[bool, bool] | None = None
         self.blocks: list[use_threads] = []
-        self.is_over = False  # then nothing is kept
+        self.is_over = False  # the task has ended: nothing is kept
 
     @contextmanager
     def grads_and_threads(self) -> Iterator[None]:
         """Give the thread the task's modes of gradients and numbers of PyTorch's threads, within the context."""
-        inference, grad = self.grad_modes or read_grad_modes()
+        inherited = None if self.owner is None else self.owner.grad_modes
+        inference, grad = self.grad_modes or inherited or (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
         outer = get_block()
         for block in self.blocks:
             block.__enter__()
         with torch.inference_mode(inference):
             torch.set_grad_enabled(grad)
             yield
-            self.grad_modes = read_grad_modes()
+            self.grad_modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
         self.blocks = leave_blocks(outer)
 
     def keep(self) -> None:
@@ -100,8 +99,6 @@ class TaskState:
 
     def restore(self, of_process: bool) -> None:
         """Give the thread the kept state, and if asked, the process that of its streams."""
-        if self.kept is None:
-            return
         contexts, config, *streams = self.kept
         for context in contexts:
             context.__exit__(None, None, None)
@@ -122,25 +119,26 @@ class TaskState:
         return [generator.draw() != number for generator, number in zip(GENERATORS, numbers, strict=True)]
 
 
+def is_main_thread() -> bool:
+    """Return whether this is the main thread, whose tasks do not share streams and generators with other threads."""
+    return threading.current_thread() is threading.main_thread()
+
+
 class StateSwitch:
-    """Whose state the thread has. It changes only where another task, or the caller, needs its own.
+    """Whose state the thread has. It changes only where another task, or the caller, needs its own."""
 
-    ``of_process`` is whether tasks have streams and generators of their own.
-    """
-
-    def __init__(self, of_process: bool) -> None:
-        self.of_process = of_process
+    def __init__(self) -> None:
+        self.of_process = is_main_thread()  # whether tasks have streams and generators of their own
         self.caller = self.active = TaskState()
 
     def use(self, state: TaskState) -> None:
         """Give the thread a state, and keep the one that it has."""
         if state is self.active:
             return
-        left = self.active
-        if not left.is_over:
-            left.keep()
+        if not self.active.is_over:
+            self.active.keep()
             if self.of_process:
-                left.generators = [generator.read() for generator in GENERATORS]
+                self.active.generators = [generator.read() for generator in GENERATORS]
         self.active = state
         if state.kept is not None:
             state.restore(self.of_process)
@@ -152,9 +150,14 @@ class StateSwitch:
             state.seed()
 
 
-def peek_seeds() -> list[int]:
-    """Return what seeds the generators of tasks: the next draw of each global generator."""
-    return [generator.peek() for generator in GENERATORS]
+def peek_seeds() -> Sequence[int]:
+    """Return what seeds the generators of tasks: the next draw of each global generator. None if tasks share them."""
+    seeds = []
+    for generator in GENERATORS if is_main_thread() else ():
+        state = generator.read()
+        seeds.append(generator.draw())
+        generator.write(state)
+    return seeds
 
 
 def draw_if(used: Sequence[bool]) -> None:
@@ -162,8 +165,3 @@ def draw_if(used: Sequence[bool]) -> None:
     for generator, is_used in zip(GENERATORS, used, strict=False):
         if is_used:
             generator.draw()
-
-
-def read_grad_modes() -> tuple[bool, bool]:
-    """Return whether PyTorch's inference mode is on, and whether it records gradients."""
-    return torch.is_inference_mode_enabled(), torch.is_grad_enabled()

@@ -2,11 +2,11 @@
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .report import FusionReport
+from .hub import Fusion
 
 # {bar} fills the width that the rest leaves. In a notebook it is a widget.
 FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
@@ -17,8 +17,8 @@ class Bar:
 
     INTERVAL = 0.2  # seconds from one drawing to the next
 
-    def __init__(self, report: FusionReport, get_counters: Callable[[], Sequence[Any]]) -> None:
-        self.report, self.get_counters = report, get_counters
+    def __init__(self, fusion: Fusion) -> None:
+        self.fusion = fusion
         # Made in the caller's thread: tasks may redirect standard error, and notebooks show it where it was made.
         self.bar = load_tqdm()(total=1, bar_format=FORMAT, desc="fused_fits", dynamic_ncols=True, file=sys.stderr)
         self.is_over = threading.Event()
@@ -42,8 +42,8 @@ class Bar:
 
     def draw(self) -> None:
         """Draw what is done now."""
-        n_done, n_known = map(sum, zip(*(counter.count_fits() for counter in self.get_counters()), strict=True))
-        n_stacks = len(self.report.stacks)
+        n_done, n_known = self.fusion.count_fits()
+        n_stacks = len(self.fusion.report.stacks)
         self.bar.n = n_done / n_known if n_known else 0.0
         text = f"fused_fits: {int(n_done)} of {n_known} fits, {n_stacks} stack{'' if n_stacks == 1 else 's'}"
         self.bar.set_description_str(text, refresh=False)

@@ -7,7 +7,7 @@ from contextvars import copy_context
 from typing import Any
 
 from ..training import TrainingRun
-from .process_state import TaskState, read_grad_modes
+from .process_state import TaskState
 
 
 class Cancelled(BaseException):
@@ -17,39 +17,35 @@ class Cancelled(BaseException):
 class ParallelCall:
     """A call of `joblib.Parallel`, by a task, its ``owner``, or outside of tasks: its tasks, and how they begin."""
 
-    def __init__(
-        self, owner: "Task | None", state: TaskState, seeds: Sequence[int], wait_for: Callable[..., None]
-    ) -> None:
-        self.owner, self.state, self.seeds, self.wait_for = owner, state, seeds, wait_for
+    def __init__(self, owner: "Task | None", state: TaskState, seeds: Sequence[int], wait: Callable[..., None]) -> None:
+        self.owner, self.state, self.seeds, self.wait_for = owner, state, seeds, wait
         self.depth: int = 0 if owner is None else owner.call.depth + 1
-        self.context, self.grad_modes = copy_context(), read_grad_modes()
+        self.context = copy_context()
         self.used = [False] * len(seeds)  # whether a task has used each generator
         self.tasks: list[Task] = []
         self.ended: deque[Task] = deque()  # whose callbacks have not been called
         self.has_failed = False  # whether a task has: then no other needs to start
         self.interrupt: BaseException | None = None  # what Ctrl-C or a signal handler has raised in a task
         self.awaited: list[Task] = []  # that the caller waits for
-        self.is_cancelling = False
         self.deadline = math.inf  # when the caller stops waiting, by `time.monotonic`
 
     @property
     def is_answered(self) -> bool:
         """Whether the caller has what it waits for, or an interrupt."""
-        return (self.interrupt is not None and not self.is_cancelling) or all(task.is_done for task in self.awaited)
+        return self.interrupt is not None or all(task.state.is_over for task in self.awaited)
 
 
 class Task:
     """A function that joblib submitted, with what is to be called with its result. joblib calls `get` for it."""
 
     def __init__(self, function: Callable[[], Any], callback: Callable[[Any], Any], call: ParallelCall) -> None:
-        self.function: Callable[[], Any] | None = function
+        self.function: Any = function  # until the end: it holds the model, and joblib may hold the task for long
         self.callback, self.call = callback, call
         self.state = TaskState(call.state, [seed + len(call.tasks) for seed in call.seeds])
-        self.state.grad_modes = call.grad_modes
         self.greenlet: Any = None  # from its start to its end
-        self.is_ready = self.is_done = False
         self.is_cancelled = self.must_raise = False  # the second until Cancelled has been raised
         self.run: TrainingRun | None = None  # that is queued
+        self.failure: BaseException | None = None  # what its training has raised
         self.n_fits = 0  # how many runs it has queued
         self.result: Any = None
         self.error: BaseException | None = None
@@ -64,9 +60,8 @@ class Task:
 
     def execute(self) -> None:
         """Make the call: what the greenlet does."""
-        function, self.function = self.function, None  # it holds the model, and joblib may hold the task for long
         try:
-            self.result = function() if function is not None else None
+            self.result = self.function()
         except BaseException as error:
             self.error = error
 

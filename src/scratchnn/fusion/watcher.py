@@ -31,14 +31,14 @@ def _watch(fusion: Fusion, is_over: threading.Event) -> None:
 def _describe(hub: Hub) -> str | None:
     """Return where a hub's task is, if others wait for it."""
     task, frame = hub.current, sys._current_frames().get(hub.thread)
-    if task is None or not hub.queued or frame is None:
+    if task is None or not hub.pool.queue or frame is None:
         return None
     stack = traceback.extract_stack(frame)
     own = Hub.train.__code__.co_filename
     start = max((k + 1 for k, entry in enumerate(stack) if entry.filename == own), default=0)
     where = "".join(traceback.format_list(stack[start:])).rstrip()
     return (
-        f"Task {task.call.tasks.index(task)} of fused_fits has run for {LIMIT:g} s, while {len(hub.queued)} tasks wait "
-        "for their networks. If it waits for a lock that another task holds across its fit, the wait never ends: take "
-        f"the lock inside the fit, or fit without fused_fits. The task is here:\n{where}"
+        f"Task {task.call.tasks.index(task)} of fused_fits has run for {LIMIT:g} s, while {len(hub.pool.queue)} tasks "
+        "wait for their networks. If it waits for a lock that another task holds across its fit, the wait never ends: "
+        f"take the lock inside the fit, or fit without fused_fits. The task is here:\n{where}"
     )
