@@ -256,7 +256,7 @@ def _are_plain_codes(y: Any) -> bool:
 
 
 def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
-    """Return the row weights as float64 of shape (n_samples,), or None for None."""
+    """Return the row weights as float64 of shape (n_samples,), or None if there are none, or all are 1."""
     if weights is None:
         return None
     if isinstance(weights, Real):
@@ -273,7 +273,7 @@ def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
         )
     if (checked < 0).any():
         raise ValueError(f"{name} must not have negative values, got {checked.min():g}. {WEIGHT_REMEDY}")
-    return checked
+    return None if (checked == 1).all() else checked
 
 
 def leave_out_rows(table: Table, name: str, *, may_be_all: bool = False) -> Table:
