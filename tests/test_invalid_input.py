@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import sklearn
 import torch
@@ -144,9 +145,19 @@ def test_class_weights_of_several_labels_are_a_list_of_dicts(spec):
         network(class_weight=[1, 2]).fit(X, LABELS)
 
 
-def test_scores_that_do_not_suit_the_labels_are_refused_by_name():
-    with pytest.raises(ValueError, match=r"scoring must suit the labels .*, got 'r2', which raised ValueError: could"):
-        network(early_stopping=True, scoring="r2").fit(X, np.where(y > 0, "yes", "no"))
+SCORES = {
+    ("r2", 2): r"could not convert .* Choose another, such as 'loss' or 'accuracy'\.$",
+    ("average_precision", 2): r"pos_label=1 .* positive: sklearn.*make_scorer\(\.\.\., pos_label='b'\)\.$",
+    ("roc_auc", 3): r"multi_class .*\. Use 'roc_auc_ovr'\.$",
+    ("f1", 3): r"Target is multiclass .*[^.]\. Use 'f1_macro'\.$",
+}
+
+
+@pytest.mark.parametrize(("scoring", "n_classes"), SCORES)
+def test_a_score_that_does_not_suit_the_labels_is_refused_with_what_does(scoring, n_classes):
+    message = f"^scoring must suit the labels .*, got '{scoring}', .*: {SCORES[scoring, n_classes]}"
+    with pytest.raises(ValueError, match=message):
+        network(early_stopping=True, scoring=scoring).fit(X, np.resize(["a", "b", "c"][:n_classes], 40))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -176,6 +187,8 @@ def with_infinities():
     return table
 
 
+SETS = [[("a", "b"), ("a",)] * 20, [["a", "b"], ["c", "a"]] * 20, [{"a"}, set()] * 20]
+SETS += [pl.Series([["a", "b"], ["c"]] * 20)]
 MIXED = [np.resize(np.array(labels, dtype=object), 40) for labels in (["a", 1], ["a", {}])]
 
 
@@ -191,6 +204,7 @@ MIXED = [np.resize(np.array(labels, dtype=object), 40) for labels in (["a", 1], 
         ((X, y[:-1]), r"inconsistent numbers of samples: \[40, 39\]"),
         ((X, X[:, 0]), "Unknown label type: continuous"),
         ((X, np.column_stack([y, y + 1])), "y must be one label per row, .* got multiclass-multioutput of shape"),
+        *[((X, sets), "^y must be one label per row, .* sets .*.MultiLabelBinarizer.$") for sets in SETS],
         *[((X, mixed), "^y must hold class labels of one type, which can be sorted, got other") for mixed in MIXED],
         ((X, y, np.ones(39)), r"sample_weight must have shape \(40,\), one weight a row, got \(39,\)"),
         ((X, y, -np.ones(40)), "sample_weight must not have negative values, got -1. Use 0"),

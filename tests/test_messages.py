@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from helpers import make_network, make_table
 from scipy.optimize import OptimizeResult
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.feature_selection import RFE, SelectFromModel
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -310,6 +311,13 @@ def test_class_weight_may_name_classes_that_a_fold_lacks():
 def test_a_metric_in_the_place_of_a_scorer_names_make_scorer(metric):
     with pytest.raises(ValueError, match=r"scor.*make_scorer"):
         network(early_stopping=True, scoring=metric).fit(X, y)
+
+
+@pytest.mark.parametrize("selector", [RFE, SelectFromModel])
+def test_a_network_without_coefficients_of_features_says_what_selects_features(selector):
+    """Only with the name of the attribute: scikit-learn asks "auto" whether there is one, and drops the reason."""
+    with pytest.raises(AttributeError, match=r"^coef_ is there only .*hidden_layer_sizes=.* SequentialFeatureSelector"):
+        selector(network(), importance_getter="coef_").fit(X, y).get_support()
 
 
 # --- the line that a warning names

@@ -45,6 +45,13 @@ def test_class_weights_of_one_change_no_bit(weights, early_stopping):
     assert_same_training(weighted, model.fit(X, y))
 
 
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_sample_weights_of_one_change_no_bit_where_values_are_missing(early_stopping):
+    incomplete = np.where(np.random.default_rng(0).random(X.shape) < 0.1, np.nan, X)
+    model = network(early_stopping=early_stopping, dtype="float64")
+    assert_same_training(clone(model).fit(incomplete, y, np.ones(300)), model.fit(incomplete, y))
+
+
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])
 @pytest.mark.parametrize("sample_weight", [None, np.arange(300) % 3 + 0.5], ids=["plain", "weighted"])
 @pytest.mark.parametrize("spec", ["balanced", {0: 1, 1: 2.5, 2: 0.3}, {1: 4}], ids=str)

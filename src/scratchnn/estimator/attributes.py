@@ -132,7 +132,7 @@ def get_linear_weights(estimator: Any, name: str) -> Array:
     if len(getattr(estimator, "coefs_", ())) != 1 or estimator.bin_edges_ is not None:
         raise AttributeError(
             f"{name} is there only after fit, and without hidden layer (hidden_layer_sizes=()) and bins "
-            "(numeric_encoding=None)."
+            "(numeric_encoding=None). SequentialFeatureSelector and permutation_importance do without it."
         )
     if has_categories(estimator):
         raise AttributeError(

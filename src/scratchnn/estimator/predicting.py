@@ -98,12 +98,12 @@ def _predict(
 def _send_in_double(calc: Callable[[Coeffs, Tensor], Tensor], coeffs: Coeffs, inputs: Tensor) -> Tensor:
     """Return what ``calc`` makes of the inputs in float64. They are clipped where sums of products would overflow."""
     if inputs.is_sparse:
-        values = _clip(inputs.values())
+        values = inputs.values().clamp(-MAX_INPUT, MAX_INPUT)
         inputs = torch.sparse_coo_tensor(
             inputs.indices(), values, inputs.shape, device=values.device, is_coalesced=True, check_invariants=False
         )
     else:
-        inputs = _clip(inputs)
+        inputs = inputs.clamp(-MAX_INPUT, MAX_INPUT)
     wide = replace(coeffs, weights=_to_double(coeffs.weights), biases=_to_double(coeffs.biases))
     if not torch.isfinite(run_forward(wide, inputs).logits).all():
         raise ValueError(
@@ -111,10 +111,6 @@ def _send_in_double(calc: Callable[[Coeffs, Tensor], Tensor], coeffs: Coeffs, in
             "logits that are not finite. Set them to finite numbers, or fit again."
         )
     return calc(wide, inputs)
-
-
-def _clip(values: Tensor) -> Tensor:
-    return values.clamp(-MAX_INPUT, MAX_INPUT)
 
 
 def _to_double(tensors: Sequence[Tensor | None]) -> list[Any]:

@@ -58,7 +58,7 @@ def make_calc_score(
                 raise
             raise ValueError(
                 f"scoring must suit the labels and the validation rows, got {estimator.scoring!r}, which raised "
-                f"ValueError: {error}. {_advise(estimator.scoring, str(error), labels)}"
+                f"ValueError: {str(error).rstrip('.')}. {_advise(estimator.scoring, str(error), labels)}"
             ) from error
 
     return calc_score
@@ -70,8 +70,8 @@ def _advise(scoring: str, error: str, labels: Labels) -> str:
         return (
             f"Say which class is positive: sklearn.metrics.make_scorer(..., pos_label={labels.classes.tolist()[-1]!r})."
         )
-    if "multi_class" in error:
-        return f"Use {scoring + '_ovr'!r}."
+    if "multi_class" in error or "average='binary'" in error:
+        return f"Use {scoring + ('_ovr' if 'multi_class' in error else '_macro')!r}."
     return "Choose another, such as 'loss' or 'accuracy'."
 
 

@@ -26,6 +26,9 @@ from .attributes import read_labels
 
 WEIGHT_RANGE = (1e-50, 1e50)  # of the largest weight: sums of weights times squares of X stay finite
 WEIGHT_REMEDY = "Use 0 for the rows or classes to leave out, and a positive number for the others."
+TARGETS_RULE = "must be one label per row, or 0 and 1 for each of several labels"
+SET_TYPES = (list, tuple, set, frozenset, np.ndarray)
+SETS_REMEDY = "Encode sets of labels with sklearn.preprocessing.MultiLabelBinarizer."
 
 
 def validate_table(estimator: Any, X: Any, y: Any, sample_weight: Any, *, resume: bool) -> tuple[Table, Labels]:
@@ -175,6 +178,8 @@ def read_targets(y: Any, name: str) -> Any:
         values = np.asarray(unmask(y), object if isinstance(y, list | tuple) else None)
     except ValueError:  # rows of different lengths: scikit-learn says so
         return y
+    if values.dtype.kind == "O" and any(isinstance(value, SET_TYPES) for value in values.flat):
+        raise ValueError(f"{name} {TARGETS_RULE}, got sets of labels. {SETS_REMEDY}")
     if values.dtype.kind in "fcmMO":
         is_missing_there = np.frompyfunc(is_missing, 1, 1) if values.dtype.kind == "O" else lambda each: each != each
         places = np.argwhere(np.atleast_1d(is_missing_there(values)).astype(bool))
@@ -215,8 +220,8 @@ def check_targets(y: Any, name: str) -> tuple[Array, bool]:
         return y, True
     if kind == "multiclass-multioutput":
         raise ValueError(
-            f"{name} must be one label per row, or 0 and 1 for each of several labels, got {kind} of shape "
-            f"{np.shape(y)}. Fit one classifier per column with sklearn.multioutput.MultiOutputClassifier."
+            f"{name} {TARGETS_RULE}, got {kind} of shape {np.shape(y)}. Fit one classifier per column with "
+            f"sklearn.multioutput.MultiOutputClassifier. {SETS_REMEDY}"
         )
     if kind not in ("binary", "multiclass"):
         check_classification_targets(y)  # raises
@@ -234,8 +239,8 @@ def _explain_labels(name: str) -> Iterator[None]:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"{name} must hold class labels of one type, which can be sorted, got other values: {error}. Make them all "
-            "whole numbers, or all text."
+            f"{name} must hold class labels of one type, which can be sorted, got other values: "
+            f"{str(error).rstrip('.')}. Make them all whole numbers, or all text."
         ) from error
 
 
@@ -251,7 +256,7 @@ def _are_plain_codes(y: Any) -> bool:
 
 
 def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
-    """Return the row weights as float64 of shape (n_samples,), or None for None."""
+    """Return the row weights as float64 of shape (n_samples,), or None if there are none, or all are 1."""
     if weights is None:
         return None
     if isinstance(weights, Real):
@@ -268,7 +273,7 @@ def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
         )
     if (checked < 0).any():
         raise ValueError(f"{name} must not have negative values, got {checked.min():g}. {WEIGHT_REMEDY}")
-    return checked
+    return None if (checked == 1).all() else checked
 
 
 def leave_out_rows(table: Table, name: str, *, may_be_all: bool = False) -> Table:
