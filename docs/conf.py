@@ -40,7 +40,7 @@ html_title = "scratchnn"
 html_favicon = "_static/favicon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
-html_sidebars = {page: [] for page in ("index", "get_started", "genindex", "search")}  # others: the pages of the section
+html_sidebars = {page: [] for page in ("index", "get_started", "genindex", "search")}  # others: those of the section
 # The build has no network, so the objects to which pages link are listed here. docs/_inventories/make.py writes it.
 intersphinx_mapping = {"sklearn": ("https://scikit-learn.org/stable", "_inventories/sklearn.inv")}
 copybutton_exclude = ".linenos, .gp, .go"
@@ -79,7 +79,6 @@ sphinx_gallery_conf = {
     "write_computation_times": False,  # its page loads scripts from elsewhere
     "abort_on_example_error": True,
 }
-
 
 
 def simplify_scikit_learn(app, what, name, obj, options, lines):

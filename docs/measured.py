@@ -1,8 +1,8 @@
 """Figures of the benchmarks: directives for tables, curves and bars, and a role for numbers in a sentence.
 
 ``.. measured:: fit Memory`` shows the tables of ``docs/_figures/fit.json`` whose titles begin with "Memory"; without a
-title, all of them. With the option ``:curves:``, it draws the columns of seconds and of bytes against the first column, and
-shows the tables below, to be opened. ``.. bars:: speed`` and ``.. bars:: quality`` draw the bars of the landing page.
+title, all of them. With the option ``:curves:``, it draws the columns of seconds and of megabytes against the first
+column, and the tables below can be opened. ``.. bars:: speed`` and ``.. bars:: quality`` are for the landing page.
 ``:measured:`fit; Fit; MLPClassifier / ours``` is the range of a column, such as "2.43 to 4.23".
 """
 
@@ -73,7 +73,7 @@ def draw_curves(title, rows):
     """Return an SVG: seconds on the left and megabytes on the right against the first column, all axes logarithmic."""
     axis, *columns = rows[0]
     rows = [row for row in rows if row[axis].replace(",", "").isdigit()]  # others are exponents
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure = Figure(figsize=(8, 3.8), layout="constrained")
     for axes, unit in zip(figure.subplots(1, 2), ("s", "MB"), strict=True):
         colours = iter(COLOURS)
         for column in columns:
@@ -82,7 +82,9 @@ def draw_curves(title, rows):
                 xs, ys = [x for x, _ in points], [quantity[0] for _, quantity in points]
                 axes.loglog(xs, ys, "o-", color=next(colours), markersize=4, label=column)
         axes.set(xlabel=axis, title={"s": "seconds", "MB": "megabytes"}[unit])
-        axes.legend(frameon=False, fontsize=9)
+        for each in (axes.xaxis, axes.yaxis):
+            each.set_major_formatter("{x:,g}")
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
         axes.spines[["top", "right"]].set_visible(False)
     file = io.StringIO()
     # Text and axes take the colour of the page's text, so they suit light and dark.
@@ -90,7 +92,7 @@ def draw_curves(title, rows):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = file.getvalue()[file.getvalue().index("<svg") :]
     svg = re.sub(r'width="[\d.]+pt" height="[\d.]+pt"', f'role="img" aria-label="{escape(title)}"', svg, count=1)
-    svg = svg.replace("#000000", "currentColor").replace("<text style=\"", "<text style=\"fill: currentColor; ")
+    svg = svg.replace("#000000", "currentColor").replace('<text style="', '<text style="fill: currentColor; ')
     return f'<div class="curves">{svg}</div>'
 
 

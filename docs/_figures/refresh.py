@@ -87,7 +87,7 @@ def read_groups():
 
 
 def describe_workload(workload):
-    """Return '1,000 x 20, hidden layers (20,)' of '1,000 x 20, (20,), batch 200, 50 epochs', and '1,000 x 20' as it is."""
+    """Return '1,000 x 20, hidden layers (20,)' of '1,000 x 20, (20,), batch 200, 50 epochs'; '1,000 x 20' stays."""
     shape, has_layers, layers = workload.partition(", (")
     return f"{shape}, hidden layers ({layers.partition(')')[0]})" if has_layers else shape
 

@@ -1,26 +1,43 @@
 """Write ``sklearn.inv``: the objects of scikit-learn's documentation to which our pages link.
 
-``python docs/_inventories/make.py`` writes it anew after a change of the lists below. scikit-learn's own inventory has 20,000
-objects, and the build has no network to fetch it.
+``python docs/_inventories/make.py`` writes it anew after a change of the lists below. scikit-learn's own inventory has
+20,000 objects, and the build has no network to fetch it.
 """
 
 import zlib
 from pathlib import Path
 
 TARGET = Path(__file__).parent / "sklearn.inv"
-CLASSES = """
-calibration.CalibratedClassifierCV callback.ProgressBar callback.ScoringMonitor compose.ColumnTransformer
-dummy.DummyClassifier ensemble.BaggingClassifier ensemble.HistGradientBoostingClassifier ensemble.StackingClassifier
-feature_selection.SelectFromModel linear_model.LogisticRegression model_selection.FixedThresholdClassifier
-model_selection.GridSearchCV model_selection.RandomizedSearchCV model_selection.TunedThresholdClassifierCV
-multiclass.OneVsRestClassifier neural_network.MLPClassifier neural_network.MLPRegressor pipeline.Pipeline
-preprocessing.MultiLabelBinarizer preprocessing.OneHotEncoder preprocessing.StandardScaler
-inspection.PartialDependenceDisplay
-""".split()
-FUNCTIONS = """
-inspection.partial_dependence inspection.permutation_importance model_selection.cross_val_score
-model_selection.cross_validate
-""".split()
+CLASSES = [
+    "calibration.CalibratedClassifierCV",
+    "callback.ProgressBar",
+    "callback.ScoringMonitor",
+    "compose.ColumnTransformer",
+    "dummy.DummyClassifier",
+    "ensemble.BaggingClassifier",
+    "ensemble.HistGradientBoostingClassifier",
+    "ensemble.StackingClassifier",
+    "feature_selection.SelectFromModel",
+    "linear_model.LogisticRegression",
+    "model_selection.FixedThresholdClassifier",
+    "model_selection.GridSearchCV",
+    "model_selection.RandomizedSearchCV",
+    "model_selection.TunedThresholdClassifierCV",
+    "multiclass.OneVsRestClassifier",
+    "neural_network.MLPClassifier",
+    "neural_network.MLPRegressor",
+    "pipeline.Pipeline",
+    "preprocessing.MultiLabelBinarizer",
+    "preprocessing.OneHotEncoder",
+    "preprocessing.StandardScaler",
+    "inspection.PartialDependenceDisplay",
+]
+FUNCTIONS = [
+    "inspection.partial_dependence",
+    "inspection.permutation_importance",
+    "model_selection.cross_val_score",
+    "model_selection.cross_validate",
+]
 LABELS = {"metadata_routing": "metadata_routing.html#metadata-routing"}
 
 

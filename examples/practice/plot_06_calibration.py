@@ -69,9 +69,10 @@ for name, model in models.items():
 # %%
 # The curves
 # ----------
-# A model on the black line is perfectly calibrated. Without a penalty the
-# network is too sure: of the rows to which it gives 98 %, about 85 % belong to
-# the class. The other two are a little too cautious. Recalibration repairs the
+# A model on the black line is perfectly calibrated. Without a penalty, the
+# network is too sure: of the rows to which it gives about 98 %, fewer belong
+# to the class. The defaults are too cautious at both ends, where the curve
+# leaves the line to the side of 0 and of 1. Recalibration repairs the
 # probabilities, and the accuracy stays below that of the defaults.
 
 figure, axes = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
@@ -87,3 +88,4 @@ axes.set(
     ylim=(0, 1),
 )
 axes.legend(frameon=False)
+plt.show()

@@ -126,3 +126,4 @@ axes.set(xlabel="parameters", ylabel="bytes of the file")
 axes.legend(frameon=False)
 bytes_each = sizes["after fit"][-1] / n_parameters[-1]
 print(f"after fit: {bytes_each:.1f} bytes for each parameter")
+plt.show()

@@ -90,3 +90,4 @@ axes.set(
 )
 axes.spines[["top", "right"]].set_visible(False)
 print(f"parts: {losses['100 neurons'][-1]:.3f}, all rows: {whole_loss:.3f}")
+plt.show()

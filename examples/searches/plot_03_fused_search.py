@@ -78,7 +78,7 @@ print(report)
 # ----------------
 # The scores are the same up to rounding. The times are those of one run, and
 # vary with what else the machine does. The network is small, which favours
-# fusion: with the default of 400 neurons a search gains little.
+# fusion: with the default of 400 neurons, a search gains little.
 
 np.testing.assert_allclose(fused_losses, losses, rtol=0, atol=1e-6)
 
@@ -86,17 +86,19 @@ print(f"best learning rate: {rates[losses.argmin()]:.4f}")
 figure, (left, right) = plt.subplots(
     1, 2, figsize=(5.4, 3.4), layout="constrained"
 )
-names = ["one by one", "n_jobs=2", "fused"]
+names = ["one by one", "2 processes", "fused"]
 seconds = [one_by_one, two_processes, fused]
 colours = ["#999999", "#E69F00", "#0072B2"]
-bars = left.bar(names, seconds, color=colours)
-left.bar_label(bars, fmt="%.2f s")
-left.set(title="seconds", yticks=[])
-left.margins(y=0.1)
-left.spines[["top", "right", "left"]].set_visible(False)
+bars = left.barh(names, seconds, color=colours)
+left.bar_label(bars, fmt="%.2f s", padding=3)
+left.invert_yaxis()
+left.set(title="seconds", xticks=[])
+left.margins(x=0.3)
+left.spines[["top", "right", "bottom"]].set_visible(False)
 
 right.semilogx(rates, losses, color="#999999", linewidth=4, label=names[0])
 right.semilogx(rates, fused_losses, "o", color="#0072B2", label=names[2])
 right.legend(frameon=False)
 right.set(xlabel="learning_rate_init", title="log loss of the folds")
 right.spines[["top", "right"]].set_visible(False)
+plt.show()

@@ -99,3 +99,4 @@ if __name__ == "__main__" and Client is not None:
     row, column = divmod(losses.argmin(), len(rates))
     axes.plot(column, row, "*", color="black", markersize=12)
     figure.colorbar(image, label="log loss of the folds")
+    plt.show()

@@ -120,6 +120,7 @@ for colour, (name, classifier) in zip(
     axes.plot(ages, chances, color=colour, label=name)
 axes.set(xlabel="age", ylabel="probability of being saved", ylim=(0, 1))
 axes.legend(frameon=False, loc="upper center", handlelength=1)
+plt.show()
 
 # %%
 # What the network reads

@@ -96,3 +96,4 @@ axes.set(
 )
 axes.grid(axis="y", alpha=0.4)
 figure.legend(loc="outside upper center", ncols=2, frameon=False)
+plt.show()

@@ -74,3 +74,4 @@ for axes, (name, model) in zip(grid.flat, models.items(), strict=True):
     LossCurveDisplay.from_estimator(model, ax=axes)
     axes.set_title(name)
     axes.label_outer()
+plt.show()

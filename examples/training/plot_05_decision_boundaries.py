@@ -110,3 +110,4 @@ for axes_row, (library, row) in zip(grid, models.items(), strict=True):
 titles = ["linear", *[f"{width} neurons" for width in widths]]
 for axes, title in zip(grid[0], titles, strict=True):
     axes.set_title(title, fontsize=12)
+plt.show()

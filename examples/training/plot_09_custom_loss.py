@@ -100,3 +100,4 @@ for axes, (name, model) in zip(grid, models.items(), strict=True):
     accuracy = model.score(X_test, y_test)
     axes.set_title(f"{name}: {accuracy:.0%} right")
     axes.set(xticks=[], yticks=[])
+plt.show()

@@ -64,3 +64,6 @@ for place, neuron in enumerate(order[:12]):
     below.imshow(X_test[strongest].mean(0).reshape(8, 8), cmap="gray_r")
 for axes in grid.flat:
     axes.set(xticks=[], yticks=[])
+for row, label in enumerate(["weights", "digits"] * 2):
+    grid[row, 0].set_ylabel(label)
+plt.show()
