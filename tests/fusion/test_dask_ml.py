@@ -13,7 +13,7 @@ with warnings.catch_warnings():
     model_selection = pytest.importorskip("dask_ml.model_selection")
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-PAGE = (ROOT / "docs" / "guide" / "beyond_one_machine.rst").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "guide" / "clusters.rst").read_text(encoding="utf-8")
 
 
 @pytest.fixture
