@@ -84,7 +84,8 @@ sphinx_gallery_conf = {
 def simplify_scikit_learn(app, what, name, obj, options, lines):
     """Make names of the references in docstrings that methods inherit: they lead to parts of scikit-learn's site."""
     if (getattr(obj, "__module__", None) or "").startswith("sklearn."):
-        text = re.sub(r":[\w:]+:`~?([^`<]+?)(?:\s+<[^`]*>)?`", r"\1", "\n".join(lines))
+        text = "\n".join(line for line in lines if not line.startswith(".. versionadded::"))
+        text = re.sub(r":[\w:]+:`~?([^`<]+?)(?:\s+<[^`]*>)?`", r"\1", text)
         lines[:] = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", text).split("\n")
 
 

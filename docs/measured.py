@@ -16,6 +16,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1, "MB": 1}
@@ -73,7 +74,7 @@ def draw_curves(title, rows):
     """Return an SVG: seconds on the left and megabytes on the right against the first column, all axes logarithmic."""
     axis, *columns = rows[0]
     rows = [row for row in rows if row[axis].replace(",", "").isdigit()]  # others are exponents
-    figure = Figure(figsize=(8, 3.8), layout="constrained")
+    figure = Figure(figsize=(8, 4), layout="constrained")
     for axes, unit in zip(figure.subplots(1, 2), ("s", "MB"), strict=True):
         colours = iter(COLOURS)
         for column in columns:
@@ -81,9 +82,9 @@ def draw_curves(title, rows):
             if all(quantity and quantity[1] == unit for _, quantity in points):
                 xs, ys = [x for x, _ in points], [quantity[0] for _, quantity in points]
                 axes.loglog(xs, ys, "o-", color=next(colours), markersize=4, label=column)
-        axes.set(xlabel=axis, title={"s": "seconds", "MB": "megabytes"}[unit])
-        for each in (axes.xaxis, axes.yaxis):
-            each.set_major_formatter("{x:,g}")
+        axes.set(xlabel=axis, title={"s": "Time", "MB": "Memory"}[unit])
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.yaxis.set_major_formatter(EngFormatter("s") if unit == "s" else "{x:,g} MB")
         axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
         axes.spines[["top", "right"]].set_visible(False)
     file = io.StringIO()

@@ -1,7 +1,7 @@
 """Write ``sklearn.inv``: the objects of scikit-learn's documentation to which our pages link.
 
-``python docs/_inventories/make.py`` writes it anew after a change of the lists below. scikit-learn's own inventory has
-20,000 objects, and the build has no network to fetch it.
+Pages name them briefly, as in `GridSearchCV`. ``python docs/_inventories/make.py`` writes the file anew after a change of
+the lists below. scikit-learn's own inventory has 20,000 objects, and the build has no network to fetch it.
 """
 
 import zlib
@@ -44,9 +44,10 @@ LABELS = {"metadata_routing": "metadata_routing.html#metadata-routing"}
 def make_inventory() -> bytes:
     """Return the inventory in Sphinx's second format: four lines of text, and a compressed line for each object."""
     lines = [
-        f"sklearn.{name} py:{role} 1 modules/generated/sklearn.{name}.html#$ -"
+        f"{written} py:{role} 1 modules/generated/sklearn.{name}.html#sklearn.{name} {written}"
         for role, names in [("class", CLASSES), ("function", FUNCTIONS)]
         for name in names
+        for written in (f"sklearn.{name}", name.split(".")[-1])
     ]
     lines += [f"{label} std:label -1 {address} {label}" for label, address in LABELS.items()]
     header = "# Sphinx inventory version 2\n# Project: scikit-learn\n# Version: \n"
