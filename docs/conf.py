@@ -1,6 +1,7 @@
 """Sphinx configuration. Builds without network, and the site reads without it."""
 
 import re
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -89,5 +90,17 @@ def simplify_scikit_learn(app, what, name, obj, options, lines):
         lines[:] = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", text).split("\n")
 
 
+def write_unreleased(app):
+    """Write the changes since the last release, from the fragments in docs/changes, for the page of changes."""
+    version = scratchnn.__version__.partition(".dev")[0]
+    options = ["--draft", "--version", version, "--date", "not released yet"]
+    command = [sys.executable, "-m", "towncrier", "build", *options]
+    text = subprocess.run(command, cwd=Path(__file__).parents[1], check=True, capture_output=True, text=True).stdout
+    target = Path(__file__).parent / "generated" / "unreleased.inc"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(text[text.index("Version") :], encoding="utf-8")
+
+
 def setup(app):
+    app.connect("builder-inited", write_unreleased)
     app.connect("autodoc-process-docstring", simplify_scikit_learn, priority=400)  # before numpydoc, at 500

@@ -1,7 +1,7 @@
 """Write ``sklearn.inv``: the objects of scikit-learn's documentation to which our pages link.
 
-Pages name them briefly, as in `GridSearchCV`. ``python docs/_inventories/make.py`` writes the file anew after a change of
-the lists below. scikit-learn's own inventory has 20,000 objects, and the build has no network to fetch it.
+Pages name them briefly, as in `GridSearchCV`. ``python docs/_inventories/make.py`` writes the file anew after a change
+of the lists below. scikit-learn's own inventory has 20,000 objects, and the build has no network to fetch it.
 """
 
 import zlib
