@@ -130,6 +130,18 @@ def test_readme_code_runs(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out
 
 
+def test_each_example_shows_or_saves_its_figure():
+    texts = {path.name: path.read_text() for path in (ROOT / "examples").rglob("plot_*.py")}
+    assert len(texts) >= 14
+    assert [name for name, text in texts.items() if "plt.show()" not in text and "savefig(" not in text] == []
+
+
+def test_pages_of_the_guide_and_the_readme_are_short():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "docs" / "guide").glob("*.rst")}
+    assert {name: length for name, length in lengths.items() if length > 200} == {}
+    assert len((ROOT / "README.md").read_text().splitlines()) < 110
+
+
 def test_the_inventory_of_scikit_learn_is_up_to_date():
     stored = (ROOT / "docs" / "_inventories" / "sklearn.inv").read_bytes()
     made = load_script("docs/_inventories/make.py").make_inventory()
