@@ -99,7 +99,7 @@ def draw_bar(label, ratio, y, unit, bar, line):
         f'<text x="0" y="{y + 12}">{escape(label)}</text>'
         f'<rect x="0" y="{y + 17}" width="{length:.0f}" height="13" fill="{bar}"/>'
         f'<line x1="{unit}" x2="{unit}" y1="{y + 15}" y2="{y + 32}" stroke="{line}" stroke-width="2"/>'
-        f'<text x="{length + 6:.0f}" y="{y + 28}" font-weight="bold">{escape(ratio)}</text>'
+        f'<text x="{max(length, unit) + 6:.0f}" y="{y + 28}" font-weight="bold">{escape(ratio)}</text>'
     )
 
 
