@@ -130,6 +130,7 @@ for axis, grad, title in zip(
 axes[0].set_ylabel("column of the table")
 figure.colorbar(image, ax=axes, label="gradient of the hidden weights")
 print(f"largest difference: {difference:.0e}, largest value: {limit:.0e}")
+plt.show()
 
 # %%
 # Steps
@@ -207,6 +208,7 @@ axes.plot(
 axes.set(xlabel="epoch", ylabel="mean absolute error")
 axes.set_yticks([0.01, 0.1, 0.5], ["0.01", "0.1", "0.5"])
 axes.legend(frameon=False)
+plt.show()
 
 # %%
 # We choose by the validation data, and only then look at the test data.

@@ -21,7 +21,7 @@ def load(monkeypatch):
     return importlib.import_module
 
 
-@pytest.mark.parametrize("name", ["busy", "fit", "growth", "ranks", "search"])
+@pytest.mark.parametrize("name", ["busy", "defaults", "fit", "growth", "ranks", "search"])
 def test_benchmarks_write_each_table_and_column_that_the_pages_show(load, monkeypatch, name):
     common, benchmark = load("common"), load(name)
     monkeypatch.setattr(common, "IS_SMOKE", True)

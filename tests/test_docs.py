@@ -5,9 +5,10 @@ import inspect
 import pkgutil
 import pydoc
 import re
+import zlib
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, load_script
 from numpydoc.docscrape import FunctionDoc, NumpyDocString
 from numpydoc.validate import validate
 
@@ -124,8 +125,28 @@ def test_readme_code_runs(tmp_path, monkeypatch, capsys):
     namespace = {}
     for block in blocks:
         exec(compile(block, "README.md", "exec"), namespace)
-    assert namespace["model"].score(namespace["X_test"], namespace["y_test"]) > 0.9
+    X_test, y_test = namespace["X_test"], namespace["y_test"]
+    assert namespace["search"].score(X_test, y_test) > namespace["model"].score(X_test, y_test) > 0.85
     assert capsys.readouterr().out
+
+
+def test_each_example_shows_or_saves_its_figure():
+    texts = {path.name: path.read_text() for path in (ROOT / "examples").rglob("plot_*.py")}
+    assert len(texts) >= 14
+    assert [name for name, text in texts.items() if "plt.show()" not in text and "savefig(" not in text] == []
+
+
+def test_pages_of_the_guide_and_the_readme_are_short():
+    lengths = {path.name: len(path.read_text().splitlines()) for path in (ROOT / "docs" / "guide").glob("*.rst")}
+    assert {name: length for name, length in lengths.items() if length > 200} == {}
+    assert len((ROOT / "README.md").read_text().splitlines()) < 110
+
+
+def test_the_inventory_of_scikit_learn_is_up_to_date():
+    stored = (ROOT / "docs" / "_inventories" / "sklearn.inv").read_bytes()
+    made = load_script("docs/_inventories/make.py").make_inventory()
+    was, is_now = (zlib.decompress(each.split(b"zlib.\n")[1]) for each in (stored, made))
+    assert was == is_now, "run docs/_inventories/make.py"
 
 
 def test_every_parameter_is_in_the_table_of_migrating():

@@ -1,4 +1,10 @@
-"""The code of every page works on a small table."""
+"""The code of every page works on a small table, and where a comment shows a result, it is the result."""
+
+import ast
+import contextlib
+import doctest
+import io
+import re
 
 import joblib
 import numpy as np
@@ -9,17 +15,22 @@ from helpers import ROOT, find_code_blocks, make_table
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
 import scratchnn
 from scratchnn import ScratchNNClassifier, fused_fits
 
 MADE = {"_build", "auto_examples", "changes", "generated"}  # folders with pages that are made from something else
 OWN_TESTS = {
-    "guide/beyond_one_machine.rst": "test_tables_larger_than_memory.py, distributed and fusion/test_dask_ml.py",
+    "guide/beyond_one_machine.rst": "distributed",
+    "guide/clusters.rst": "fusion/test_dask_ml.py and fusion/test_workers.py",
+    "guide/larger_than_memory.rst": "test_tables_larger_than_memory.py",
     "guide/onnx.rst": "test_onnx.py",
     "guide/recipes.rst": "test_recipes.py",
     "more/security.rst": "test_files.py",
 }
+AS_PRINTED = ["api.rst", "get_started.rst", "index.rst"]  # train the networks of the page, to compare scores, too
+RESULT = re.compile(r"(?:#.*\n)+")
 # What is only compiled.
 NOT_RUN = {
     ".cuda()": "needs a GPU",
@@ -75,13 +86,36 @@ def test_code_of_the_page_runs(page, tmp_path, monkeypatch):
         if needed in text:
             pytest.importorskip(needed)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(scratchnn, "ScratchNNClassifier", make_small(ScratchNNClassifier))
+    if page not in AS_PRINTED:
+        monkeypatch.setattr(scratchnn, "ScratchNNClassifier", make_small(ScratchNNClassifier))
     names = make_names()
-    with sklearn.config_context():  # a block may set something
+    with sklearn.config_context(), threadpool_limits(1):  # a block may set something; boosted trees wait for free cores
         for _, code in find_code_blocks(text):
-            compiled = compile(code, page, "exec")
+            compile(code, page, "exec")
             if not any(sign in code for sign in NOT_RUN):
-                exec(compiled, names)
+                run_block(code, page, names)
+
+
+def run_block(code, page, names):
+    """Run a block, and compare the comments below a statement with its value, or with what it prints."""
+    for statement in ast.parse(code).body:
+        below = "\n".join(code.split("\n")[statement.end_lineno :]) + "\n"
+        expected = RESULT.match(below) if isinstance(statement, ast.Expr) else None
+        if expected is None:
+            exec(compile(ast.Module([statement], []), page, "exec"), names)
+            continue
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            value = eval(compile(ast.Expression(statement.value), page, "eval"), names)
+        got = printed.getvalue() if value is None else repr(value)
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        wanted = re.sub("(?m)^# ?", "", expected[0])
+        assert doctest.OutputChecker().check_output(wanted, got.rstrip() + "\n", flags), (wanted, got)
+
+
+@pytest.mark.parametrize("result", ["2", "[1, ...]", "two"])
+def test_a_wrong_result_is_found(result):
+    with pytest.raises(AssertionError):
+        run_block(f"1\n# {result}\n", "page", {})
 
 
 def test_blocks_are_found_and_run():

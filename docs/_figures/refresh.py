@@ -16,7 +16,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PEER = "MLPClassifier"
 GROUPS = [  # file, heading, beginning of the table's title, column
-    ("fit", "One fit", "Fit", f"{PEER} / ours"),
+    ("defaults", "One fit, both with all their defaults", "Fit with all defaults", f"{PEER} / ours"),
+    ("fit", "One fit of the same network", "Fit", f"{PEER} / ours"),
     ("search", "A search of 100 fits, n_jobs=2", "GridSearchCV / fused", f"{PEER}, n_jobs=2 / fused, n_jobs=2"),
 ]
 COLORS = {  # text, bar, line
@@ -41,7 +42,7 @@ def find_tables(results, beginning=""):
 def find_range(name, beginning, column):
     """Return the smallest and the largest figure of a column, such as '2.43 to 4.23'."""
     (rows,) = find_tables(read_results(name), beginning).values()
-    figures = sorted((row[column] for row in rows), key=float)
+    figures = sorted((row[column] for row in rows), key=lambda figure: float(figure.split()[0]))
     return f"{figures[0]} to {figures[-1]}"
 
 
@@ -86,9 +87,9 @@ def read_groups():
 
 
 def describe_workload(workload):
-    """Return '1,000 x 20, hidden layers (20,)' of '1,000 x 20, (20,), batch 200, 50 epochs'."""
-    shape, layers = workload[: workload.index(")") + 1].split(", (")
-    return f"{shape}, hidden layers ({layers}"
+    """Return '1,000 x 20, hidden layers (20,)' of '1,000 x 20, (20,), batch 200, 50 epochs'; '1,000 x 20' stays."""
+    shape, has_layers, layers = workload.partition(", (")
+    return f"{shape}, hidden layers ({layers.partition(')')[0]})" if has_layers else shape
 
 
 def draw_bar(label, ratio, y, unit, bar, line):
@@ -98,7 +99,7 @@ def draw_bar(label, ratio, y, unit, bar, line):
         f'<text x="0" y="{y + 12}">{escape(label)}</text>'
         f'<rect x="0" y="{y + 17}" width="{length:.0f}" height="13" fill="{bar}"/>'
         f'<line x1="{unit}" x2="{unit}" y1="{y + 15}" y2="{y + 32}" stroke="{line}" stroke-width="2"/>'
-        f'<text x="{length + 6:.0f}" y="{y + 28}" font-weight="bold">{escape(ratio)}</text>'
+        f'<text x="{max(length, unit) + 6:.0f}" y="{y + 28}" font-weight="bold">{escape(ratio)}</text>'
     )
 
 

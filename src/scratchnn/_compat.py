@@ -45,14 +45,8 @@ except ImportError:  # scikit-learn before 1.9 checks array API support in anoth
 LIBRARIES = {"scratchnn", "sklearn"}
 
 
-DOCUMENTATION = "https://scratchnn.readthedocs.io/en/stable"
-
-
 class NotebookMixin:
-    """What notebooks show of an estimator, beside scikit-learn's own: links to our pages, layers and epochs."""
-
-    _doc_link_module = "scratchnn"
-    _doc_link_template = DOCUMENTATION + "/generated/estimators/scratchnn.{estimator_name}.html"
+    """What notebooks show of an estimator, beside scikit-learn's own: layers and epochs."""
 
     def _sk_visual_block_(self) -> _VisualBlock:
         name = type(self).__name__

@@ -58,7 +58,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     C : float or None, default=None
         LogisticRegression's inverse strength of the penalty. If it is set, ``alpha`` is ``1 / C``.
     batch_size : int, 'auto' or 'full', default='auto'
-        Rows per minibatch. 'auto' is about a tenth of the rows, at least 32 and at most 200; 'full' is all rows.
+        Samples per minibatch. 'auto' is a tenth of the samples, from 32 to 100, and a hundredth of more than 10,000, up to
+        500. 'full' is all samples.
     learning_rate : {'auto', 'cosine', 'one_cycle', 'constant', 'invscaling', 'adaptive'}, default='auto'
         Schedule of the learning rate:
 
@@ -127,8 +128,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         those of a categorical type, and those that hold text.
     numeric_encoding : {'auto', 'piecewise'} or None, default='auto'
         'piecewise' clips scaled columns of more than two values smoothly at 3, and adds how far a value is through each
-        of 8 quantile bins, from 0 below the bin to 1 above it. 'auto' does so with a hidden layer, for a dense X of at
-        least 80 rows and, after categories are encoded, at most 100 columns. None keeps columns as they are.
+        of several quantile bins, from 0 below the bin to 1 above it: the more bins, the more samples and the fewer
+        columns there are. 'auto' does so with a hidden layer, for a dense X. None keeps columns as they are.
     standardize : bool, default=True
         Whether to center, scale and clip the columns before training and prediction, in the precision of X. Sparse
         columns that are mostly zeros are not centered.
@@ -162,8 +163,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Bins without width have no weights and no name: "".
     encoder_ : object or None
         Encoder of categories, dates and missing values. None if the training rows had only numbers.
-    bin_edges_ : ndarray of shape (n_columns, n_bins + 1) or None
-        Edges of the bins of each encoded column, NaN for columns without bins. None if no column has bins.
+    bin_edges_ : ndarray of shape (n_columns, n_edges) or None
+        Edges of the bins of each encoded column, followed by NaN. None if no column has any.
     mean_ : ndarray of shape (n_columns,) or None
         Means of the encoded columns; 0 for a sparse column that is mostly zeros. None if no column is centered.
     scale_ : ndarray of shape (n_columns,) or None

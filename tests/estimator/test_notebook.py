@@ -8,9 +8,6 @@ from sklearn.base import BaseEstimator
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scratchnn import ScratchNNClassifier
-from scratchnn._compat import DOCUMENTATION
-
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 needs_recent = pytest.mark.skipif(
     not hasattr(BaseEstimator, "_get_fitted_attr_html"), reason="scikit-learn shows it from 1.9 on"
@@ -18,25 +15,10 @@ needs_recent = pytest.mark.skipif(
 X, y = make_table(60, 3)
 
 
-def test_the_link_leads_to_our_page():
-    page = f"{DOCUMENTATION}/generated/estimators/scratchnn.ScratchNNClassifier.html"
-    assert make_network()._get_doc_link() == page
-    assert f'href="{page}"' in make_network()._repr_html_()
-    assert f'Documentation = "{DOCUMENTATION}"' in (ROOT / "pyproject.toml").read_text()
-
-
-def test_a_class_of_the_user_has_no_page_of_ours():
-    class Own(ScratchNNClassifier):
-        pass
-
-    assert Own()._get_doc_link() == ""
-
-
-@needs_recent
-def test_every_parameter_links_to_its_description():
-    html = make_network()._repr_html_()
-    for name in make_network().get_params():
-        assert re.search(rf'html#:~:text={name},-[^"]*">\s*{name}\s*<span class="param-doc-description', html), name
+def test_there_are_no_links_as_long_as_the_site_has_no_address():
+    assert make_network()._get_doc_link() == ""
+    assert "scratchnn." not in "".join(re.findall(r'href="[^"]*"', make_network()._repr_html_()))
+    assert "[project.urls]" not in (ROOT / "pyproject.toml").read_text()
 
 
 @pytest.mark.parametrize("inside", [False, True])
@@ -56,7 +38,7 @@ def test_epochs_of_all_calls_count():
 def test_fitted_attributes_are_shown_if_they_are_there():
     html = make_network().fit(X, y)._repr_html_()
     for name in ("coefs_", "mean_", "scale_", "loss_curve_"):
-        assert re.search(rf'html#:~:text={name},-[^"]*">\s*{name}\s*<span class="param-doc-description', html), name
+        assert re.search(rf">\s*{name}\s*<", html), name
     assert not re.search(r">\s*coef_\s*<", html)  # only networks without hidden layer have it
     assert "property object" not in html
     assert re.search(r">\s*coef_\s*<", make_network().set_params(hidden_layer_sizes=()).fit(X, y)._repr_html_())

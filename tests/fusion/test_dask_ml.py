@@ -16,7 +16,7 @@ with warnings.catch_warnings():
 @pytest.mark.filterwarnings("ignore")
 def test_the_executor_of_the_guide_fuses_a_search_of_dask_ml():
     expected = search(scoring="neg_log_loss").fit(X, y)
-    page = (ROOT / "docs" / "guide" / "beyond_one_machine.rst").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "guide" / "clusters.rst").read_text(encoding="utf-8")
     (code,) = [code for caption, code in find_code_blocks(page) if caption == "searches of dask-ml in one process"]
     names = {"pipeline": network(), "grid": alphas, "folds": folds, "X": X, "y": y}
     exec(code.replace("cv=5", "cv=folds, scoring='neg_log_loss'"), names)

@@ -10,7 +10,7 @@ from .bins import WIDE_LIMIT, Bins, count_bins
 from .categories import CodedRows
 from .table import Table
 
-MAX_DENSE_VALUES = 2**24  # of a table with categories; a longer one is encoded one-hot a minibatch at a time
+MAX_DENSE_VALUES = 2**25  # of a table with categories or bins; a longer one is encoded a minibatch at a time
 
 
 class ColumnTransform:
@@ -110,7 +110,8 @@ class TensorRows:
         is_ready = self.scaling.factor is None and is_whole and str(self.table.X.dtype).endswith(dtype_name)
         if is_ready and (not is_mapped or self.table.X.flags.c_contiguous):
             return to_tensor(self.table.X).to(self.device)
-        is_long = isinstance(self.table.X, CodedRows) and self.shape[0] * self.shape[1] > MAX_DENSE_VALUES
+        is_encoded = isinstance(self.table.X, CodedRows) or self.scaling.bins is not None
+        is_long = is_encoded and self.shape[0] * self.shape[1] > MAX_DENSE_VALUES
         if is_mapped or is_long:
             return self
         n_samples, n_columns = self.shape
