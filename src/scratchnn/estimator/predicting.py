@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from ..tables.arrays import Features, count_block_rows, get_device
 from ..tables.table import Table
 from ..tables.transform import ColumnTransform, TensorRows
 from ..training.precision import use_precision
+from ..training.threads import run_parts
 from .attributes import read_coeffs, read_edges, read_scales
 from .validation import validate_features
 
@@ -81,17 +83,20 @@ def _predict(
     # The first weight has a row for each column, of which only dense rows use all.
     widths = [each.shape[-2] for each in coeffs.weights[1 if rows.is_sparse else 0 :]]
     size = count_block_rows(features, max([rows.n_centered, *widths]))
+
+    def calc_block(start: int) -> None:
+        samples = slice(start, start + size)
+        values = calc(coeffs, rows.take(samples))
+        outputs[samples] = values
+        sound = is_sound(values)
+        if not sound.all():
+            unsound = start + (~sound.all(-1)).nonzero()[:, 0]
+            wide_rows = TensorRows(table, scaling, torch.float64, weight.device)
+            wide_values = _send_in_double(calc, coeffs, wide_rows.take(unsound))
+            outputs[unsound.to(outputs.device)] = wide_values.to(outputs)
+
     with torch.inference_mode(), use_precision("float32", weight.device):
-        for start in range(0, len(outputs), size):
-            samples = slice(start, start + size)
-            values = calc(coeffs, rows.take(samples))
-            outputs[samples] = values
-            sound = is_sound(values)
-            if not sound.all():
-                unsound = start + (~sound.all(-1)).nonzero()[:, 0]
-                wide_rows = TensorRows(table, scaling, torch.float64, weight.device)
-                wide_values = _send_in_double(calc, coeffs, wide_rows.take(unsound))
-                outputs[unsound.to(outputs.device)] = wide_values.to(outputs)
+        run_parts([partial(calc_block, start) for start in range(0, len(outputs), size)])
     return outputs
 
 

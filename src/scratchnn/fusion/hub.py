@@ -196,7 +196,7 @@ class Hub:
         self.timed = [call for call in self.timed if call.owner is not task]
         self.states.use(task.state)
         try:
-            with task.state.grads_and_threads():
+            with task.state.own_grad_modes():
                 self.current = task
                 task.greenlet.throw(Cancelled) if must_raise else task.greenlet.switch()
         finally:

@@ -15,8 +15,6 @@ import numpy as np
 import torch
 from sklearn import get_config, set_config
 
-from ..training.threads import get_block, leave_blocks, use_threads
-
 numpy_random: Any = np.random  # its stubs lack the functions below
 
 
@@ -75,21 +73,16 @@ class TaskState:
         self.kept: tuple[Any, ...] | None = None  # what restores the state, while it is not active
         self.generators: list[Any] = []
         self.grad_modes: tuple[bool, bool] | None = None
-        self.blocks: list[use_threads] = []
         self.is_over = False  # then nothing is kept
 
     @contextmanager
-    def grads_and_threads(self) -> Iterator[None]:
-        """Give the thread the task's modes of gradients and numbers of PyTorch's threads, within the context."""
+    def own_grad_modes(self) -> Iterator[None]:
+        """Give the thread the task's modes of gradients, within the context."""
         inference, grad = self.grad_modes or read_grad_modes()
-        outer = get_block()
-        for block in self.blocks:
-            block.__enter__()
         with torch.inference_mode(inference):
             torch.set_grad_enabled(grad)
             yield
             self.grad_modes = read_grad_modes()
-        self.blocks = leave_blocks(outer)
 
     def keep(self) -> None:
         """Keep the state that the thread has."""

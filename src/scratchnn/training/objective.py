@@ -1,15 +1,64 @@
-"""What every solver minimizes and watches: the penalty beside the loss, and the loss on validation data."""
+"""What every solver minimizes and watches: the loss in parts, the penalty beside it, and the validation loss."""
+
+import math
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .._kernels import get_grad
-from ..batch import Batch
+from ..batch import Batch, join_rows, split_rows
 from ..losses import Loss
-from ..network import calc_loss
+from ..network import Coeffs, calc_loss, store_grads
 from .buffers import Buffer, count_sizes
-from .run import Data
-from .threads import use_threads
+from .run import Data, TrainingRun
+from .threads import count_cores, run_parts
+
+MIN_PART_WORK = 2**24  # multiply-adds, which take one core some ten times as long as a helper needs to begin
+MIN_PART_ROWS = 32  # for which a part's gradients, as many as coefficients, are worth their memory
+MAX_PARTS = 8
+
+
+class PartedGrads:
+    """The gradients of steps in parts, which are shares of a minibatch's rows. Each part has gradients of its own.
+
+    The work of a step of one model decides how many there are, so that a model trains in a stack as it does alone.
+    """
+
+    def __init__(self, run: TrainingRun, buffer: Buffer) -> None:
+        n_parts = 1
+        if buffer.flat.is_cpu:
+            work = run.count_work()
+            n_parts = work // max(MIN_PART_WORK, 3 * MIN_PART_ROWS * run.buffer.flat.numel())
+            n_parts = min(max(1, n_parts), MAX_PARTS)
+        self.n_rows = math.ceil(run.count_rows() / n_parts)
+        buffers = [buffer, *(replace(buffer, flat=buffer.flat.detach()) for _ in range(n_parts - 1))]
+        self.grads = [get_grad(each.flat) for each in buffers]
+        self.coeffs = [run.data.as_coeffs(each) for each in buffers]
+        # A function of the user's need not be safe for threads.
+        self.n_cores = 1 if callable(run.hyperparameters.loss) or n_parts == 1 else count_cores()
+
+    def store(self, coeffs: Coeffs, batch: Batch, loss: Loss) -> Tensor:
+        """Add the gradients of a minibatch to those of the buffer, in place, as `network.store_grads` does."""
+        shares = split_rows(batch, self.n_rows)
+        if len(shares) == 1:
+            return _store_share(self.coeffs[0], batch, loss, None)
+        functions = [
+            partial(_store_share, own, share, loss, None if number == 0 else grads)
+            for number, (own, share, grads) in enumerate(zip(self.coeffs, shares, self.grads, strict=False))
+        ]
+        logits = run_parts(functions, self.n_cores)
+        for grads in self.grads[1 : len(shares)]:
+            self.grads[0].add_(grads)
+        return join_rows(logits)
+
+
+def _store_share(coeffs: Coeffs, share: Batch, loss: Loss, grads: Tensor | None) -> Tensor:
+    """Add the gradients of a part to its own, in place, which are zeros first. Many rows are taken piece by piece."""
+    if grads is not None:
+        grads.zero_()
+    return join_rows([store_grads(coeffs, piece, loss) for piece in split_rows(share)])
 
 
 class Penalty:
@@ -37,8 +86,7 @@ class Penalty:
 
 def calc_validation_losses(buffer: Buffer, validation: Data, batch: Batch, loss: Loss) -> Tensor:
     """Return the mean loss of each model, (*models,), over a batch. ``validation`` is the data of one model."""
-    with use_threads(validation.count_work(len(validation), buffer)):
-        return calc_loss(validation.as_coeffs(buffer), batch.indeps, batch.deps, batch.sample_weights, loss)
+    return calc_loss(validation.as_coeffs(buffer), batch.indeps, batch.deps, batch.sample_weights, loss)
 
 
 def _add_squares(totals: Tensor, weights: Tensor, size: int = 16384) -> None:

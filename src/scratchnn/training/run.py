@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from ..batch import Batch
 from ..network import Coeffs
 from .buffers import Buffer
-from .threads import VALUE_WORK, count_work
+
+VALUE_WORK = 32  # multiply-adds in the time that the passes over one value in memory take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,8 @@ class Data:
         """Return the multiply-adds of a forward pass over so many of the samples."""
         inputs = self.inputs
         n_values = inputs.numel() if isinstance(inputs, Tensor) else inputs.n_values
-        return count_work(n_values * n_samples // len(self), n_samples, buffer.sizes)
+        products = sum(before * after for before, after in pairwise(buffer.sizes[1:]))
+        return n_values * n_samples // len(self) * (buffer.sizes[1] + VALUE_WORK) + n_samples * products
 
 
 @dataclass(eq=False)
@@ -179,12 +182,14 @@ class TrainingRun:
         """The number of steps of an epoch."""
         return self.steps.count_steps(self)
 
+    def count_rows(self) -> int:
+        """Return the samples of a step."""
+        n_samples = len(self.data)
+        return n_samples if self.hyperparameters.solver == "lbfgs" else min(n_samples, self.hyperparameters.batch_size)
+
     def count_work(self) -> int:
         """Return the multiply-adds of a step: forward pass, backward pass (twice as many), and update."""
-        n_samples = len(self.data)
-        if self.hyperparameters.solver != "lbfgs":
-            n_samples = min(n_samples, self.hyperparameters.batch_size)
-        return 3 * self.data.count_work(n_samples, self.buffer) + VALUE_WORK * self.buffer.flat.numel()
+        return 3 * self.data.count_work(self.count_rows(), self.buffer) + VALUE_WORK * self.buffer.flat.numel()
 
     def copy_buffer(self, flat: Tensor) -> Buffer:
         """Return a copy of the coefficients ``flat``, (n_coeffs,), as a buffer of this network."""

@@ -1,83 +1,75 @@
-"""How many threads PyTorch's operations use: one for small work or in a forked process, and never more than cores.
+"""PyTorch's operations on one thread each, and settings that several threads share.
 
-At the end of an operation, PyTorch's OpenMP threads wait for one another, spinning. If another process has the core of
-one of them, they wait for a time slice of the system, some milliseconds. And they do not survive a fork: in the child,
-an operation for several threads waits for ever.
+Where PyTorch gives an operation several threads, these wait for one another at its end. If another process has the core
+of one of them, they wait for a time slice of the system, some milliseconds, about ten times a step. And they do not
+survive a fork: in the child, an operation for several threads waits for ever. `run_parts` uses several cores.
 """
 
 import ctypes
 import os
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from itertools import pairwise
-from typing import Any, TypeAlias
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from queue import SimpleQueue
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import torch
 from joblib import cpu_count
 
-# Multiply-adds, which take one core about as long as a time slice. A second core can save half of that at most; waiting
-# for a core that is taken can lose as much in each of the step's operations.
-MIN_PARALLEL_WORK = 2**25
-VALUE_WORK = 32  # multiply-adds in the time that the passes over one value in memory take
-
+R = TypeVar("R")
 Setter: TypeAlias = Callable[[int, int], int]
 
-_local = threading.local()  # .block: the innermost `use_threads` that this thread is inside
-_is_forked = False
+_local = threading.local()  # .block: the outermost `one_thread` that this thread is inside
 
 
-def count_work(n_values: int, n_rows: int, sizes: tuple[int, ...]) -> int:
-    """Return the multiply-adds of a forward pass over rows that hold ``n_values``, in layers of these sizes."""
-    return n_values * (sizes[1] + VALUE_WORK) + n_rows * sum(before * after for before, after in pairwise(sizes[1:]))
+class one_thread:
+    """A context whose PyTorch operations use one thread. It leaves the calling thread's number as it was found.
 
-
-class use_threads:
-    """A context whose PyTorch operations use one thread, or all allowed ones from ``MIN_PARALLEL_WORK`` on.
-
-    ``n_operations`` is the work of a step, or of the call, in multiply-adds. Allowed is the number that the calling
-    thread had set when its outermost context began, or that of the cores which the process may use, if these are fewer.
     OpenMP's and MKL's functions set the number of this thread alone; ``torch.set_num_threads``, used where these are
     missing (on Windows), also changes the default of threads that use PyTorch for the first time meanwhile. A number
     that the user sets inside the context, in a callback for example, stays.
     """
 
-    __slots__ = ("found", "mkl_found", "most", "n_operations", "number", "outer")
-
-    def __init__(self, n_operations: float) -> None:
-        self.n_operations = n_operations
+    __slots__ = ("found", "mkl_found", "outer")
 
     def __enter__(self) -> None:
-        self.outer: use_threads | None = getattr(_local, "block", None)
+        self.outer: one_thread | None = getattr(_local, "block", None)
         self.found = self.mkl_found = torch.get_num_threads()  # before setting: the first call in a thread resets it
-        self.most: int = self.found if self.outer is None else self.outer.most
-        is_large = self.n_operations >= MIN_PARALLEL_WORK and not _is_forked
-        # Affinity and a container's quota, which PyTorch does not know, may change: they are asked for each time.
-        self.number = min(self.most, cpu_count()) if is_large else 1
-        if self.number != self.found:
-            self.mkl_found = _set_number(self.number, self.number)
-        _local.block = self
+        if self.found != 1:
+            self.mkl_found = _set_number(1, 1)
+        if self.outer is None:
+            _local.block = self
 
     def __exit__(self, *error: object) -> None:
-        _local.block = self.outer
-        if self.number == self.found or torch.get_num_threads() != self.number:
-            return
-        if self.outer is None or not _is_forked:  # the child's code in an outer context needs one thread, too
+        if self.outer is None:
+            _local.block = None
+        if self.found != 1 and torch.get_num_threads() == 1:
             _set_number(self.found, self.mkl_found)
 
 
-def get_block() -> use_threads | None:
-    """Return the innermost `use_threads` that this thread is inside."""
-    return getattr(_local, "block", None)
+@contextmanager
+def many_threads() -> Iterator[None]:
+    """Leave the outermost `one_thread` for a while, in which the thread's code is not ours."""
+    block: one_thread | None = getattr(_local, "block", None)
+    if block is None:
+        yield
+        return
+    block.__exit__()
+    try:
+        yield
+    finally:
+        block.__enter__()
 
 
-def leave_blocks(outer: use_threads | None) -> list[use_threads]:
-    """Leave the blocks that this thread is inside, up to ``outer``. Return them in the order to enter them again."""
-    blocks: list[use_threads] = []
-    while (block := get_block()) is not None and block is not outer:
-        block.__exit__()
-        blocks.insert(0, block)
-    return blocks
+def count_cores() -> int:
+    """Return how many cores this thread's work may use: as many as PyTorch's threads, and as the process may use.
+
+    Affinity and a container's quota, which PyTorch does not know, may change: they are asked for each time.
+    """
+    block: one_thread | None = getattr(_local, "block", None)
+    number = torch.get_num_threads() if block is None else block.found
+    return number if number == 1 else min(number, cpu_count())
 
 
 def _set_for_all(number: int, mkl_number: int) -> int:
@@ -112,6 +104,78 @@ def _find_setter() -> Setter:
 
 
 _set_number = _find_setter()
+
+
+class _Work(Generic[R]):
+    """The parts of a piece of work."""
+
+    def __init__(self, functions: Sequence[Callable[[], R]]) -> None:
+        self.waiting = deque(enumerate(functions))  # taking one is atomic
+        self.done: SimpleQueue[tuple[int, R | None, BaseException | None]] = SimpleQueue()  # by helpers
+        self.is_cast = torch.is_autocast_enabled("cpu")  # a setting of the thread
+
+    def take(self) -> tuple[int, Callable[[], R]] | None:
+        """Return a part that nobody has started, with its number."""
+        try:
+            return self.waiting.popleft()
+        except IndexError:
+            return None
+
+    def help(self) -> None:
+        """Compute parts, in a helper."""
+        while (part := self.take()) is not None:
+            number, function = part
+            try:
+                if self.is_cast:
+                    with torch.autocast("cpu", torch.bfloat16):
+                        self.done.put((number, function(), None))
+                else:
+                    self.done.put((number, function(), None))
+            except BaseException as error:
+                self.done.put((number, None, error))
+
+
+_offered: SimpleQueue[_Work[Any]] = SimpleQueue()
+_helpers: list[threading.Thread] = []
+
+
+def run_parts(functions: Sequence[Callable[[], R]], n_cores: int | None = None) -> list[R]:
+    """Return what the functions return. Helpers compute some of them, in inference mode, if there are cores.
+
+    Raises what a function raises.
+    """
+    n_helpers = min(len(functions), count_cores() if n_cores is None else n_cores) - 1
+    if n_helpers < 1:
+        return [function() for function in functions]
+    while len(_helpers) < n_helpers:
+        _add_helper()
+    work = _Work(functions)
+    for _ in range(n_helpers):
+        _offered.put(work)
+    results: dict[int, Any] = {}
+    try:
+        while (part := work.take()) is not None:
+            results[part[0]] = part[1]()
+        while len(results) < len(functions):
+            number, result, error = work.done.get()
+            if error is not None:
+                raise error
+            results[number] = result
+    finally:
+        work.waiting.clear()
+    return [results[number] for number in range(len(functions))]
+
+
+def _add_helper() -> None:
+    helper = threading.Thread(target=_help, name="scratchnn-helper", daemon=True)
+    _helpers.append(helper)
+    helper.start()
+
+
+def _help() -> None:
+    with one_thread(), torch.inference_mode():
+        while True:
+            _offered.get().help()
 
 
 class SharedContext:
@@ -157,14 +221,11 @@ def call_after_fork(function: Callable[[], None]) -> None:
         os.register_at_fork(after_in_child=function)
 
 
-def _note_fork() -> None:
-    global _is_forked
-    _is_forked = True
-    block: use_threads | None = getattr(_local, "block", None)
-    if block is not None:
-        _set_number(1, 1)
-    while block is not None:
-        block.number, block = 1, block.outer
+def _forget_helpers() -> None:
+    """Forget the helpers in a forked process, which has none of them."""
+    global _offered
+    _offered = SimpleQueue()
+    _helpers.clear()
 
 
-call_after_fork(_note_fork)
+call_after_fork(_forget_helpers)
