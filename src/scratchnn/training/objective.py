@@ -41,7 +41,8 @@ class PartedGrads:
 
     def store(self, coeffs: Coeffs, batch: Batch, loss: Loss) -> Tensor:
         """Add the gradients of a minibatch to those of the buffer, in place, as `network.store_grads` does."""
-        shares = split_rows(batch, self.n_rows)
+        # Padded minibatches of a stack may have some rows more, and the last of an epoch has fewer.
+        shares = split_rows(batch, max(self.n_rows, math.ceil(batch.deps.shape[-2] / len(self.coeffs))))
         if len(shares) == 1:
             return _store_share(self.coeffs[0], batch, loss, None)
         functions = [
