@@ -144,7 +144,7 @@ def run_parts(functions: Sequence[Callable[[], R]], n_cores: int | None = None) 
 
     Raises what a function raises.
     """
-    n_helpers = min(len(functions), count_cores() if n_cores is None else n_cores) - 1
+    n_helpers = min(len(functions), n_cores or (count_cores() if len(functions) > 1 else 1)) - 1
     if n_helpers < 1:
         return [function() for function in functions]
     while len(_helpers) < n_helpers:
