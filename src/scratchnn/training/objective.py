@@ -15,8 +15,9 @@ from .buffers import Buffer, count_sizes
 from .run import Data, TrainingRun
 from .threads import count_cores, run_parts
 
-MIN_PART_WORK = 2**24  # multiply-adds, which take one core some ten times as long as a helper needs to begin
-MIN_PART_ROWS = 32  # for which a part's gradients, as many as coefficients, are worth their memory
+MIN_PART_WORK = 2**24  # multiply-adds. Two threads that want the interpreter at once lose the time of some 2**22.
+LARGE_PART_WORK = 2**26  # for more than two parts
+MIN_PART_ROWS = 64  # each part reads all weights, and adds a gradient to each
 MAX_PARTS = 8
 
 
@@ -27,11 +28,7 @@ class PartedGrads:
     """
 
     def __init__(self, run: TrainingRun, buffer: Buffer) -> None:
-        n_parts = 1
-        if buffer.flat.is_cpu:
-            work = run.count_work()
-            n_parts = work // max(MIN_PART_WORK, 3 * MIN_PART_ROWS * run.buffer.flat.numel())
-            n_parts = min(max(1, n_parts), MAX_PARTS)
+        n_parts = count_parts(run.count_work(), run.buffer.flat.numel()) if buffer.flat.is_cpu else 1
         self.n_rows = math.ceil(run.count_rows() / n_parts)
         buffers = [buffer, *(replace(buffer, flat=buffer.flat.detach()) for _ in range(n_parts - 1))]
         self.grads = [get_grad(each.flat) for each in buffers]
@@ -60,6 +57,13 @@ def _store_share(coeffs: Coeffs, share: Batch, loss: Loss, grads: Tensor | None)
     if grads is not None:
         grads.zero_()
     return join_rows([store_grads(coeffs, piece, loss) for piece in split_rows(share)])
+
+
+def count_parts(work: int, n_coeffs: int) -> int:
+    """Return in how many parts a step of so many multiply-adds is computed."""
+    n_rows = work // (3 * n_coeffs)  # if they are dense: a coefficient takes three multiply-adds a row
+    most = min(work // MIN_PART_WORK, n_rows // MIN_PART_ROWS, MAX_PARTS)
+    return max(1, min(most, max(2, work // LARGE_PART_WORK)))
 
 
 class Penalty:
