@@ -17,6 +17,7 @@ from greenlet import getcurrent, greenlet
 
 from ..exceptions import TaskTimeoutError
 from ..training import TrainingRun, is_interrupt, trainer
+from ..training.threads import found_threads, one_thread
 from .pool import RunPool
 from .process_state import StateSwitch, draw_if, peek_seeds
 from .report import FusionReport, TrainedStack
@@ -130,7 +131,8 @@ class Hub:
         else:
             entry = self.pool.add(run)
             self.queued.append(task)
-            self.greenlet.switch()
+            with found_threads():
+                self.greenlet.switch()
         task.run = None
         if entry is not None and entry.failure is not None:
             failure, entry.failure = entry.failure, None
@@ -181,7 +183,7 @@ class Hub:
                 self._resume(task)
         elif self.queued:
             self.states.use(self.states.caller)
-            with self._busy():
+            with self._busy(), one_thread():
                 self.pool.train_all()
             for task in self.queued:
                 self._make_ready(task, first=False)

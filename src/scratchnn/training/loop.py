@@ -13,7 +13,7 @@ from .lbfgs import train_lbfgs
 from .precision import use_precision
 from .run import TrainingRun
 from .stack import Stack
-from .threads import many_threads, one_thread
+from .threads import one_thread
 
 trainer: ContextVar[Callable[[TrainingRun], None] | None] = ContextVar("trainer", default=None)
 
@@ -24,8 +24,7 @@ def train_run(run: TrainingRun) -> None:
     if train_with is None:
         train([run])
     else:
-        with many_threads():  # other tasks may run meanwhile
-            train_with(run)
+        train_with(run)
 
 
 def train(runs: Sequence[TrainingRun]) -> None:

@@ -49,8 +49,8 @@ class one_thread:
 
 
 @contextmanager
-def many_threads() -> Iterator[None]:
-    """Leave the outermost `one_thread` for a while, in which the thread's code is not ours."""
+def found_threads() -> Iterator[None]:
+    """A context, within a `one_thread`, for code that is not ours: it has the number of threads that was found."""
     block: one_thread | None = getattr(_local, "block", None)
     if block is None:
         yield
