@@ -50,7 +50,7 @@ class one_thread:
 
 @contextmanager
 def found_threads() -> Iterator[None]:
-    """A context, within a `one_thread`, for code that is not ours: it has the number of threads that was found."""
+    """Give code that is not ours, within a `one_thread`, the number of threads that was found."""
     block: one_thread | None = getattr(_local, "block", None)
     if block is None:
         yield
