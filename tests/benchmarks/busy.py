@@ -1,7 +1,7 @@
 """Fits and fused searches while other processes keep the cores busy, as on a shared machine.
 
-``python tests/benchmarks/busy.py`` prints all tables, in about fifteen minutes, and writes them to a dated file. The other
-processes run an empty loop. Peers and data are those of ``fit.py`` and ``search.py``. Run nothing else on the machine.
+``python tests/benchmarks/busy.py`` prints all tables, in about fifteen minutes, and writes them to a dated file. The
+other processes run an empty loop. Peers and data are those of ``fit.py`` and ``search.py``. Run nothing else.
 """
 
 import subprocess

@@ -26,7 +26,7 @@ pytestmark = [
 def setter(request, monkeypatch):
     """Both ways to set the number: the thread's own, and PyTorch's function where that is not to be had."""
     if request.param == "for all":
-        monkeypatch.setattr(_threads, "_set_number", _threads._set_for_all)
+        monkeypatch.setattr(_threads, "_set_number", torch.set_num_threads)
 
 
 def test_operations_use_one_thread_and_the_number_is_restored(setter):
@@ -47,12 +47,12 @@ def test_number_that_is_set_inside_stays(setter):
 
 
 def test_other_threads_are_left_alone():
-    if _threads._set_number is _threads._set_for_all:
+    if _threads._set_number is torch.set_num_threads:
         pytest.skip("this PyTorch has no functions for the calling thread's number")
     with one_thread():
         assert call_in_thread(torch.get_num_threads) == 2
         call_in_thread(lambda: torch.set_num_threads(3))  # also for threads that begin later
-        assert run_parts([torch.get_num_threads] * 20) == [1] * 20
+        assert run_parts([torch.get_num_threads] * 20, 2) == [1] * 20
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
     assert call_in_thread(torch.get_num_threads) == 3
@@ -68,7 +68,7 @@ def test_setter_is_pytorchs_where_the_libraries_have_no_effect(monkeypatch):
 
     for library in (object(), Library()):
         monkeypatch.setattr(_threads.ctypes, "PyDLL", lambda name, library=library: library)
-        assert _threads._find_setter() is _threads._set_for_all
+        assert _threads._find_setter() is torch.set_num_threads
 
 
 def test_helpers_take_parts_as_the_caller_does():
@@ -80,7 +80,7 @@ def test_helpers_take_parts_as_the_caller_does():
         return number, threading.get_ident(), torch.is_inference_mode_enabled() and torch.is_autocast_enabled("cpu")
 
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        results = run_parts([lambda number=number: compute(number) for number in range(9)])
+        results = run_parts([lambda number=number: compute(number) for number in range(9)], 2)
     numbers, idents, modes = zip(*results, strict=True)
     assert numbers == tuple(range(9))
     assert len(set(idents)) == 2
@@ -88,7 +88,7 @@ def test_helpers_take_parts_as_the_caller_does():
 
 
 def test_the_caller_computes_what_no_helper_has_begun():
-    run_parts([int, int])  # so that there is a helper
+    run_parts([int, int], 2)  # so that there is a helper
     n_busy = len(_threads._helpers) + 1
     started, go = threading.Barrier(n_busy + 1), threading.Event()
 
@@ -99,7 +99,7 @@ def test_the_caller_computes_what_no_helper_has_begun():
     other = threading.Thread(target=run_parts, args=([keep_busy] * n_busy, n_busy), daemon=True)
     other.start()
     started.wait(60)
-    assert run_parts([threading.get_ident] * 9) == [threading.get_ident()] * 9
+    assert run_parts([threading.get_ident] * 9, 2) == [threading.get_ident()] * 9
     go.set()
     other.join(60)
 
@@ -115,7 +115,7 @@ def test_errors_of_parts_reach_the_caller(fails_in_helper):
 
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
-            run_parts([fail, fail])
+            run_parts([fail, fail], 2)
 
 
 @pytest.mark.parametrize(("n_threads", "n_cores", "expected"), [(1, 8, 1), (3, 2, 2), (2, 8, 2)])
@@ -127,9 +127,8 @@ def test_no_more_cores_than_threads_of_pytorch(monkeypatch, n_threads, n_cores, 
 
 
 def test_parts_depend_on_the_work_alone():
-    million = 2**20
-    assert [objective.count_parts(work * million, 1000) for work in (1, 31, 32, 150, 300, 10_000)] == [1, 1, 2, 2, 4, 8]
-    assert objective.count_parts(1000 * million, 5 * million) == 1  # 66 rows of many coefficients
+    sizes = [(200, 10_000), (200, 60_000), (1000, 60_000), (1500, 60_000), (10_000, 60_000), (72, 10_000_000)]
+    assert [objective.count_parts(*size) for size in sizes] == [1, 2, 2, 4, 8, 1]
 
 
 LARGE = {"hidden_layer_sizes": (400,), "batch_size": 512, "numeric_encoding": None, "alpha": 0.01, "random_state": 0}
@@ -161,7 +160,7 @@ def test_parts_add_up_to_the_whole_step(monkeypatch, params):
     monkeypatch.setattr(objective, "store_grads", lambda *args: (n_calls.append(0), store(*args))[1])
     parted = network.fit(X, y, weights).predict_proba(X)
     n_parted = len(n_calls)
-    monkeypatch.setattr(objective, "count_parts", lambda work, n_coeffs: 1)
+    monkeypatch.setattr(objective, "count_parts", lambda n_rows, n_weights: 1)
     whole = network.fit(X, y, weights).predict_proba(X)
     assert n_parted > len(n_calls) - n_parted
     np.testing.assert_allclose(parted, whole, atol=0.02 if params.get("dtype") == "bfloat16" else 1e-3)

@@ -20,7 +20,7 @@ from ..tables.arrays import Features, count_block_rows, get_device
 from ..tables.table import Table
 from ..tables.transform import ColumnTransform, TensorRows
 from ..training.precision import use_precision
-from ..training.threads import run_parts
+from ..training.threads import count_cores, run_parts
 from .attributes import read_coeffs, read_edges, read_scales
 from .validation import validate_features
 
@@ -97,7 +97,8 @@ def _predict(
             outputs[unsound.to(outputs.device)] = wide_values.to(outputs)
 
     with torch.inference_mode(), use_precision("float32", weight.device):
-        run_parts([partial(calc_block, start) for start in range(0, len(outputs), size)])
+        blocks = [partial(calc_block, start) for start in range(0, len(outputs), size)]
+        run_parts(blocks, count_cores() if len(blocks) > 1 else 1)
     return outputs
 
 

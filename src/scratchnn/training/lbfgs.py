@@ -113,13 +113,8 @@ class _Problem:
         grads = get_grad(flat)
         buffer = replace(self.run.buffer, flat=flat)
         parted_grads, penalty = PartedGrads(self.run, buffer), Penalty(buffer)
-        loss = execute_epoch(
-            parted_grads.coeffs[0],
-            [self.batch],
-            lambda coeffs: penalty.add_grads(self.decay),
-            self.loss,
-            parted_grads.store,
-        )
+        coeffs, store = parted_grads.coeffs[0], parted_grads.store
+        loss = execute_epoch(coeffs, [self.batch], lambda coeffs: penalty.add_grads(self.decay), self.loss, store)
         self.run.history.n_updates += 1
         values = torch.stack([penalty.add_to_losses(loss, self.decay), loss])
         penalized_loss, self.training_loss = values.tolist()  # one copy from a device

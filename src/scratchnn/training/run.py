@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from typing import Protocol
 
 import torch
@@ -12,8 +11,6 @@ from torch import Tensor
 from ..batch import Batch
 from ..network import Coeffs
 from .buffers import Buffer
-
-VALUE_WORK = 32  # multiply-adds in the time that the passes over one value in memory take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +46,6 @@ class RowSource(Protocol):
     """Samples of a sparse or memory-mapped table, which become a tensor only when they are taken."""
 
     shape: tuple[int, int]
-    n_values: int  # of all samples: the entries, if they are sparse
 
     def take(self, samples: slice | Tensor) -> Tensor:
         """Return samples, (n_taken, n_features), which may be sparse."""
@@ -74,13 +70,6 @@ class Data:
     def as_coeffs(self, buffer: Buffer) -> Coeffs:
         """Return the network of a buffer for these inputs, which may end in a column of ones."""
         return buffer.as_coeffs(with_ones=self.inputs.shape[-1] > buffer.sizes[0])
-
-    def count_work(self, n_samples: int, buffer: Buffer) -> int:
-        """Return the multiply-adds of a forward pass over so many of the samples."""
-        inputs = self.inputs
-        n_values = inputs.numel() if isinstance(inputs, Tensor) else inputs.n_values
-        products = sum(before * after for before, after in pairwise(buffer.sizes[1:]))
-        return n_values * n_samples // len(self) * (buffer.sizes[1] + VALUE_WORK) + n_samples * products
 
 
 @dataclass(eq=False)
@@ -186,10 +175,6 @@ class TrainingRun:
         """Return the samples of a step."""
         n_samples = len(self.data)
         return n_samples if self.hyperparameters.solver == "lbfgs" else min(n_samples, self.hyperparameters.batch_size)
-
-    def count_work(self) -> int:
-        """Return the multiply-adds of a step: forward pass, backward pass (twice as many), and update."""
-        return 3 * self.data.count_work(self.count_rows(), self.buffer) + VALUE_WORK * self.buffer.flat.numel()
 
     def copy_buffer(self, flat: Tensor) -> Buffer:
         """Return a copy of the coefficients ``flat``, (n_coeffs,), as a buffer of this network."""

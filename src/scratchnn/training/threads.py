@@ -10,15 +10,14 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from queue import SimpleQueue
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from joblib import cpu_count
 
 R = TypeVar("R")
-Setter: TypeAlias = Callable[[int, int], int]
 
 _local = threading.local()  # .block: the outermost `one_thread` that this thread is inside
 
@@ -31,13 +30,13 @@ class one_thread:
     that the user sets inside the context, in a callback for example, stays.
     """
 
-    __slots__ = ("found", "mkl_found", "outer")
+    __slots__ = ("found", "outer")
 
     def __enter__(self) -> None:
         self.outer: one_thread | None = getattr(_local, "block", None)
-        self.found = self.mkl_found = torch.get_num_threads()  # before setting: the first call in a thread resets it
+        self.found = torch.get_num_threads()  # before setting: the first call in a thread resets it
         if self.found != 1:
-            self.mkl_found = _set_number(1, 1)
+            _set_number(1)
         if self.outer is None:
             _local.block = self
 
@@ -45,7 +44,7 @@ class one_thread:
         if self.outer is None:
             _local.block = None
         if self.found != 1 and torch.get_num_threads() == 1:
-            _set_number(self.found, self.mkl_found)
+            _set_number(self.found)
 
 
 @contextmanager
@@ -72,33 +71,27 @@ def count_cores() -> int:
     return number if number == 1 else min(number, cpu_count())
 
 
-def _set_for_all(number: int, mkl_number: int) -> int:
-    torch.set_num_threads(number)
-    return number
+def _find_setter() -> Callable[[int], None]:
+    """Return a function that sets the calling thread's number of threads.
 
-
-def _find_setter() -> Setter:
-    """Return a function that sets the calling thread's numbers of threads, for OpenMP and for MKL.
-
-    It returns MKL's number before (0: that of OpenMP). It calls functions of the libraries that PyTorch is linked to.
-    If PyTorch uses other libraries, it is `_set_for_all`.
+    It calls functions of OpenMP and MKL that PyTorch is linked to. Where these have no effect, it is PyTorch's own.
     """
     library = ctypes.PyDLL(torch._C.__file__)
     set_openmp = getattr(library, "omp_set_num_threads", None)
     set_mkl = getattr(library, "MKL_Set_Num_Threads_Local", None)
     if set_openmp is None or (set_mkl is None and torch.backends.mkl.is_available()):
-        return _set_for_all
-    set_openmp.restype = None
+        return torch.set_num_threads
     found = torch.get_num_threads()
     set_openmp(found + 1)
     has_effect = torch.get_num_threads() == found + 1
     set_openmp(found)
     if not has_effect:
-        return _set_for_all
+        return torch.set_num_threads
 
-    def set_own(number: int, mkl_number: int) -> int:
+    def set_own(number: int) -> None:
         set_openmp(number)
-        return mkl_number if set_mkl is None else int(set_mkl(mkl_number))
+        if set_mkl is not None:
+            set_mkl(1 if number == 1 else 0)  # 0: as many as OpenMP, or as the process has set
 
     return set_own
 
@@ -106,76 +99,62 @@ def _find_setter() -> Setter:
 _set_number = _find_setter()
 
 
-class _Work(Generic[R]):
-    """The parts of a piece of work."""
+class _Work:
+    """Parts that somebody is to compute."""
 
-    def __init__(self, functions: Sequence[Callable[[], R]]) -> None:
+    def __init__(self, functions: Sequence[Callable[[], Any]]) -> None:
         self.waiting = deque(enumerate(functions))  # taking one is atomic
-        self.done: SimpleQueue[tuple[int, R | None, BaseException | None]] = SimpleQueue()  # by helpers
-        self.is_cast = torch.is_autocast_enabled("cpu")  # a setting of the thread
+        self.done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
+        self.is_cast = torch.is_autocast_enabled("cpu")  # in the caller's thread
 
-    def take(self) -> tuple[int, Callable[[], R]] | None:
-        """Return a part that nobody has started, with its number."""
-        try:
-            return self.waiting.popleft()
-        except IndexError:
-            return None
-
-    def help(self) -> None:
-        """Compute parts, in a helper."""
-        while (part := self.take()) is not None:
-            number, function = part
+    def compute(self) -> None:
+        """Compute the parts that nobody has begun, until there are none."""
+        while self.waiting:
             try:
-                if self.is_cast:
-                    with torch.autocast("cpu", torch.bfloat16):
-                        self.done.put((number, function(), None))
-                else:
-                    self.done.put((number, function(), None))
+                number, function = self.waiting.popleft()
+                self.done.put((number, function(), None))
+            except IndexError:
+                return
             except BaseException as error:
-                self.done.put((number, None, error))
+                self.waiting.clear()
+                self.done.put((0, None, error))
 
 
-_offered: SimpleQueue[_Work[Any]] = SimpleQueue()
+_offered: SimpleQueue[_Work] = SimpleQueue()
 _helpers: list[threading.Thread] = []
 
 
-def run_parts(functions: Sequence[Callable[[], R]], n_cores: int | None = None) -> list[R]:
-    """Return what the functions return. Helpers compute some of them, in inference mode, if there are cores.
+def run_parts(functions: Sequence[Callable[[], R]], n_cores: int) -> list[R]:
+    """Return what the functions return, or raise what one raises. Helpers compute some in inference mode, if they can.
 
-    Raises what a function raises.
+    The caller computes all that no helper has begun, so a helper that gets no core costs nothing.
     """
-    n_helpers = min(len(functions), n_cores or (count_cores() if len(functions) > 1 else 1)) - 1
+    n_helpers = min(len(functions), n_cores) - 1
     if n_helpers < 1:
         return [function() for function in functions]
     while len(_helpers) < n_helpers:
-        _add_helper()
+        _helpers.append(threading.Thread(target=_help, name="scratchnn-helper", daemon=True))
+        _helpers[-1].start()
     work = _Work(functions)
     for _ in range(n_helpers):
         _offered.put(work)
-    results: dict[int, Any] = {}
-    try:
-        while (part := work.take()) is not None:
-            results[part[0]] = part[1]()
-        while len(results) < len(functions):
-            number, result, error = work.done.get()
-            if error is not None:
-                raise error
-            results[number] = result
-    finally:
-        work.waiting.clear()
+    work.compute()
+    results: dict[int, R] = {}
+    while len(results) < len(functions):
+        number, result, error = work.done.get()
+        if error is not None:
+            raise error
+        results[number] = result
     return [results[number] for number in range(len(functions))]
-
-
-def _add_helper() -> None:
-    helper = threading.Thread(target=_help, name="scratchnn-helper", daemon=True)
-    _helpers.append(helper)
-    helper.start()
 
 
 def _help() -> None:
     with one_thread(), torch.inference_mode():
         while True:
-            _offered.get().help()
+            work = _offered.get()
+            with torch.autocast("cpu", torch.bfloat16) if work.is_cast else nullcontext():
+                work.compute()
+            del work  # which holds results
 
 
 class SharedContext:
