@@ -215,9 +215,8 @@ def train_model(
     """Draw coefficients and train them on all the data at once. Return them, and the loss of each epoch."""
     generator = torch.Generator("cpu").manual_seed(seed)
     coeffs = init_coeffs(indeps.shape[-1], n_hidden, deps.shape[-1], generator=generator)
-    update = partial(update_coeffs, lr=lr)
-    losses = [execute_epoch(coeffs, [Batch(indeps, deps)], update).item() for _ in range(epochs)]
-    return coeffs, losses
+    batches, update = [Batch(indeps, deps)], partial(update_coeffs, lr=lr)
+    return coeffs, [execute_epoch(coeffs, batches, update).item() for _ in range(epochs)]
 
 
 def model_accuracy(coeffs: Coeffs, indeps: Tensor, deps: Tensor) -> Tensor:

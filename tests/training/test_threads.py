@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 import textwrap
 import threading
 
@@ -88,15 +86,13 @@ def test_helpers_take_parts_as_the_caller_does():
 
 
 def test_the_caller_computes_what_no_helper_has_begun():
-    run_parts([int, int], 2)  # so that there is a helper
-    n_busy = len(_threads._helpers) + 1
-    started, go = threading.Barrier(n_busy + 1), threading.Event()
+    started, go = threading.Barrier(3), threading.Event()
 
     def keep_busy():
         started.wait(60)
         go.wait(60)
 
-    other = threading.Thread(target=run_parts, args=([keep_busy] * n_busy, n_busy), daemon=True)
+    other = threading.Thread(target=run_parts, args=([keep_busy] * 2, 2), daemon=True)
     other.start()
     started.wait(60)
     assert run_parts([threading.get_ident] * 9, 2) == [threading.get_ident()] * 9
@@ -205,36 +201,39 @@ def test_fused_tasks_have_the_callers_threads(setter):
 
 
 BITS = """
-import hashlib, os, sys, warnings
-cores = sorted(os.sched_getaffinity(0))
-os.sched_setaffinity(0, cores[: int(sys.argv[1])])
+import hashlib, os, subprocess, sys, warnings
 import numpy as np, torch
 from scratchnn import ScratchNNClassifier
 warnings.simplefilter("ignore")
+torch.set_num_threads(8)
+cores = sorted(os.sched_getaffinity(0))
 X = np.random.default_rng(0).normal(size=(5_000, 40))
 y = (X[:, 0] > 0).astype(int)
-for params in ({"batch_size": 500}, {"hidden_layer_sizes": (100, 100), "batch_size": "full"}, {"solver": "lbfgs"}):
-    model = ScratchNNClassifier(**({"hidden_layer_sizes": (100,), "max_iter": 2, "random_state": 0} | params)).fit(X, y)
-    for array in (*model.coefs_, model.predict_proba(X)):
-        print(hashlib.sha256(array.tobytes()).hexdigest())
+
+def find_bits(n_cores):
+    os.sched_setaffinity(0, cores[:n_cores])
+    found = []
+    for params in ({"batch_size": 500}, {"hidden_layer_sizes": (100, 100), "batch_size": "full"}, {"solver": "lbfgs"}):
+        params = {"hidden_layer_sizes": (100,), "max_iter": 2, "random_state": 0} | params
+        model = ScratchNNClassifier(**params).fit(X, y)
+        found += [hashlib.sha256(array.tobytes()).hexdigest() for array in (*model.coefs_, model.predict_proba(X))]
+    return found
+
+expected = find_bits(1)
+assert len(set(expected)) == 10, expected
+assert find_bits(2) == expected == find_bits(len(cores))
+neighbours = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
+try:
+    assert find_bits(2) == expected == find_bits(len(cores))
+finally:
+    for neighbour in neighbours:
+        neighbour.kill()
 """
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
 def test_bits_depend_neither_on_the_cores_nor_on_other_processes():
-    def find_bits(n_cores):
-        return subprocess.run([sys.executable, "-c", BITS, str(n_cores)], capture_output=True, check=True).stdout
-
-    expected = find_bits(1)
-    assert len(set(expected.split())) == 10
-    assert find_bits(2) == expected
-    neighbours = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(4)]
-    try:
-        assert find_bits(os.cpu_count()) == expected
-    finally:
-        for neighbour in neighbours:
-            neighbour.kill()
-            neighbour.wait()
+    run_python(BITS)
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ survive a fork: in the child, an operation for several threads waits for ever. `
 import ctypes
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from queue import SimpleQueue
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -99,62 +99,39 @@ def _find_setter() -> Callable[[int], None]:
 _set_number = _find_setter()
 
 
-class _Work:
-    """Parts that somebody is to compute."""
-
-    def __init__(self, functions: Sequence[Callable[[], Any]]) -> None:
-        self.waiting = deque(enumerate(functions))  # taking one is atomic
-        self.done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
-        self.is_cast = torch.is_autocast_enabled("cpu")  # in the caller's thread
-
-    def compute(self) -> None:
-        """Compute the parts that nobody has begun, until there are none."""
-        while self.waiting:
-            try:
-                number, function = self.waiting.popleft()
-                self.done.put((number, function(), None))
-            except IndexError:
-                return
-            except BaseException as error:
-                self.waiting.clear()
-                self.done.put((0, None, error))
-
-
-_offered: SimpleQueue[_Work] = SimpleQueue()
-_helpers: list[threading.Thread] = []
+@cache
+def _get_helpers(number: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(number, "scratchnn-helper")
 
 
 def run_parts(functions: Sequence[Callable[[], R]], n_cores: int) -> list[R]:
-    """Return what the functions return, or raise what one raises. Helpers compute some in inference mode, if they can.
+    """Return what the functions return. The caller computes all that no helper has begun, so that none is waited for.
 
-    The caller computes all that no helper has begun, so a helper that gets no core costs nothing.
+    Helpers compute in inference mode, with one thread, and with the caller's autocast.
     """
-    n_helpers = min(len(functions), n_cores) - 1
-    if n_helpers < 1:
+    if min(len(functions), n_cores) < 2:
         return [function() for function in functions]
-    while len(_helpers) < n_helpers:
-        _helpers.append(threading.Thread(target=_help, name="scratchnn-helper", daemon=True))
-        _helpers[-1].start()
-    work = _Work(functions)
-    for _ in range(n_helpers):
-        _offered.put(work)
-    work.compute()
-    results: dict[int, R] = {}
-    while len(results) < len(functions):
-        number, result, error = work.done.get()
-        if error is not None:
-            raise error
-        results[number] = result
-    return [results[number] for number in range(len(functions))]
+    is_cast, helpers = torch.is_autocast_enabled("cpu"), _get_helpers(n_cores - 1)
+    try:
+        futures = [helpers.submit(_help, function, is_cast) for function in functions[1:]]
+    except RuntimeError:  # the interpreter is ending
+        return [function() for function in functions]
+    own: dict[int, R] = {}
+    try:
+        own[0] = functions[0]()
+        for number in range(len(functions) - 1, 0, -1):  # from the last, as helpers begin with the first
+            if futures[number - 1].cancel():
+                own[number] = functions[number]()
+        return [own[number] if number in own else futures[number - 1].result() for number in range(len(functions))]
+    finally:
+        for future in futures:
+            future.cancel()
 
 
-def _help() -> None:
-    with one_thread(), torch.inference_mode():
-        while True:
-            work = _offered.get()
-            with torch.autocast("cpu", torch.bfloat16) if work.is_cast else nullcontext():
-                work.compute()
-            del work  # which holds results
+def _help(function: Callable[[], R], is_cast: bool) -> R:
+    casting = torch.autocast("cpu", torch.bfloat16) if is_cast else nullcontext()
+    with one_thread(), torch.inference_mode(), casting:
+        return function()
 
 
 class SharedContext:
@@ -200,11 +177,4 @@ def call_after_fork(function: Callable[[], None]) -> None:
         os.register_at_fork(after_in_child=function)
 
 
-def _forget_helpers() -> None:
-    """Forget the helpers in a forked process, which has none of them."""
-    global _offered
-    _offered = SimpleQueue()
-    _helpers.clear()
-
-
-call_after_fork(_forget_helpers)
+call_after_fork(_get_helpers.cache_clear)  # the child has none of the threads
