@@ -9,7 +9,7 @@ ESTIMATORS = [
     ScratchNNClassifier(),
     ScratchNNClassifier(hidden_layer_sizes=()),
     ScratchNNClassifier(hidden_layer_sizes=(20, 10), activation="tanh", solver="sgd", dtype="float64"),
-    ScratchNNClassifier(hidden_layer_sizes=(50,), solver="lbfgs", alpha=1.0),
+    ScratchNNClassifier(hidden_layer_sizes=(50,), solver="lbfgs", alpha=1.0, numeric_encoding=None),
     ScratchNNClassifier(hidden_layer_sizes=(), solver="lbfgs", standardize=False),
     ScratchNNClassifier(hidden_layer_sizes=(50,), early_stopping=True),
     TableEncoder(),

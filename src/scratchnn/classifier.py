@@ -25,8 +25,8 @@ from .estimator.fitting import fit_network
 from .estimator.predicting import predict_log_probabilities, predict_logits, predict_probabilities
 from .estimator.validation import validate_part, validate_table, validate_validation_table
 from .tables.array_api import find_array_library, to_library_of
-from .tables.arrays import Array, count_values
-from .training.threads import VALUE_WORK, count_work, use_threads
+from .tables.arrays import Array
+from .training.threads import one_thread
 
 
 def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
@@ -374,7 +374,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         """
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         reported = {"estimator": self, "X": X, "y": y, "metadata": metadata}
-        with self._use_threads(X), fitted_at_once(self, "fit") as fitted:
+        with one_thread(), fitted_at_once(self, "fit") as fitted:
             resume = self.warm_start and hasattr(fitted, "coefs_")
             table, labels = validate_table(fitted, X, y, sample_weight, resume=resume)
             validation = validate_validation_table(fitted, X_val, y_val, sample_weight_val, labels, table)
@@ -421,7 +421,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
                 f"class_weight must be a dict or None for partial_fit, which sees one part of the data at a time, got "
                 f"{self.class_weight!r}. Pass a dict of compute_class_weight('balanced', classes=..., y=...)."
             )
-        with self._use_threads(X), fitted_at_once(self, "partial_fit") as fitted:
+        with one_thread(), fitted_at_once(self, "partial_fit") as fitted:
             resume = getattr(fitted, "t_", 0) > 0  # ignore earlier calls in which all sample weights were zero
             table, labels = validate_part(fitted, X, y, sample_weight, classes, resume=resume)
             call = Call(fitted, labels, resume, incremental=True, array_library=find_array_library(X))
@@ -448,14 +448,6 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     def _first_coef(self) -> Any:
         return self.coefs_[0]
 
-    def _use_threads(self, X: Any, predicts: bool = False) -> use_threads:
-        """Return the context for a call: all but training reads the table, and predicting multiplies, too."""
-        n_values = count_values(X)
-        if not (predicts and n_values and hasattr(self, "coefs_")):
-            return use_threads(VALUE_WORK * n_values)
-        widths = (width for coef in self.coefs_ for width in np.shape(coef)[-1:])  # checked later: they may be lists
-        return use_threads(count_work(n_values, X.shape[0], (*np.shape(self.coefs_[0])[:1], *widths)))
-
     def decision_function(self, X: ArrayLike) -> Array:
         """Return the logits: what sigmoid or softmax turn into probabilities.
 
@@ -469,7 +461,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
             For two classes, one value a row: positive where the second class is likelier.
         """
-        with self._use_threads(X, predicts=True):
+        with one_thread():
             logits = predict_logits(freeze(self), X, "decision_function")
             return to_library_of(logits[:, 0] if logits.shape[1] == 1 else logits, X)
 
@@ -486,7 +478,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
             Class labels, or zeros and ones for each of several labels.
         """
-        with self._use_threads(X, predicts=True):
+        with one_thread():
             fitted = freeze(self)
             logits = predict_logits(fitted, X, "predict")
             return to_library_of(read_labels(fitted).decode(logits), X)
@@ -504,7 +496,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         ndarray of shape (n_samples, n_classes)
             Probabilities between 0 and 1, in the order of ``classes_``. Multilabel columns do not sum to one.
         """
-        with self._use_threads(X, predicts=True):
+        with one_thread():
             return to_library_of(predict_probabilities(freeze(self), X, "predict_proba"), X)
 
     def predict_log_proba(self, X: ArrayLike) -> Array:
@@ -520,7 +512,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         ndarray of shape (n_samples, n_classes)
             Log-probabilities, finite, in the order of ``classes_``.
         """
-        with self._use_threads(X, predicts=True):
+        with one_thread():
             return to_library_of(predict_log_probabilities(freeze(self), X, "predict_log_proba"), X)
 
     @property

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from ._kernels import add_product, get_grad, matmul
 from .activations import ACTIVATIONS, INITS, OUTPUTS, calc_init_bound, check_name
-from .batch import Batch, check_deps, check_indeps, join_rows, split_rows
+from .batch import Batch, check_deps, check_indeps, split_rows
 from .losses import Loss, MeanLoss, mean_absolute_error
 
 
@@ -143,13 +143,10 @@ def calc_loss(
 
 def store_grads(coeffs: Coeffs, batch: Batch, loss: Loss = mean_absolute_error) -> Tensor:
     """Add the gradient of the batch's mean loss to each coefficient's ``grad``, in place. Return the logits."""
-    logits = []
-    for part in split_rows(batch):
-        forward = run_forward(coeffs, part.indeps, part.masks)
-        deltas = _weigh(loss.gradient(forward.logits, part.deps, coeffs.output), part)
-        _backpropagate(coeffs, forward, part.masks, deltas)
-        logits.append(forward.logits)
-    return join_rows(logits)
+    forward = run_forward(coeffs, batch.indeps, batch.masks)
+    deltas = _weigh(loss.gradient(forward.logits, batch.deps, coeffs.output), batch)
+    _backpropagate(coeffs, forward, batch.masks, deltas)
+    return forward.logits
 
 
 def _weigh(values: Tensor, batch: Batch) -> Tensor:
@@ -192,12 +189,16 @@ def update_coeffs(coeffs: Coeffs, lr: float | Tensor) -> None:
 
 @torch.no_grad()
 def execute_epoch(
-    coeffs: Coeffs, batches: Iterable[Batch], update: Callable[[Coeffs], None], loss: Loss = mean_absolute_error
+    coeffs: Coeffs,
+    batches: Iterable[Batch],
+    update: Callable[[Coeffs], None],
+    loss: Loss = mean_absolute_error,
+    store: Callable[[Coeffs, Batch, Loss], Tensor] = store_grads,
 ) -> Tensor:
     """For each batch find the gradients and update, in place. Return each model's mean loss before its updates."""
     mean = MeanLoss(loss, coeffs.output)
     for batch in batches:
-        mean.add(store_grads(coeffs, batch, loss), batch)
+        mean.add(store(coeffs, batch, loss), batch)
         update(coeffs)
     return mean.calc()
 
@@ -214,9 +215,8 @@ def train_model(
     """Draw coefficients and train them on all the data at once. Return them, and the loss of each epoch."""
     generator = torch.Generator("cpu").manual_seed(seed)
     coeffs = init_coeffs(indeps.shape[-1], n_hidden, deps.shape[-1], generator=generator)
-    update = partial(update_coeffs, lr=lr)
-    losses = [execute_epoch(coeffs, [Batch(indeps, deps)], update).item() for _ in range(epochs)]
-    return coeffs, losses
+    batches, update = [Batch(indeps, deps)], partial(update_coeffs, lr=lr)
+    return coeffs, [execute_epoch(coeffs, batches, update).item() for _ in range(epochs)]
 
 
 def model_accuracy(coeffs: Coeffs, indeps: Tensor, deps: Tensor) -> Tensor:

@@ -23,13 +23,14 @@ def test_there_are_no_links_as_long_as_the_site_has_no_address():
 
 @pytest.mark.parametrize("inside", [False, True])
 def test_a_fitted_network_says_its_layers_and_epochs(inside):
-    model = make_pipeline(StandardScaler(), make_network()) if inside else make_network()
+    model = make_network(numeric_encoding=None)
+    model = make_pipeline(StandardScaler(), model) if inside else model
     assert '<div class="caption">' not in model._repr_html_()
     assert '<div class="caption">layers 3-5-1, 3 epochs</div>' in model.fit(X, y)._repr_html_()
 
 
 def test_epochs_of_all_calls_count():
-    model = make_network().partial_fit(X, y, classes=[0, 1])
+    model = make_network(numeric_encoding=None).partial_fit(X, y, classes=[0, 1])
     assert "layers 3-5-1, 1 epoch<" in model._repr_html_()
     assert "layers 3-5-1, 2 epochs<" in model.partial_fit(X, y)._repr_html_()
 

@@ -91,7 +91,8 @@ def test_a_value_of_many_rows_takes_one_bin():
     np.testing.assert_allclose(edges[1:], np.linspace(0, 20, 9)[1:], atol=2)
     in_the_middle = calc_edges(np.r_[np.zeros(500), np.arange(-50.0, 51)], n_bins=10)
     assert np.count_nonzero(in_the_middle == 0) == 1
-    np.testing.assert_allclose(np.diff(in_the_middle), 10, atol=2)
+    assert (np.diff(in_the_middle) > 5).all()  # 100 other values in nine bins
+    assert (np.diff(in_the_middle) < 12).all()
 
 
 def test_the_number_of_bins_grows_with_the_samples_and_falls_with_the_columns():

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import sparse
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from ..tables.arrays import Features, count_block_rows, get_device
 from ..tables.table import Table
 from ..tables.transform import ColumnTransform, TensorRows
 from ..training.precision import use_precision
+from ..training.threads import count_cores, run_parts
 from .attributes import read_coeffs, read_edges, read_scales
 from .validation import validate_features
 
@@ -81,17 +84,21 @@ def _predict(
     # The first weight has a row for each column, of which only dense rows use all.
     widths = [each.shape[-2] for each in coeffs.weights[1 if rows.is_sparse else 0 :]]
     size = count_block_rows(features, max([rows.n_centered, *widths]))
+
+    def calc_block(start: int) -> None:
+        samples = slice(start, start + size)
+        values = calc(coeffs, rows.take(samples))
+        outputs[samples] = values
+        sound = is_sound(values)
+        if not sound.all():
+            unsound = start + (~sound.all(-1)).nonzero()[:, 0]
+            wide_rows = TensorRows(table, scaling, torch.float64, weight.device)
+            wide_values = _send_in_double(calc, coeffs, wide_rows.take(unsound))
+            outputs[unsound.to(outputs.device)] = wide_values.to(outputs)
+
     with torch.inference_mode(), use_precision("float32", weight.device):
-        for start in range(0, len(outputs), size):
-            samples = slice(start, start + size)
-            values = calc(coeffs, rows.take(samples))
-            outputs[samples] = values
-            sound = is_sound(values)
-            if not sound.all():
-                unsound = start + (~sound.all(-1)).nonzero()[:, 0]
-                wide_rows = TensorRows(table, scaling, torch.float64, weight.device)
-                wide_values = _send_in_double(calc, coeffs, wide_rows.take(unsound))
-                outputs[unsound.to(outputs.device)] = wide_values.to(outputs)
+        blocks = [partial(calc_block, start) for start in range(0, len(outputs), size)]
+        run_parts(blocks, count_cores() if len(blocks) > 1 else 1)
     return outputs
 
 
@@ -133,20 +140,29 @@ class Prepared:
         self.arrays = _list_arrays(estimator)
         shared = {value.data_ptr() for value in self.coeffs if value.device.type == "cpu"}
         self.snapshots = [
-            (array, array.tobytes())
+            (array, array.copy())
             for array in self.arrays
             if isinstance(array, np.ndarray) and array.ctypes.data not in shared
         ]
 
-    def is_current(self, estimator: Any, device: torch.device, device_of_X: torch.device) -> bool:
-        """Return whether the estimator still has the same arrays with the same values. Of lists, that is not known."""
+    def is_current(self, estimator: Any, features: Features, *devices: torch.device) -> bool:
+        """Return whether the estimator has the arrays that were prepared, with the same values as far as rows need.
+
+        Of lists, that is not known.
+        """
         arrays = _list_arrays(estimator)
+        # Of as many scales as columns, few sparse rows need those of their entries, if no column is centered.
+        is_short = sparse.issparse(features) and estimator.mean_ is None and features.nnz < features.shape[1]
         return (
             len(arrays) == len(self.arrays)
             and all(new is old for new, old in zip(arrays, self.arrays, strict=True))
-            and self.cache_key == _make_cache_key(estimator, device, device_of_X)
+            and self.cache_key == _make_cache_key(estimator, *devices)
             and all(array is None or isinstance(array, np.ndarray) for array in arrays)
-            and all(array.tobytes() == values for array, values in self.snapshots)
+            and all(
+                array[taken].tobytes() == values[taken].tobytes()
+                for array, values in self.snapshots
+                for taken in [features.indices if is_short and array is estimator.scale_ else ...]
+            )
         )
 
 
@@ -155,7 +171,7 @@ def prepare(estimator: Any, features: Features) -> Prepared:
     devices = _find_device(estimator.device, features), get_device(features)
     cache: dict[str, Prepared] = getattr(estimator, "_cache", {})
     prepared = cache.get("prepared")
-    if prepared is None or not prepared.is_current(estimator, *devices):
+    if prepared is None or not prepared.is_current(estimator, features, *devices):
         prepared = cache["prepared"] = Prepared(estimator, *devices)
     return prepared
 

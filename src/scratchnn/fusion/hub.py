@@ -16,6 +16,7 @@ from greenlet import getcurrent, greenlet
 
 from ..exceptions import TaskTimeoutError
 from ..training import TrainingRun, count_models, explain_alone, is_interrupt, train, trainer
+from ..training.threads import found_threads, one_thread
 from .pool import RunPool
 from .process_state import StateSwitch, draw_if, peek_seeds
 from .report import FusionReport, TrainedStack
@@ -124,7 +125,8 @@ class Hub:
                 self.pool.train([run], TOO_LARGE)
         else:
             self.pool.add(task, run)
-            self.greenlet.switch()
+            with found_threads():
+                self.greenlet.switch()
         task.run = None
         failure, task.failure = task.failure, None
         if failure is not None:
@@ -173,7 +175,7 @@ class Hub:
                 self._resume(task)
         elif self.pool.queue:
             self.states.use(self.states.caller)
-            with self._busy():
+            with self._busy(), one_thread():
                 trained = self.pool.train_all()
             for task in trained:
                 self._make_ready(task, first=False)
@@ -187,7 +189,7 @@ class Hub:
         self.timed = [call for call in self.timed if call.owner is not task]
         self.states.use(task.state)
         try:
-            with task.state.grads_and_threads():
+            with task.state.own_grad_modes():
                 self.current = task
                 task.greenlet.throw(Cancelled) if must_raise else task.greenlet.switch()
         finally:

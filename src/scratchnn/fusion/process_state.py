@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from sklearn import get_config, set_config
 
-from ..training.threads import get_block, leave_blocks, use_threads
-
 
 class GlobalGenerator(NamedTuple):
     """A global random generator."""
@@ -73,22 +71,17 @@ class TaskState:
         self.kept: Any = None  # what restores the state, while it is not active
         self.generators: list[Any] = []
         self.grad_modes: tuple[bool, bool] | None = None
-        self.blocks: list[use_threads] = []
         self.is_over = False  # the task has ended: nothing is kept
 
     @contextmanager
-    def grads_and_threads(self) -> Iterator[None]:
-        """Give the thread the task's modes of gradients and numbers of PyTorch's threads, within the context."""
+    def own_grad_modes(self) -> Iterator[None]:
+        """Give the thread the task's modes of gradients, within the context."""
         inherited = None if self.owner is None else self.owner.grad_modes
         inference, grad = self.grad_modes or inherited or (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
-        outer = get_block()
-        for block in self.blocks:
-            block.__enter__()
         with torch.inference_mode(inference):
             torch.set_grad_enabled(grad)
             yield
             self.grad_modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
-        self.blocks = leave_blocks(outer)
 
     def keep(self) -> None:
         """Keep the state that the thread has."""

@@ -112,10 +112,16 @@ def calc_edges(values: Tensor, n_bins: int, weights: Tensor | None = None) -> ND
         edges = distinct[steps.clamp(max=len(distinct) - 1)]
     else:
         shares = places.bincount(weights).double()
-        for _ in range(n_bins):  # a value counts for one bin at most
-            shares = shares.clamp(max=float(shares.sum()) / max(1, n_bins))
-        ends = shares.cumsum(0)
+        ends = shares.clamp(max=find_share(shares, n_bins)).cumsum(0)
         # Sums of equal weights may differ by rounding.
         found = torch.searchsorted(ends * n_bins, steps * (ends[-1] * (1 + 1e-12)))
         edges = distinct[found.clamp(max=len(distinct) - 1)]
     return np.asarray(edges.cpu().numpy())
+
+
+def find_share(shares: Tensor, n_bins: int) -> float:
+    """Return the share of samples of each bin: that of all, less those of values with more samples than a bin has."""
+    largest = shares.sort(descending=True).values[: max(1, n_bins)]
+    left = shares.sum() - largest.cumsum(0) + largest  # without the values before each
+    parts = left / torch.arange(max(1, n_bins), 0, -1, device=shares.device)
+    return float(parts[int((largest <= parts).nonzero()[0])])

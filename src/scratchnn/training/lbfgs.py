@@ -17,7 +17,7 @@ from ..losses import get_loss
 from ..network import execute_epoch
 from . import stopping
 from .batches import take
-from .objective import Penalty, calc_validation_losses
+from .objective import PartedGrads, Penalty, calc_validation_losses
 from .run import TrainingRun
 from .threads import SharedContext
 
@@ -112,8 +112,9 @@ class _Problem:
         """Return the penalized loss and its gradient, (n_coeffs,), at the coefficients ``flat``."""
         grads = get_grad(flat)
         buffer = replace(self.run.buffer, flat=flat)
-        coeffs, penalty = self.run.data.as_coeffs(buffer), Penalty(buffer)
-        loss = execute_epoch(coeffs, [self.batch], lambda coeffs: penalty.add_grads(self.decay), self.loss)
+        parted_grads, penalty = PartedGrads(self.run, buffer), Penalty(buffer)
+        coeffs, store = parted_grads.coeffs[0], parted_grads.store
+        loss = execute_epoch(coeffs, [self.batch], lambda coeffs: penalty.add_grads(self.decay), self.loss, store)
         self.run.history.n_updates += 1
         values = torch.stack([penalty.add_to_losses(loss, self.decay), loss])
         penalized_loss, self.training_loss = values.tolist()  # one copy from a device

@@ -13,7 +13,7 @@ from .lbfgs import train_lbfgs
 from .precision import use_precision
 from .run import TrainingRun
 from .stack import Stack
-from .threads import use_threads
+from .threads import one_thread
 
 trainer: ContextVar[Callable[[TrainingRun], None] | None] = ContextVar("trainer", default=None)
 
@@ -32,11 +32,10 @@ def train(runs: Sequence[TrainingRun]) -> None:
 
     They must be of one shape: the same sizes of layers and data, and equal `Hyperparameters`, except that numbers other
     than ``batch_size`` may differ. An interrupt (Ctrl-C) ends all runs, which keep their current coefficients. An error
-    that concerns one run is stored in its ``error``. The number of threads depends on the work of a single model's
-    step, so that a model trains in a stack as it does alone.
+    that concerns one run is stored in its ``error``.
     """
     with (
-        use_threads(runs[0].count_work()),
+        one_thread(),
         use_precision(runs[0].hyperparameters.precision, runs[0].buffer.flat.device),
         torch.inference_mode(),
     ):

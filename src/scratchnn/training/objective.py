@@ -1,15 +1,64 @@
-"""What every solver minimizes and watches: the penalty beside the loss, and the loss on validation data."""
+"""What every solver minimizes and watches: the loss in parts, the penalty beside it, and the validation loss."""
+
+import math
+from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .._kernels import get_grad
-from ..batch import Batch
+from ..batch import Batch, join_rows, split_rows
 from ..losses import Loss
-from ..network import calc_loss
-from .buffers import Buffer, count_sizes
-from .run import Data
-from .threads import use_threads
+from ..network import Coeffs, calc_loss, store_grads
+from .buffers import Buffer
+from .run import Data, TrainingRun
+from .threads import count_cores, run_parts
+
+# A step is cut into two parts if each has this many multiply-adds and rows, and into more if each has a lot.
+MIN_PART_WORK, MIN_PART_ROWS = 2**24, 64
+LARGE_PART_WORK, MAX_PARTS = 2**26, 8
+
+
+class PartedGrads:
+    """The gradients of steps in parts, which are shares of a minibatch's rows. Each part has gradients of its own.
+
+    The work of one model's step decides how many there are, so that a model trains in a stack as it does alone.
+    """
+
+    def __init__(self, run: TrainingRun, buffer: Buffer) -> None:
+        n_rows, n_parts = run.count_rows(), 1
+        if isinstance(run.data.inputs, Tensor) and buffer.flat.is_cpu:
+            n_parts = count_parts(n_rows, buffer.n_weights)
+        self.n_rows = math.ceil(n_rows / n_parts)
+        buffers = [buffer, *(replace(buffer, flat=buffer.flat.detach()) for _ in range(n_parts - 1))]
+        self.grads = [get_grad(each.flat) for each in buffers]
+        self.coeffs = [run.data.as_coeffs(each) for each in buffers]
+        # A function of the user's need not be safe for threads.
+        self.n_cores = 1 if n_parts == 1 or callable(run.hyperparameters.loss) else count_cores()
+
+    def store(self, coeffs: Coeffs, batch: Batch, loss: Loss) -> Tensor:
+        """Add the gradients of a minibatch to those of the buffer, in place, as `network.store_grads` does."""
+
+        def store_part(number: int) -> Tensor:
+            if number:
+                self.grads[number].zero_()
+            pieces = split_rows(parts[number])  # so that memory use does not grow with the number of rows
+            return join_rows([store_grads(self.coeffs[number], piece, loss) for piece in pieces])
+
+        # Padded minibatches of a stack may have some rows more, and the last of an epoch has fewer.
+        parts = split_rows(batch, max(self.n_rows, math.ceil(batch.deps.shape[-2] / len(self.coeffs))))
+        logits = run_parts([partial(store_part, number) for number in range(len(parts))], self.n_cores)
+        for grads in self.grads[1 : len(parts)]:
+            self.grads[0].add_(grads)
+        return join_rows(logits)
+
+
+def count_parts(n_rows: int, n_weights: int) -> int:
+    """Return in how many parts a step is computed."""
+    work = 3 * n_rows * n_weights  # multiply-adds: the backward pass takes twice as many as the forward pass
+    most = min(work // MIN_PART_WORK, n_rows // MIN_PART_ROWS, MAX_PARTS)
+    return max(1, min(most, max(2, work // LARGE_PART_WORK)))
 
 
 class Penalty:
@@ -27,7 +76,8 @@ class Penalty:
 
     def add_grads(self, decays: Tensor) -> None:
         """Add the penalty's gradient to that of the weights, and the weights' squares to ``squares``, in place."""
-        _add_squares(self.squares, self.weights)
+        norms = torch.linalg.vector_norm(self.weights, dim=-1)
+        self.squares.addcmul_(norms, norms)
         self.weight_grads.addcmul_(self.weights, decays)
 
     def add_to_losses(self, losses: Tensor, decays: Tensor) -> Tensor:
@@ -37,17 +87,4 @@ class Penalty:
 
 def calc_validation_losses(buffer: Buffer, validation: Data, batch: Batch, loss: Loss) -> Tensor:
     """Return the mean loss of each model, (*models,), over a batch. ``validation`` is the data of one model."""
-    with use_threads(validation.count_work(len(validation), buffer)):
-        return calc_loss(validation.as_coeffs(buffer), batch.indeps, batch.deps, batch.sample_weights, loss)
-
-
-def _add_squares(totals: Tensor, weights: Tensor, size: int = 16384) -> None:
-    """Add the sum of squares of each model's weights to ``totals``, (*models,), in place.
-
-    A longer sum than ``size`` would depend on the number of threads, so such sums are added up piece by piece.
-    """
-    for piece in (
-        [weights] if weights.shape[-1] <= size else weights.split_with_sizes(count_sizes(weights.shape[-1], size), -1)
-    ):
-        norms = torch.linalg.vector_norm(piece, dim=-1)
-        totals.addcmul_(norms, norms)
+    return calc_loss(validation.as_coeffs(buffer), batch.indeps, batch.deps, batch.sample_weights, loss)

@@ -11,7 +11,6 @@ from torch import Tensor
 from ..batch import Batch
 from ..network import Coeffs
 from .buffers import Buffer
-from .threads import VALUE_WORK, count_work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +46,6 @@ class RowSource(Protocol):
     """Samples of a sparse or memory-mapped table, which become a tensor only when they are taken."""
 
     shape: tuple[int, int]
-    n_values: int  # of all samples: the entries, if they are sparse
 
     def take(self, samples: slice | Tensor) -> Tensor:
         """Return samples, (n_taken, n_features), which may be sparse."""
@@ -72,12 +70,6 @@ class Data:
     def as_coeffs(self, buffer: Buffer) -> Coeffs:
         """Return the network of a buffer for these inputs, which may end in a column of ones."""
         return buffer.as_coeffs(with_ones=self.inputs.shape[-1] > buffer.sizes[0])
-
-    def count_work(self, n_samples: int, buffer: Buffer) -> int:
-        """Return the multiply-adds of a forward pass over so many of the samples."""
-        inputs = self.inputs
-        n_values = inputs.numel() if isinstance(inputs, Tensor) else inputs.n_values
-        return count_work(n_values * n_samples // len(self), n_samples, buffer.sizes)
 
 
 @dataclass(eq=False)
@@ -179,12 +171,10 @@ class TrainingRun:
         """The number of steps of an epoch."""
         return self.steps.count_steps(self)
 
-    def count_work(self) -> int:
-        """Return the multiply-adds of a step: forward pass, backward pass (twice as many), and update."""
+    def count_rows(self) -> int:
+        """Return the samples of a step."""
         n_samples = len(self.data)
-        if self.hyperparameters.solver != "lbfgs":
-            n_samples = min(n_samples, self.hyperparameters.batch_size)
-        return 3 * self.data.count_work(n_samples, self.buffer) + VALUE_WORK * self.buffer.flat.numel()
+        return n_samples if self.hyperparameters.solver == "lbfgs" else min(n_samples, self.hyperparameters.batch_size)
 
     def copy_buffer(self, flat: Tensor) -> Buffer:
         """Return a copy of the coefficients ``flat``, (n_coeffs,), as a buffer of this network."""

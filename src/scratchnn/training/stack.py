@@ -15,7 +15,7 @@ from ..network import Coeffs, execute_epoch
 from . import stopping
 from .batches import BatchSource, stack_whole
 from .buffers import make_column, stack_buffers
-from .objective import Penalty, calc_validation_losses
+from .objective import PartedGrads, Penalty, calc_validation_losses
 from .run import TrainingRun
 from .solvers import calc_rate_factors, count_steps_left, make_solver
 
@@ -33,7 +33,8 @@ class Stack:
         self.loss = get_loss(runs[0].hyperparameters.loss)
         self.buffer = replace(runs[0].buffer, flat=stack_buffers([run.buffer.flat for run in runs]))
         self.flats, self.grads = self.buffer.flat.unbind(), get_grad(self.buffer.flat)
-        self.coeffs = runs[0].data.as_coeffs(self.buffer)
+        parted_grads = PartedGrads(runs[0], self.buffer)
+        self.coeffs, self.store = parted_grads.coeffs[0], parted_grads.store
         self.penalty = Penalty(self.buffer)
         self.is_penalized = any(run.hyperparameters.alpha for run in runs)
         self.strengths = make_column([run.hyperparameters.alpha / run.data.weight_mean for run in runs], self.grads)
@@ -57,8 +58,8 @@ class Stack:
         try:
             while len(unfinished) == len(self.runs) and not all(run.interrupted for run in self.runs):
                 self._begin_epoch()
-                # For each minibatch: `store_grads`, then `self._update`.
-                losses = execute_epoch(self.coeffs, self._draw_batches(), self._update, self.loss)
+                # For each minibatch: `self.store`, which calls `store_grads`, then `self._update`.
+                losses = execute_epoch(self.coeffs, self._draw_batches(), self._update, self.loss, self.store)
                 self._clear_tiny_values()
                 unfinished = self._end_epoch(losses, self._validate())
         except KeyboardInterrupt:

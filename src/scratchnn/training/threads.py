@@ -1,117 +1,137 @@
-"""How many threads PyTorch's operations use: one for small work or in a forked process, and never more than cores.
+"""PyTorch's operations on one thread each, and settings that several threads share.
 
-At the end of an operation, PyTorch's OpenMP threads wait for one another, spinning. If another process has the core of
-one of them, they wait for a time slice of the system, some milliseconds. And they do not survive a fork: in the child,
-an operation for several threads waits for ever.
+Where PyTorch gives an operation several threads, these wait for one another at its end. If another process has the core
+of one of them, they wait for a time slice of the system, some milliseconds, about ten times a step. And they do not
+survive a fork: in the child, an operation for several threads waits for ever. `run_parts` uses several cores.
 """
 
 import ctypes
 import os
 import threading
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from itertools import pairwise
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
 from joblib import cpu_count
 
-# Multiply-adds, which take one core about as long as a time slice. A second core can save half of that at most; waiting
-# for a core that is taken can lose as much in each of the step's operations.
-MIN_PARALLEL_WORK = 2**25
-VALUE_WORK = 32  # multiply-adds in the time that the passes over one value in memory take
+R = TypeVar("R")
 
-Setter: TypeAlias = Callable[[int, int], int]
-
-_local = threading.local()  # .block: the innermost `use_threads` that this thread is inside
-_is_forked = False
+_local = threading.local()  # .block: the outermost `one_thread` that this thread is inside
 
 
-def count_work(n_values: int, n_rows: int, sizes: tuple[int, ...]) -> int:
-    """Return the multiply-adds of a forward pass over rows that hold ``n_values``, in layers of these sizes."""
-    return n_values * (sizes[1] + VALUE_WORK) + n_rows * sum(before * after for before, after in pairwise(sizes[1:]))
+class one_thread:
+    """A context whose PyTorch operations use one thread. It leaves the calling thread's number as it was found.
 
-
-class use_threads:
-    """A context whose PyTorch operations use one thread, or all allowed ones from ``MIN_PARALLEL_WORK`` on.
-
-    ``n_operations`` is the work of a step, or of the call, in multiply-adds. Allowed is the number that the calling
-    thread had set when its outermost context began, or that of the cores which the process may use, if these are fewer.
     OpenMP's and MKL's functions set the number of this thread alone; ``torch.set_num_threads``, used where these are
     missing (on Windows), also changes the default of threads that use PyTorch for the first time meanwhile. A number
     that the user sets inside the context, in a callback for example, stays.
     """
 
-    __slots__ = ("found", "mkl_found", "most", "n_operations", "number", "outer")
-
-    def __init__(self, n_operations: float) -> None:
-        self.n_operations = n_operations
+    __slots__ = ("found", "outer")
 
     def __enter__(self) -> None:
-        self.outer: use_threads | None = getattr(_local, "block", None)
-        self.found = self.mkl_found = torch.get_num_threads()  # before setting: the first call in a thread resets it
-        self.most: int = self.found if self.outer is None else self.outer.most
-        is_large = self.n_operations >= MIN_PARALLEL_WORK and not _is_forked
-        # Affinity and a container's quota, which PyTorch does not know, may change: they are asked for each time.
-        self.number = min(self.most, cpu_count()) if is_large else 1
-        if self.number != self.found:
-            self.mkl_found = _set_number(self.number, self.number)
-        _local.block = self
+        self.outer: one_thread | None = getattr(_local, "block", None)
+        self.found = torch.get_num_threads()  # before setting: the first call in a thread resets it
+        if self.found != 1:
+            _set_number(1)
+        if self.outer is None:
+            _local.block = self
 
     def __exit__(self, *error: object) -> None:
-        _local.block = self.outer
-        if self.number == self.found or torch.get_num_threads() != self.number:
-            return
-        if self.outer is None or not _is_forked:  # the child's code in an outer context needs one thread, too
-            _set_number(self.found, self.mkl_found)
+        if self.outer is None:
+            _local.block = None
+        if self.found != 1 and torch.get_num_threads() == 1:
+            _set_number(self.found)
 
 
-def get_block() -> use_threads | None:
-    """Return the innermost `use_threads` that this thread is inside."""
-    return getattr(_local, "block", None)
+@contextmanager
+def found_threads() -> Iterator[None]:
+    """Give code that is not ours, within a `one_thread`, the number of threads that was found."""
+    block: one_thread | None = getattr(_local, "block", None)
+    if block is None:
+        yield
+        return
+    block.__exit__()
+    try:
+        yield
+    finally:
+        block.__enter__()
 
 
-def leave_blocks(outer: use_threads | None) -> list[use_threads]:
-    """Leave the blocks that this thread is inside, up to ``outer``. Return them in the order to enter them again."""
-    blocks: list[use_threads] = []
-    while (block := get_block()) is not None and block is not outer:
-        block.__exit__()
-        blocks.insert(0, block)
-    return blocks
+def count_cores() -> int:
+    """Return how many cores this thread's work may use: as many as PyTorch's threads, and as the process may use.
+
+    Affinity and a container's quota, which PyTorch does not know, may change: they are asked for each time.
+    """
+    block: one_thread | None = getattr(_local, "block", None)
+    number = torch.get_num_threads() if block is None else block.found
+    return number if number == 1 else min(number, cpu_count())
 
 
-def _set_for_all(number: int, mkl_number: int) -> int:
-    torch.set_num_threads(number)
-    return number
+def _find_setter() -> Callable[[int], None]:
+    """Return a function that sets the calling thread's number of threads.
 
-
-def _find_setter() -> Setter:
-    """Return a function that sets the calling thread's numbers of threads, for OpenMP and for MKL.
-
-    It returns MKL's number before (0: that of OpenMP). It calls functions of the libraries that PyTorch is linked to.
-    If PyTorch uses other libraries, it is `_set_for_all`.
+    It calls functions of OpenMP and MKL that PyTorch is linked to. Where these have no effect, it is PyTorch's own.
     """
     library = ctypes.PyDLL(torch._C.__file__)
     set_openmp = getattr(library, "omp_set_num_threads", None)
     set_mkl = getattr(library, "MKL_Set_Num_Threads_Local", None)
     if set_openmp is None or (set_mkl is None and torch.backends.mkl.is_available()):
-        return _set_for_all
-    set_openmp.restype = None
+        return torch.set_num_threads
     found = torch.get_num_threads()
     set_openmp(found + 1)
     has_effect = torch.get_num_threads() == found + 1
     set_openmp(found)
     if not has_effect:
-        return _set_for_all
+        return torch.set_num_threads
 
-    def set_own(number: int, mkl_number: int) -> int:
+    def set_own(number: int) -> None:
         set_openmp(number)
-        return mkl_number if set_mkl is None else int(set_mkl(mkl_number))
+        if set_mkl is not None:
+            set_mkl(1 if number == 1 else 0)  # 0: as many as OpenMP, or as the process has set
 
     return set_own
 
 
 _set_number = _find_setter()
+
+
+@cache
+def _get_helpers(number: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(number, "scratchnn-helper")
+
+
+def run_parts(functions: Sequence[Callable[[], R]], n_cores: int) -> list[R]:
+    """Return what the functions return. The caller computes all that no helper has begun, so that none is waited for.
+
+    Helpers compute in inference mode, with one thread, and with the caller's autocast.
+    """
+    if min(len(functions), n_cores) < 2:
+        return [function() for function in functions]
+    is_cast, helpers = torch.is_autocast_enabled("cpu"), _get_helpers(n_cores - 1)
+    try:
+        futures = [helpers.submit(_help, function, is_cast) for function in functions[1:]]
+    except RuntimeError:  # the interpreter is ending
+        return [function() for function in functions]
+    own: dict[int, R] = {}
+    try:
+        own[0] = functions[0]()
+        for number in range(len(functions) - 1, 0, -1):  # from the last, as helpers begin with the first
+            if futures[number - 1].cancel():
+                own[number] = functions[number]()
+        return [own[number] if number in own else futures[number - 1].result() for number in range(len(functions))]
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+def _help(function: Callable[[], R], is_cast: bool) -> R:
+    casting = torch.autocast("cpu", torch.bfloat16) if is_cast else nullcontext()
+    with one_thread(), torch.inference_mode(), casting:
+        return function()
 
 
 class SharedContext:
@@ -157,14 +177,4 @@ def call_after_fork(function: Callable[[], None]) -> None:
         os.register_at_fork(after_in_child=function)
 
 
-def _note_fork() -> None:
-    global _is_forked
-    _is_forked = True
-    block: use_threads | None = getattr(_local, "block", None)
-    if block is not None:
-        _set_number(1, 1)
-    while block is not None:
-        block.number, block = 1, block.outer
-
-
-call_after_fork(_note_fork)
+call_after_fork(_get_helpers.cache_clear)  # the child has none of the threads
