@@ -86,7 +86,7 @@ def _hash_rows(table: Table) -> Array:
                 @ multipliers[:n_features]
             )
         elif isinstance(block, torch.Tensor):  # the same numbers, on the tensor's device
-            bits = (block.double() + 0.0).view(torch.int64)
+            bits = ((block.double() + 0.0).view(torch.int64) + 2**19) & -(2**20)
             factors = torch.from_numpy(multipliers[:n_features].view(np.int64)).to(bits.device)
             sums = ((bits ^ ((bits >> 32) & 0xFFFFFFFF)) * factors).sum(-1)
             keys[samples] += sums.cpu().numpy().view(np.uint64)
@@ -96,5 +96,6 @@ def _hash_rows(table: Table) -> Array:
 
 
 def _mix(values: Array) -> Array:
-    bits = (values.astype(np.float64) + 0.0).view(np.uint64)  # -0.0 becomes 0.0
+    # -0.0 becomes 0.0. Without the last bits, in which what fills missing values differs with the order of the rows.
+    bits = ((values.astype(np.float64) + 0.0).view(np.uint64) + np.uint64(2**19)) & np.uint64(2**64 - 2**20)
     return bits ^ (bits >> np.uint64(32))  # whole numbers have only zeros in their low half
