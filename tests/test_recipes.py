@@ -14,7 +14,7 @@ from helpers import ROOT, find_code_blocks
 PAGE = (ROOT / "docs" / "guide" / "recipes.rst").read_text(encoding="utf-8")
 _, _, INTRODUCTION, *PARTS = re.split(r"(?m)^(.+)\n[=-]{3,}\n", PAGE)
 RECIPES = dict(zip(PARTS[::2], PARTS[1::2], strict=True))
-NEEDS = {"A file for others": ["skops"]}
+NEEDS = {"Files without pickle": ["skops"]}
 
 
 def check_dates(names):
@@ -96,8 +96,8 @@ CHECKS = {
     "Permutation importance": check_importances,
     "Partial dependence": check_dependence,
     "Feature selection": check_selection,
-    "A file for others": check_skops,
-    "A loss of your own that survives a file": check_loss,
+    "Files without pickle": check_skops,
+    "Saving a custom loss": check_loss,
     "The forward pass in NumPy": check_forward_pass,
 }
 
