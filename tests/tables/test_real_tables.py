@@ -10,6 +10,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from scipy import sparse
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 
@@ -278,3 +279,35 @@ def test_the_encoder_in_a_pipeline_gives_what_the_network_encodes():
     np.testing.assert_allclose(model.predict_proba(frame), plain.fit(frame, y).predict_proba(frame))
     names = TableEncoder().set_output(transform="pandas").fit_transform(frame).columns.tolist()
     assert names == network().fit(frame, y).feature_names_encoded_.tolist()[: len(names)]
+
+
+def test_categories_without_scaling_train_as_one_hot_columns():
+    frame = pd.DataFrame({"c": ["u", "v", "w"] * 8})
+    labels = [0, 1, 1] * 8
+    params = {"standardize": False, "numeric_encoding": None, "dtype": "float64", "alpha": 0.1}
+    by_hand = network(**params).fit(pd.get_dummies(frame["c"]).to_numpy(float), labels)
+    np.testing.assert_array_equal(network(**params).fit(frame, labels).coefs_[0], by_hand.coefs_[0])
+
+
+def test_large_whole_numbers_train_alike_in_all_frames():
+    data = {"id": [2**60 + 10**6 * k for k in range(20)], "flag": [None, True] * 10}
+    frames = [pd.DataFrame(data).astype({"flag": "boolean"}), pl.DataFrame(data), pa.table(data)]
+    coefs = [network().fit(frame, [0, 1] * 10).coefs_[0] for frame in frames]
+    np.testing.assert_array_equal(coefs, coefs[:1] * 3)
+
+
+def test_a_sparse_table_where_training_had_categories_is_refused():
+    model = network().fit(FRAME, y)
+    with pytest.raises(ValueError, match=r"X must be dense, as in training.*toarray"):
+        model.predict(sparse.csr_array((1, FRAME.shape[1])))
+
+
+def test_what_fills_missing_values_leaves_the_split_to_early_stopping_alone():
+    """Repeated rows have another mean than weighted ones, in the last bits, and the split hashes filled values."""
+    rng = np.random.default_rng(0)
+    X = np.where(rng.random((130, 3)) < 0.3, np.nan, rng.normal(size=(130, 3)))
+    labels, weights = np.arange(130) % 2, rng.integers(1, 4, 130)
+    params = {"hidden_layer_sizes": (), "early_stopping": True, "batch_size": "full"}
+    weighted = network(**params).fit(X, labels, weights)
+    repeated = network(**params).fit(np.repeat(X, weights, 0), np.repeat(labels, weights))
+    np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-9)

@@ -110,8 +110,9 @@ class RawTable:
             bulk = [column for column, whether in zip(columns, is_bulk, strict=True) if whether]
             if self.is_pandas_like:
                 result[:, is_bulk] = self.source.iloc[:, bulk].to_numpy(np.float64, na_value=np.nan)
-            else:
-                result[:, is_bulk] = self.frame.select(nw.nth(bulk).cast(nw.Float64)).to_numpy()
+            else:  # in NumPy: pyarrow refuses to make floats of whole numbers above 2**53
+                for place in np.flatnonzero(is_bulk):
+                    result[:, place] = self.frame[:, columns[place]].to_numpy()
         for place in np.flatnonzero(~is_bulk):
             codes, values = self.read_codes(columns[place])
             numbers = [self._to_float(value, columns[place], reason) for value in values]

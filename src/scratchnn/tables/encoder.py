@@ -135,6 +135,10 @@ def find_raw_table(estimator: Any, X: Any, *, reset: bool) -> RawTable | None:
     chosen = estimator.categorical_features
     names_categories = (chosen is not None and not _is_automatic(chosen)) if reset else has_categories(estimator)
     if names_categories and sparse.issparse(X):
+        if not reset:
+            raise ValueError(
+                "X must be dense, as in training, where it had categories, got a sparse X. Pass X.toarray()."
+            )
         raise ValueError(
             f"categorical_features must be None or 'from_dtype' for a sparse X, got {chosen!r}. Encode the categories "
             "with sklearn's OneHotEncoder, which returns a sparse table."

@@ -3,10 +3,9 @@
 from dataclasses import replace
 
 import numpy as np
-import torch
 from scipy import sparse
 
-from .arrays import Array
+from .arrays import Array, to_host
 from .table import Table
 
 
@@ -65,11 +64,9 @@ def _count_held_out(n_copies: Array, fraction: float) -> Array:
 def cut_table(table: Table, shares: Array) -> Table:
     """Return the samples with their weights times ``shares``, (n_samples,). Samples of share 0 are left out."""
     taken = table.take(shares > 0)
-    return (
-        taken
-        if taken.sample_weights is None
-        else replace(taken, sample_weights=taken.sample_weights * shares[shares > 0])
-    )
+    if taken.sample_weights is None:
+        return taken
+    return replace(taken, sample_weights=taken.sample_weights * shares[shares > 0])
 
 
 def _hash_rows(table: Table) -> Array:
@@ -81,20 +78,14 @@ def _hash_rows(table: Table) -> Array:
     for samples, block in table.split():
         keys[samples] = _mix(columns[samples]) @ multipliers[n_features:]
         if sparse.issparse(block):  # zeros add nothing
-            keys[samples] += (
-                sparse.csr_array((_mix(block.data), block.indices, block.indptr), block.shape)
-                @ multipliers[:n_features]
-            )
-        elif isinstance(block, torch.Tensor):  # the same numbers, on the tensor's device
-            bits = (block.double() + 0.0).view(torch.int64)
-            factors = torch.from_numpy(multipliers[:n_features].view(np.int64)).to(bits.device)
-            sums = ((bits ^ ((bits >> 32) & 0xFFFFFFFF)) * factors).sum(-1)
-            keys[samples] += sums.cpu().numpy().view(np.uint64)
+            mixed = sparse.csr_array((_mix(block.data), block.indices, block.indptr), block.shape)
         else:
-            keys[samples] += _mix(block) @ multipliers[:n_features]
+            mixed = _mix(to_host(block))
+        keys[samples] += mixed @ multipliers[:n_features]
     return keys
 
 
 def _mix(values: Array) -> Array:
-    bits = (values.astype(np.float64) + 0.0).view(np.uint64)  # -0.0 becomes 0.0
+    # -0.0 becomes 0.0. Without the last bits, in which what fills missing values differs with the order of the rows.
+    bits = ((values.astype(np.float64) + 0.0).view(np.uint64) + np.uint64(2**19)) & np.uint64(2**64 - 2**20)
     return bits ^ (bits >> np.uint64(32))  # whole numbers have only zeros in their low half

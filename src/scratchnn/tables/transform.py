@@ -106,11 +106,11 @@ class TensorRows:
             return self
         dtype_name = str(self.dtype).removeprefix("torch.")
         is_mapped = is_mapped_file(self.table.X)
-        is_whole = self.table.rows is None and self.scaling.bins is None
+        is_encoded = isinstance(self.table.X, CodedRows) or self.scaling.bins is not None
+        is_whole = self.table.rows is None and not is_encoded
         is_ready = self.scaling.factor is None and is_whole and str(self.table.X.dtype).endswith(dtype_name)
         if is_ready and (not is_mapped or self.table.X.flags.c_contiguous):
             return to_tensor(self.table.X).to(self.device)
-        is_encoded = isinstance(self.table.X, CodedRows) or self.scaling.bins is not None
         is_long = is_encoded and self.shape[0] * self.shape[1] > MAX_DENSE_VALUES
         if is_mapped or is_long:
             return self
