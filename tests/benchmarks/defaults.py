@@ -1,6 +1,6 @@
 """Fits of ScratchNNClassifier and of MLPClassifier in which all parameters are left as they are.
 
-``python tests/benchmarks/defaults.py`` prints the table in about two minutes. The networks differ: 400 neurons and bins
+``python tests/benchmarks/defaults.py`` prints the table in about two minutes. The networks differ: 200 neurons and bins
 against 100 neurons. So the ratio says how long one waits, not which code is faster, which is what ``fit.py`` measures.
 """
 
