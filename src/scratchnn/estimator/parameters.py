@@ -126,6 +126,15 @@ def find_hint(params: dict[str, Any], message: str) -> str:
     return ""
 
 
+def forbid_partial_fit(estimator: Any) -> str | None:
+    """Return the reason for which the parameters make `partial_fit` unavailable, or None."""
+    if estimator.early_stopping:
+        return "partial_fit does not support early_stopping=True, as it sees data in parts. Use fit, or set it False."
+    if estimator.solver == "lbfgs":
+        return "partial_fit does not support solver='lbfgs', which needs all data. Use fit, or set solver='adam'."
+    return None
+
+
 def resolve_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
     """Return the parameter as a tuple of plain integers, or raise ValueError."""
     sizes = tuple(np.atleast_1d(np.asarray(sizes, dtype=object)).tolist())
