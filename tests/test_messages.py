@@ -270,7 +270,7 @@ def test_a_bad_loss_in_a_fused_search_says_the_same():
         ({"learning_rate": 0.01}, "learning_rate is the schedule. Set learning_rate_init=0.01"),
         ({"learning_rate": np.float64(0.01)}, "Set learning_rate_init=0.01,"),
         ({"learning_rate_init": "cosine"}, "learning_rate_init is the rate, a number, and learning_rate the schedule."),
-        ({"batch_size": 0.1}, "batch_size counts rows"),
+        ({"batch_size": 0.1}, "batch_size counts samples"),
         ({"alpha": "none"}, "Set alpha=0 for no penalty"),
         ({"alpha": None}, "Set alpha=0 for no penalty"),
         ({"hidden_layer_sizes": None}, "Set hidden_layer_sizes=() for no hidden layer"),

@@ -20,7 +20,7 @@ from scratchnn.exceptions import RankError
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
-LOST = "RankError: Rank 0 of data_parallel has lost the others: a process ended or failed, whose own output says why"
+LOST = "RankError: Rank 0 of data_parallel has lost the others: a process ended or failed, see its output"
 
 
 def make_environment(size, rank=0):

@@ -1,4 +1,4 @@
-"""What early stopping watches: scores of validation rows, which may lack a class."""
+"""The score that early stopping monitors: validation samples may lack a class."""
 
 import warnings
 
@@ -130,7 +130,7 @@ def test_a_class_of_a_single_row_is_not_held_out_and_not_missed():
 def test_a_score_that_needs_the_class_is_refused(scoring, names, lacking, message):
     if scoring == "d2_brier_score":
         pytest.importorskip("sklearn", "1.8")  # the first that has it
-    with pytest.raises(ValueError, match=r"scoring must be defined for the validation rows, which .*" + message):
+    with pytest.raises(ValueError, match=r"scoring must be defined for the validation samples, which .*" + message):
         fit_without(lacking, scoring, names)
 
 
