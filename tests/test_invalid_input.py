@@ -147,7 +147,7 @@ def test_class_weights_of_several_labels_are_a_list_of_dicts(spec):
 
 SCORES = {
     ("r2", 2): r"could not convert .* Choose another, such as 'loss' or 'accuracy'\.$",
-    ("average_precision", 2): r"pos_label=1 .* positive: sklearn.*make_scorer\(\.\.\., pos_label='b'\)\.$",
+    ("average_precision", 2): r"pos_label=1 .* positive class: sklearn.*make_scorer\(\.\.\., pos_label='b'\)\.$",
     ("roc_auc", 3): r"multi_class .*\. Use 'roc_auc_ovr'\.$",
     ("f1", 3): r"Target is multiclass .*[^.]\. Use 'f1_macro'\.$",
 }
@@ -211,7 +211,7 @@ MIXED = [np.resize(np.array(labels, dtype=object), 40) for labels in (["a", 1], 
         ((X, y, np.zeros(40)), "sample_weight must have a positive value, got only zeros. Use 0"),
         ((X, y, np.full(40, np.nan)), "Input sample_weight contains NaN"),
         *[
-            ((X, y, weights), r"sample_weight must hold one real number a row, got other values: ")
+            ((X, y, weights), r"sample_weight must hold one real number per sample, got other values: ")
             for weights in (["a"] * 40, [None] * 39 + ["b"], [1j] * 40)
         ],
         ((np.full((40, 2), b"x"), y), "Columns 0, 1 of X have values of type .*S1"),

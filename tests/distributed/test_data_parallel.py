@@ -109,7 +109,7 @@ def test_an_error_within_a_step_ends_all_processes(results):
 
 
 def test_a_process_waits_no_longer_than_the_timeout(results):
-    assert "or one did not come to the same call of fit within timeout=2 seconds" in results[0]["late"]
+    assert "or did not reach the same call of fit within timeout=2 seconds" in results[0]["late"]
     assert results[1]["late"].startswith(LOST.replace("Rank 0", "Rank 1"))
 
 
