@@ -80,8 +80,6 @@ OUTPUTS = {
         lambda grads, preds: preds * (grads - (grads * preds).sum(-1, keepdim=True)),
     ),
 }
-
-
 INITS = ("scratch", "glorot_uniform", "he_uniform")
 
 

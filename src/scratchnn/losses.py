@@ -144,8 +144,6 @@ _REMEDY = (
     "Write it with PyTorch's functions and tensors from end to end: torch.exp, not np.exp or math.exp, and no "
     "numpy(), item(), detach() or comparison between the logits and the loss."
 )
-
-
 # Errors of functions that were written for arrays or for other shapes. Other exceptions pass unchanged.
 _MISUSE_ERRORS = (TypeError, AttributeError, ValueError, IndexError, RuntimeError, UserWarning)
 

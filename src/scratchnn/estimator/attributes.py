@@ -125,10 +125,7 @@ def name_encoded_columns(estimator: Any) -> Array:
 
 
 def get_linear_weights(estimator: Any, name: str) -> Array:
-    """Return the weights of a network without hidden layers, bins and categories, for the attribute ``name``.
-
-    The weights of missing-value indicators follow those of the features.
-    """
+    """Return the weights of a linear network, with missing-value indicators last, for the attribute ``name``."""
     if len(getattr(estimator, "coefs_", ())) != 1 or estimator.bin_edges_ is not None:
         raise AttributeError(
             f"{name} is available only after fit, without hidden layers (hidden_layer_sizes=()) and without bins "

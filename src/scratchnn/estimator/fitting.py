@@ -296,10 +296,7 @@ def _warn_of_end(run: TrainingRun, *, incremental: bool) -> None:
 
 
 def store_fit(plan: Plan, run: TrainingRun) -> Buffer:
-    """Set the fitted attributes, and the state to resume from, in place. Return the coefficients of the model.
-
-    They are those of the last epoch, or with early stopping those of the best epoch.
-    """
+    """Set the fitted attributes, and the state to resume from, in place. Return the best or last coefficients."""
     call, state, statistics = plan.call, plan.state, plan.statistics
     estimator = call.estimator
     best = run.buffer if run.best_flat is None else replace(run.buffer, flat=run.best_flat)
