@@ -167,6 +167,6 @@ def test_timeout_and_environment_are_checked(monkeypatch):
     with pytest.raises(RankError, match=r"found all processes within timeout=0\.5 s"), data_parallel(timeout=0.5):
         pass
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    with pytest.raises(ValueError, match=r"first time, got restart 1\. Leave --max-restarts out"), data_parallel():
+    with pytest.raises(ValueError, match=r"first time, got restart 1\. Leave out --max-restarts"), data_parallel():
         pass
     assert not dist.is_initialized()
