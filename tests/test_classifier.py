@@ -556,7 +556,7 @@ def test_shuffle_changes_minibatches_but_not_full_batches(iris):
 
 
 def test_batch_larger_than_the_data_is_clipped_with_a_warning(iris):
-    with pytest.warns(UserWarning, match="batch_size=200 is larger than the 150 training rows"):
+    with pytest.warns(UserWarning, match="batch_size=200 is larger than the 150 training samples"):
         clipped = ScratchNNClassifier(batch_size=200, max_iter=1, random_state=0).fit(*iris)
     assert_same_fit(clipped, ScratchNNClassifier(batch_size="full", max_iter=1, random_state=0).fit(*iris))
 

@@ -51,7 +51,7 @@ def fit_in_parts(model):
     ("exhaust", "kind", "remedy"),
     [
         (raise_cuda_error, torch.cuda.OutOfMemoryError, "or set device='cpu'. The error was: CUDA out of memory"),
-        (allocate_too_much, MemoryError, "or pass fewer rows or columns. The error was: "),
+        (allocate_too_much, MemoryError, "or pass fewer samples or features. The error was: "),
     ],
 )
 def test_a_fit_that_memory_does_not_suffice_for_says_what_to_lower(fit, exhaust, kind, remedy, monkeypatch):

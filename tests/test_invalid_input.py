@@ -147,7 +147,7 @@ def test_class_weights_of_several_labels_are_a_list_of_dicts(spec):
 
 SCORES = {
     ("r2", 2): r"could not convert .* Choose another, such as 'loss' or 'accuracy'\.$",
-    ("average_precision", 2): r"pos_label=1 .* positive: sklearn.*make_scorer\(\.\.\., pos_label='b'\)\.$",
+    ("average_precision", 2): r"pos_label=1 .* positive class: sklearn.*make_scorer\(\.\.\., pos_label='b'\)\.$",
     ("roc_auc", 3): r"multi_class .*\. Use 'roc_auc_ovr'\.$",
     ("f1", 3): r"Target is multiclass .*[^.]\. Use 'f1_macro'\.$",
 }
@@ -203,15 +203,15 @@ MIXED = [np.resize(np.array(labels, dtype=object), 40) for labels in (["a", 1], 
         ((X, np.where(y == 1, np.nan, 0.0)), r"y has \d+ missing values \(first at index 0\). Drop these rows."),
         ((X, y[:-1]), r"inconsistent numbers of samples: \[40, 39\]"),
         ((X, X[:, 0]), "Unknown label type: continuous"),
-        ((X, np.column_stack([y, y + 1])), "y must be one label per row, .* got multiclass-multioutput of shape"),
-        *[((X, sets), "^y must be one label per row, .* sets .*.MultiLabelBinarizer.$") for sets in SETS],
+        ((X, np.column_stack([y, y + 1])), "y must be one label per sample, .* got multiclass-multioutput of shape"),
+        *[((X, sets), "^y must be one label per sample, .* sets .*.MultiLabelBinarizer.$") for sets in SETS],
         *[((X, mixed), "^y must hold class labels of one type, which can be sorted, got other") for mixed in MIXED],
-        ((X, y, np.ones(39)), r"sample_weight must have shape \(40,\), one weight a row, got \(39,\)"),
+        ((X, y, np.ones(39)), r"sample_weight must have shape \(40,\), one weight per sample, got \(39,\)"),
         ((X, y, -np.ones(40)), "sample_weight must not have negative values, got -1. Use 0"),
         ((X, y, np.zeros(40)), "sample_weight must have a positive value, got only zeros. Use 0"),
         ((X, y, np.full(40, np.nan)), "Input sample_weight contains NaN"),
         *[
-            ((X, y, weights), r"sample_weight must hold one real number a row, got other values: ")
+            ((X, y, weights), r"sample_weight must hold one real number per sample, got other values: ")
             for weights in (["a"] * 40, [None] * 39 + ["b"], [1j] * 40)
         ],
         ((np.full((40, 2), b"x"), y), "Columns 0, 1 of X have values of type .*S1"),
@@ -229,7 +229,7 @@ def test_bad_training_data_are_refused(arguments, message):
 @pytest.mark.parametrize(
     ("validation", "message"),
     [
-        ({"X_val": X}, "X_val and y_val must be given together, got None for y_val. Pass both."),
+        ({"X_val": X}, "X_val and y_val must be given together, got None for y_val."),
         ({"y_val": y}, "got None for X_val"),
         ({"sample_weight_val": np.ones(40)}, "got None for X_val"),
         ({"X_val": X[:, :2], "y_val": y}, "X has 2 features, but ScratchNNClassifier is expecting 3"),

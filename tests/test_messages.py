@@ -270,7 +270,7 @@ def test_a_bad_loss_in_a_fused_search_says_the_same():
         ({"learning_rate": 0.01}, "learning_rate is the schedule. Set learning_rate_init=0.01"),
         ({"learning_rate": np.float64(0.01)}, "Set learning_rate_init=0.01,"),
         ({"learning_rate_init": "cosine"}, "learning_rate_init is the rate, a number, and learning_rate the schedule."),
-        ({"batch_size": 0.1}, "batch_size counts rows"),
+        ({"batch_size": 0.1}, "batch_size counts samples"),
         ({"alpha": "none"}, "Set alpha=0 for no penalty"),
         ({"alpha": None}, "Set alpha=0 for no penalty"),
         ({"hidden_layer_sizes": None}, "Set hidden_layer_sizes=() for no hidden layer"),
@@ -280,7 +280,7 @@ def test_a_bad_loss_in_a_fused_search_says_the_same():
         ({"n_iter_no_change": None}, "n_iter_no_change=np.inf"),
         ({"tol": None}, "Set tol=0"),
         ({"loss": "binary_crossentropy"}, "Cross-entropy, binary or not, is 'log_loss'"),
-        ({"dropout": (0.1, 0.2)}, "dropout is one share for all hidden layers"),
+        ({"dropout": (0.1, 0.2)}, "dropout is one fraction for all hidden layers"),
         ({"dtype": torch.float32}, "dtype='float32'"),
         ({"device": 0}, "device='cuda:0'"),
         ({"scoring": ["accuracy", "roc_auc"]}, "Pass one name or one scorer"),
@@ -317,7 +317,9 @@ def test_a_metric_in_the_place_of_a_scorer_names_make_scorer(metric):
 @pytest.mark.parametrize("selector", [RFE, SelectFromModel])
 def test_a_network_without_coefficients_of_features_says_what_selects_features(selector):
     """Only with the name of the attribute: scikit-learn asks "auto" whether there is one, and drops the reason."""
-    with pytest.raises(AttributeError, match=r"^coef_ is there only .*hidden_layer_sizes=.* SequentialFeatureSelector"):
+    with pytest.raises(
+        AttributeError, match=r"^coef_ is available only .*hidden_layer_sizes=.* SequentialFeatureSelector"
+    ):
         selector(network(), importance_getter="coef_").fit(X, y).get_support()
 
 

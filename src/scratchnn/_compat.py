@@ -1,4 +1,4 @@
-"""Every private or version-dependent import of scikit-learn and joblib, and what these lack."""
+"""All private or version-dependent imports from scikit-learn, with substitutes for what older versions lack."""
 
 import functools
 import inspect
@@ -41,19 +41,19 @@ except ImportError:  # scikit-learn before 1.9 checks array API support in anoth
         """Do nothing: this scikit-learn has no such check."""
 
 
-# Frames of these packages are not the user's. How many there are depends on scikit-learn's version.
+# Packages whose stack frames are not the user's. The number of frames depends on scikit-learn's version.
 LIBRARIES = {"scratchnn", "sklearn"}
 
 
 class NotebookMixin:
-    """What notebooks show of an estimator, beside scikit-learn's own: layers and epochs."""
+    """Adds layers and epochs to the representation of an estimator in notebooks."""
 
     def _sk_visual_block_(self) -> _VisualBlock:
         name = type(self).__name__
         return _VisualBlock("single", self, names=name, name_details=str(self), name_caption=_describe_network(self))
 
     def _get_fitted_attr_html(self, doc_link: str = "") -> Any:
-        # Of properties that raise AttributeError, scikit-learn shows the property itself.
+        # For a property that raises AttributeError, scikit-learn shows the property object.
         attributes = super()._get_fitted_attr_html(doc_link)  # type: ignore[misc]
         for name in [name for name, shown in attributes.items() if isinstance(shown["value"], property)]:
             del attributes[name]
@@ -70,9 +70,9 @@ def _describe_network(estimator: Any) -> str | None:
 
 
 class available_unless:
-    """Makes a method an attribute only where ``forbid`` finds no reason against it, as ``available_if`` does.
+    """Makes a method available unless ``forbid`` returns a reason, like scikit-learn's ``available_if``.
 
-    ``available_if`` would hide the reason, and raise an AttributeError where MLPClassifier's users expect a ValueError.
+    ``available_if`` would hide the reason, and raise an AttributeError instead of MLPClassifier's ValueError.
     """
 
     def __init__(self, forbid: Callable[[Any], str | None]) -> None:
@@ -95,9 +95,9 @@ class available_unless:
 
 
 def get_class_arguments(scorer: Any, classes: np.ndarray) -> dict[str, Any]:
-    """Return the arguments that tell a scorer's metric which classes there are, as its targets may lack some.
+    """Return the arguments that pass all classes to a scorer's metric, as its targets may lack some.
 
-    Only a metric of probabilities or logits needs it, to know the class of each column. For a metric of predicted
+    Only a metric of probabilities or logits needs them, to know the class of each column. For a metric of predicted
     labels, ``labels`` and ``pos_label`` choose the classes that count.
     """
     if getattr(scorer, "_response_method", "predict") == "predict":
@@ -112,7 +112,7 @@ def get_class_arguments(scorer: Any, classes: np.ndarray) -> dict[str, Any]:
 
 
 def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
-    """Warn, and show the line of the user's code that led here: the nearest one outside of ``LIBRARIES``.
+    """Warn, with the line of the user's code: the nearest line outside of ``LIBRARIES``.
 
     If joblib made the call, as in a search, the user's line may be in another thread or process. The warning then shows
     the line that called this package, for every backend of joblib.
@@ -126,14 +126,14 @@ def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
     warnings.warn(message, category, stacklevel=calling_level if package == "joblib" and calling_level else level)
 
 
-CACHE = "_cache"  # the attribute in which predictions keep what they have prepared
+CACHE = "_cache"  # the attribute that holds the cache of predictions
 VERSION_KEY = "_scratchnn_version"  # in the state that pickle, joblib and skops store
 
 
 class VersionMixin:
-    """Adds the version of scratchnn to what is stored of an estimator, and warns when another version loads it.
+    """Stores the version of scratchnn with an estimator, and warns when another version loads it.
 
-    What predictions have prepared is left out of copies and files.
+    Copies and files do not contain the cache of predictions.
     """
 
     def __getstate__(self) -> dict[str, Any]:

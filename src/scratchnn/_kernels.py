@@ -24,16 +24,16 @@ def matmul(left: Tensor, right: Tensor) -> Tensor:
     elif right.shape[0] >= LARGE_STACK:
         product = _multiply_large_stack(left, right)
     elif right.shape[2] == 1 < right.shape[0] and right.is_cpu:
-        # BLAS multiplies stacks of columns by another kernel, which rounds otherwise and takes several times as long.
+        # For stacks of columns, BLAS has another kernel, which rounds differently and takes several times as long.
         pairs = zip(_repeat(left, right.shape[0]).split(1), right.split(1), strict=True)
         product = torch.cat([torch.bmm(*pair) for pair in pairs])
     else:
-        product = torch.bmm(_repeat(left, right.shape[0]), right)  # checks less than @ does, so it is faster
-    return product.to(right.dtype) if product.dtype is torch.bfloat16 else product  # which autocast returns
+        product = torch.bmm(_repeat(left, right.shape[0]), right)  # faster than @, as it checks less
+    return product.to(right.dtype) if product.dtype is torch.bfloat16 else product  # from autocast
 
 
 def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """Add ``left.T @ right`` to ``total``, in place. Of a sparse ``left``, only the entries cost time."""
+    """Add ``left.T @ right`` to ``total``, in place. Only the entries of a sparse ``left`` cost time."""
     if left.is_sparse and total.ndim > 2:
         for total_of_model, right_of_model in zip(total, right, strict=True):
             add_product(total_of_model, left, right_of_model)

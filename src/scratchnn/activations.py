@@ -80,13 +80,11 @@ OUTPUTS = {
         lambda grads, preds: preds * (grads - (grads * preds).sum(-1, keepdim=True)),
     ),
 }
-
-
 INITS = ("scratch", "glorot_uniform", "he_uniform")
 
 
 def calc_init_bound(init: str, activation: str, fan_in: int, fan_out: int) -> float:
-    """Return the bound of the draws of "glorot_uniform" (Glorot & Bengio, 2010) or "he_uniform" (He et al., 2015)."""
+    """Return the bound of the draws for "glorot_uniform" (Glorot & Bengio, 2010) or "he_uniform" (He et al., 2015)."""
     if init == "he_uniform":
         return math.sqrt(6 / fan_in)
     return math.sqrt((2 if activation == "logistic" else 6) / (fan_in + fan_out))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PART_ROWS = 8192  # the rows of a part, at most
+PART_ROWS = 8192  # samples per part, at most
 
 
 class Batch(NamedTuple):
@@ -16,17 +16,17 @@ class Batch(NamedTuple):
     deps: Tensor
     sample_weights: Tensor | None = None  # (*models, n_samples)
     masks: list[Tensor] | None = None  # dropout: factors for the values of each hidden layer
-    n_samples: int | Tensor | None = None  # None: all rows; (*models, 1) where rows of weight 0 pad short batches
+    n_samples: int | Tensor | None = None  # None: all; (*models, 1) if samples of weight 0 pad short batches
 
     def count_samples(self) -> int | Tensor:
-        """Return the number by which a mean over the samples divides."""
+        """Return the divisor of means over the samples."""
         return self.deps.shape[-2] if self.n_samples is None else self.n_samples
 
 
 def split_rows(batch: Batch, size: int = PART_ROWS) -> list[Batch]:
-    """Cut a batch into parts of at most ``size`` rows, so that memory use does not grow with the number of rows.
+    """Divide a batch into parts of at most ``size`` samples, so that memory does not grow with the number of samples.
 
-    Parts keep the whole batch's number of samples: their means add up to the mean of the whole.
+    Each part keeps the number of samples of the batch, so the means of the parts add up to the mean of the batch.
     """
     n_rows = batch.indeps.shape[-2:][0]  # a vector is refused later, see `check_indeps`
     if n_rows <= size:
@@ -59,7 +59,7 @@ def check_indeps(indeps: Tensor, n_features: int) -> None:
     if indeps.ndim < 2 or indeps.shape[-1] != n_features:
         raise ValueError(
             f"indeps must end in (n_samples, n_features), with n_features={n_features}, got {tuple(indeps.shape)}. "
-            "Pass one row per sample, or draw coefficients for this number of columns."
+            "Pass one row per sample, or draw coefficients for this number of features."
         )
 
 
@@ -67,7 +67,7 @@ def check_deps(deps: Tensor, logits: Tensor) -> Tensor:
     """Return the targets. Raise TypeError if they are not a tensor, and ValueError if the logits' shape differs."""
     if not isinstance(deps, Tensor):
         raise TypeError(f"deps must be a tensor, got {type(deps).__name__}. Pass torch.as_tensor(deps).")
-    if deps.shape[-2:] != logits.shape[-2:]:  # broadcasting would train on every pair of samples, silently
+    if deps.shape[-2:] != logits.shape[-2:]:  # broadcasting would silently train on all pairs of samples
         raise ValueError(
             f"deps must end in (n_samples, n_outputs)={tuple(logits.shape[-2:])}, got {tuple(deps.shape)}. "
             "deps.unsqueeze(-1) makes a vector one column."

@@ -1,4 +1,4 @@
-"""The network as a scikit-learn classifier: parameters, validation, and who does what."""
+"""The network as a scikit-learn classifier: its parameters and its public methods."""
 
 from functools import cache
 from typing import Any
@@ -29,19 +29,12 @@ from .tables.arrays import Array
 from .training.threads import one_thread
 
 
-def _forbid_partial_fit(classifier: "ScratchNNClassifier") -> str | None:
-    if classifier.early_stopping:
-        return "partial_fit does not support early_stopping=True, as it sees data in parts. Use fit, or set it False."
-    if classifier.solver == "lbfgs":
-        return "partial_fit does not support solver='lbfgs', which needs all data. Use fit, or set solver='adam'."
-    return None
-
-
 class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, ClassifierMixin, BaseEstimator):
     """A neural network written by hand on PyTorch tensors, as a scikit-learn classifier.
 
-    A drop-in replacement for LogisticRegression and MLPClassifier: MLPClassifier's parameters keep their names and
-    meanings. Targets may be binary, multiclass or multilabel, with labels of any type.
+    A drop-in replacement for LogisticRegression and MLPClassifier. MLPClassifier's parameters keep their names and
+    meanings. Targets may be binary, multiclass or multilabel, with labels of any type. The parameters are listed by
+    topic: network, penalty, training, stopping, columns, computation, and last tutorial and parity with MLPClassifier.
 
     Parameters
     ----------
@@ -49,83 +42,67 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Number of neurons in each hidden layer. ``()`` is logistic regression.
     activation : {'relu', 'tanh', 'logistic', 'identity', 'leaky_relu', 'gelu', 'silu'}, default='relu'
         Activation of the hidden layers.
-    solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
-        'adam' and 'sgd' train on minibatches. 'lbfgs' (scipy's) uses all rows at each step, and suits small tables.
+    dropout : float, default=0.0
+        Fraction of the hidden values that each step sets to zero. The other values are scaled up. Not for 'lbfgs'.
     alpha : float or 'auto', default='auto'
-        Strength of the L2 penalty on the weights, divided by the number of samples in a minibatch, as in MLPClassifier.
-        Without a hidden layer, and with all samples in a minibatch, ``alpha`` is LogisticRegression's ``1 / C``. 'auto'
-        estimates it from the noise of the data, see :ref:`penalty`, and multiplies it by ``batch_size / n_samples``.
-    C : float or None, default=None
-        LogisticRegression's inverse strength of the penalty. If it is set, ``alpha`` is ``1 / C``.
-    batch_size : int, 'auto' or 'full', default='auto'
-        Samples per minibatch. 'auto' is a tenth of the samples, from 32 to 100, and a hundredth of more than 10,000, up to
-        500. 'full' is all samples.
-    learning_rate : {'auto', 'cosine', 'one_cycle', 'constant', 'invscaling', 'adaptive'}, default='auto'
-        Schedule of the learning rate:
+        Strength of the L2 penalty: a minibatch of n samples adds ``alpha / (2 * n) * sum(weights ** 2)`` to its loss.
 
-        - 'cosine': it falls to zero along a cosine over the ``max_iter`` epochs of a call of `fit`. When patience runs
-          out, it falls to zero within ten more epochs.
+        - float: as in MLPClassifier, and ``1 / C`` of LogisticRegression without a hidden layer and with a full batch.
+        - 'auto': estimated from the noise of the data, see :ref:`penalty`, times ``batch_size / n_samples``.
+    C : float or None, default=None
+        Inverse strength of the penalty, as in LogisticRegression. If it is set, ``alpha`` is ``1 / C``.
+    loss : {'log_loss', 'mae', 'brier'} or callable, default='log_loss'
+        Mean loss that training minimizes. With the probability ``p`` of the true class, 'log_loss' is ``-log(p)``,
+        'mae' is ``1 - p``, and 'brier' is ``(1 - p) ** 2``, or for several classes half the sum of squared errors. The
+        losses of several labels are summed. A callable takes logits and targets (zeros and ones), two tensors of shape
+        (n_samples, n_outputs), and returns a value for each sample or each output, computed by PyTorch's functions.
+    solver : {'adam', 'sgd', 'lbfgs'}, default='adam'
+        'adam' and 'sgd' train on minibatches. 'lbfgs' (SciPy's) uses all samples at each step, and suits small tables.
+    learning_rate : {'auto', 'cosine', 'one_cycle', 'constant', 'invscaling', 'adaptive'}, default='auto'
+        Schedule of the learning rate, where step ``t`` is one of the ``T`` steps of ``max_iter`` epochs:
+
+        - 'cosine': ``learning_rate_init * (1 + cos(pi * t / T)) / 2``, and zero ten epochs after patience runs out.
         - 'auto': 'cosine' over ``max_iter`` epochs or 50, whichever is less.
-        - 'one_cycle': it rises for 30 % of the steps and then falls.
-        - 'constant': it does not change. `partial_fit` uses this in place of the three above.
-        - 'invscaling', for 'sgd' only: ``learning_rate_init / (t_ + 1) ** power_t`` after each epoch.
-        - 'adaptive', for 'sgd' only: it is divided by 5 if ``n_iter_no_change`` epochs brought no improvement.
+        - 'one_cycle': rises along a cosine from ``learning_rate_init / 25`` for 30 % of the steps, and then falls along
+          a cosine to ``learning_rate_init * 4e-6``.
+        - 'constant': ``learning_rate_init``. `partial_fit` uses this in place of the three above.
+        - 'invscaling', for 'sgd' only: ``learning_rate_init / (t_ + 1) ** power_t``, updated after each epoch.
+        - 'adaptive', for 'sgd' only: divided by 5 whenever ``n_iter_no_change`` epochs bring no improvement.
     learning_rate_init : float, default=0.005
         Learning rate of 'adam' and 'sgd'. It is the largest rate of every schedule.
-    power_t : float, default=0.5
-        Exponent of 'invscaling'.
+    batch_size : int, 'auto' or 'full', default='auto'
+        Samples per minibatch. 'auto' is a tenth of the samples, from 32 to 100, and a hundredth of more than 10,000, up
+        to 500. 'full' is all samples.
     max_iter : int or None, default=None
-        Maximum number of epochs (with 'lbfgs', of iterations). None is 50 with 'auto', 'cosine' and 'one_cycle', and
-        200 otherwise.
-    shuffle : bool, default=True
-        Whether to draw a new row order for each epoch. A batch of all rows is not shuffled.
+        Maximum number of epochs ('lbfgs': of iterations). None is 50 with 'auto', 'cosine' and 'one_cycle', else 200.
+    class_weight : dict, 'balanced', list of dict or None, default=None
+        Weights of the classes, which multiply ``sample_weight`` in training and in the validation loss and score.
+        Classes that are missing in a dict have weight 1. 'balanced' gives all classes the same total weight in
+        training. Multilabel targets take a list with a dict for each label, and a sample's weights are multiplied.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial coefficients, the sample orders, dropout and the validation split. An int makes fits
         repeatable, bit for bit. None takes a new seed from the operating system, not from a global generator.
+    warm_start : bool, default=False
+        Whether `fit` resumes where the last call ended, with its coefficients, solver state and random generator. The
+        means and scales of the columns stay those of the first call. The schedules 'auto', 'cosine' and 'one_cycle'
+        restart with each fit; with the others, two fits of 10 epochs equal one of 20.
     tol : float, default=0.0001
         Smallest change of the loss or of the validation score that counts as an improvement. 'lbfgs' stops when no
         entry of the gradient is larger.
-    verbose : bool or int, default=False
-        Whether to print loss and validation score of each epoch.
-    warm_start : bool, default=False
-        Whether `fit` continues from the end of the last call, with its coefficients, solver state and random generator.
-        The means and scales of the columns stay those of the first call. The schedules 'auto', 'cosine' and 'one_cycle'
-        start anew with each fit; with the others, two fits of 10 epochs equal one of 20.
-    momentum : float, default=0.9
-        Momentum of 'sgd', from 0 to 1.
-    nesterovs_momentum : bool, default=True
-        Whether 'sgd' uses Nesterov's momentum.
+    n_iter_no_change : int or inf, default=10
+        Patience: number of epochs without an improvement of ``tol`` after which training stops.
     early_stopping : bool, default=False
         Whether to stop when the validation score no longer improves, and to restore the best epoch's coefficients.
     validation_fraction : float, default=0.1
-        Fraction of the samples that is held out for early stopping, stratified by class, if `fit` gets no ``X_val``. A
-        sample of whole weight k counts as k samples, so a part of its weight may be held out. If some weights are not
-        whole numbers, each sample counts as one.
-    beta_1 : float, default=0.9
-        Decay rate of the running mean of the gradients in 'adam'.
-    beta_2 : float, default=0.999
-        Decay rate of the running mean of the squared gradients in 'adam'.
-    epsilon : float, default=1e-08
-        Number that 'adam' adds to the divisor.
-    n_iter_no_change : int or inf, default=10
-        Number of epochs without an improvement of ``tol`` after which training stops.
-    max_fun : int, default=15000
-        Largest number of evaluations of the loss by 'lbfgs'.
-    loss : {'log_loss', 'mae', 'brier'} or callable, default='log_loss'
-        Loss that training minimizes, as a mean over rows: ``-log`` of the probability of the true class ('log_loss'),
-        the distance of this probability to 1 ('mae'), or the square of this distance ('brier'). The losses of several
-        labels are summed. A function takes logits and targets (zeros and ones), two tensors of shape (n_samples,
-        n_outputs), and returns a value for each sample or each output, computed by PyTorch's functions.
-    dropout : float, default=0.0
-        Fraction of the hidden values that each step sets to zero, except with 'lbfgs'. Others are scaled up instead.
-    class_weight : dict, 'balanced', list of dict or None, default=None
-        Weight of each class. It multiplies the ``sample_weight`` of the rows, in training and in the validation loss
-        and score. Classes that are missing in a dict have weight 1. 'balanced' gives all classes of the training data
-        the same total weight. Multilabel targets take a list with a dict for each label; a row's weight is the product.
+        Fraction of the samples that is held out for early stopping, stratified by class, if `fit` gets no ``X_val``. If
+        all weights are whole numbers, a sample of weight k counts as k samples, and a part of them may be held out.
+    scoring : str or callable, default='loss'
+        Score that early stopping monitors: 'loss' (minus the validation loss), or any scorer of scikit-learn. The
+        validation samples may lack a class if the score is defined without it.
     categorical_features : array-like of {bool, int, str} of shape (n_features,) or (n_categorical_features,), \
             'from_dtype' or None, default='from_dtype'
-        Columns of X that hold categories: a mask, their numbers, or their names in a frame. With 'from_dtype' they are
-        those of a categorical type, and those that hold text.
+        Columns of X that hold categories: a mask, their indices, or their names in a frame. 'from_dtype' selects the
+        columns of a categorical dtype and those that hold text.
     numeric_encoding : {'auto', 'piecewise'} or None, default='auto'
         'piecewise' clips scaled columns of more than two values smoothly at 3, and adds how far a value is through each
         of several quantile bins, from 0 below the bin to 1 above it: the more bins, the more samples and the fewer
@@ -133,65 +110,79 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     standardize : bool, default=True
         Whether to center, scale and clip the columns before training and prediction, in the precision of X. Sparse
         columns that are mostly zeros are not centered.
+    device : str or torch.device, default='auto'
+        Device of the computation: 'cpu', 'cuda', 'cuda:1', ... 'auto' is the device of a tensor X, and the CPU for
+        arrays and frames. The fitted model consists of NumPy arrays and can be used on any machine.
+    dtype : {'auto', 'float32', 'float64', 'tf32', 'bfloat16'}, default='auto'
+        Precision of training. 'auto' is the precision of X for at most 100 samples and for 'lbfgs', and float32
+        otherwise. 'tf32' and 'bfloat16' are float32 with products of rounded factors. On the CPU, 'tf32' is float32.
+    verbose : bool or int, default=False
+        Whether to print the loss and the validation score of each epoch.
     init : {'he_uniform', 'glorot_uniform', 'scratch'}, default='he_uniform'
-        Rule for drawing the coefficients, see `scratchnn.network.init_coeffs`.
+        Rule for drawing the coefficients, see `scratchnn.network.init_coeffs`. 'scratch' is the tutorial's.
     hidden_bias : bool, default=True
         Whether hidden layers have intercepts.
-    device : str or torch.device, default='auto'
-        Device of the computation: 'cpu', 'cuda', 'cuda:1', ... 'auto' is where X is: the CPU for arrays and frames, its
-        own device for a tensor. The fitted model consists of NumPy arrays and can be used on any machine.
-    dtype : {'auto', 'float32', 'float64', 'tf32', 'bfloat16'}, default='auto'
-        Precision of training. 'auto' is the precision of X up to 100 rows, and with 'lbfgs'. Otherwise it is float32.
-        'tf32' and 'bfloat16' are float32 with products of rounded factors. On the CPU, 'tf32' is float32.
-    scoring : str or callable, default='loss'
-        Score that early stopping watches: 'loss' (minus the validation loss), or any scorer of scikit-learn. The
-        validation rows may lack a class if the score is defined without it.
+    power_t : float, default=0.5
+        Exponent of 'invscaling'.
+    shuffle : bool, default=True
+        Whether to draw a new sample order for each epoch. A minibatch of all samples is not shuffled.
+    momentum : float, default=0.9
+        Momentum of 'sgd', from 0 to 1.
+    nesterovs_momentum : bool, default=True
+        Whether 'sgd' uses Nesterov's momentum.
+    beta_1 : float, default=0.9
+        Decay rate of the running mean of the gradients in 'adam'.
+    beta_2 : float, default=0.999
+        Decay rate of the running mean of the squared gradients in 'adam'.
+    epsilon : float, default=1e-08
+        Number that 'adam' adds to the divisor.
+    max_fun : int, default=15000
+        Maximum number of loss evaluations by 'lbfgs'.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-        Class labels, including those of rows of weight 0. For multilabel targets, the column numbers.
+        Class labels, including those of samples of weight 0. For multilabel targets, the indices of the columns.
     coefs_ : list of ndarray of shape (fan_in, fan_out)
-        Weights of each layer. The first weights have a row for each of ``feature_names_encoded_``. They apply to the
-        encoded columns after centring and scaling with ``mean_`` and ``scale_``, and to the bins. They are zero for
-        columns that `fit` found constant, or unused in a sparse X. ``coefs_``, ``intercepts_``, ``mean_`` and
-        ``scale_`` may be set, to arrays of any float type or to lists: training continues from these values.
+        Weights of each layer, for the encoded columns, centered and scaled with ``mean_`` and ``scale_``, and for the
+        bins. Row i of ``coefs_[0]`` belongs to ``feature_names_encoded_[i]``. It is zero for columns that `fit` found
+        constant, or unused in a sparse X. ``coefs_``, ``intercepts_``, ``mean_`` and ``scale_`` may be set, to arrays
+        of any float type or to lists: training resumes from these values.
     intercepts_ : list of ndarray of shape (fan_out,)
         Biases of each layer.
     feature_names_encoded_ : ndarray of str
-        What the rows of ``coefs_[0]`` stand for: "age", "missingindicator_age", "sex_male", "age[20, 28.5]" (a bin).
-        Bins without width have no weights and no name: "".
+        Names of the network's inputs: "age", "missingindicator_age", "sex_male", "age[20, 28.5]" (a bin). Bins without
+        width have no weights and no name: "".
     encoder_ : object or None
-        Encoder of categories, dates and missing values. None if the training rows had only numbers.
+        Encoder of categories, dates and missing values. None if the training samples had only numbers.
     bin_edges_ : ndarray of shape (n_columns, n_edges) or None
         Edges of the bins of each encoded column, followed by NaN. None if no column has any.
     mean_ : ndarray of shape (n_columns,) or None
         Means of the encoded columns; 0 for a sparse column that is mostly zeros. None if no column is centered.
     scale_ : ndarray of shape (n_columns,) or None
-        Standard deviations of the encoded columns, in which far values hardly count; for a column of two values, their
-        difference; for a sparse column that is mostly zeros, its largest absolute value. None without ``standardize``.
+        Standard deviations of the encoded columns, robust to outliers; for a column of two values, their difference;
+        for a sparse column that is mostly zeros, its largest absolute value. None without ``standardize``.
     coef_ : ndarray of shape (1 or n_classes, n_features)
-        Coefficients of the features, as LogisticRegression has them, if there are no hidden layer, bins or categories.
-        Those of missing-value indicators are in ``coefs_[0]`` only.
+        Coefficients of the features, as in LogisticRegression, if there are no hidden layers, bins or categories. Those
+        of missing-value indicators are in ``coefs_[0]`` only.
     intercept_ : ndarray of shape (1 or n_classes,)
         Intercepts that belong to ``coef_``.
     alpha_ : float
-        Strength of the penalty in the last call: ``alpha``, or what 'auto' or ``C`` meant.
+        Strength of the penalty in the last call, from ``alpha`` or ``C``.
     loss_ : float
         Loss of the last epoch, with the penalty.
     best_loss_ : float or None
         Smallest loss of an epoch. None with early stopping.
     loss_curve_ : list of float
-        Loss of each epoch, with the penalty: the mean over the batches, each before its update ('lbfgs': after it).
+        Loss of each epoch, with the penalty: a mean over the minibatches, before their updates ('lbfgs': after them).
     training_loss_curve_ : list of float
-        Loss of each epoch without the penalty, to be compared with ``validation_loss_curve_``, which is computed after
-        the epoch and without ``dropout``.
+        Loss of each epoch without the penalty, for comparison with ``validation_loss_curve_``.
     validation_scores_ : list of float or None
         Score of the validation set after each epoch. None without a validation set.
     best_validation_score_ : float or None
         Best of the ``validation_scores_``.
     validation_loss_curve_ : list of float or None
-        Loss of the validation set after each epoch, without the penalty.
+        Loss of the validation set after each epoch, without the penalty and without ``dropout``.
     n_iter_ : int
         Number of epochs of the last call.
     t_ : int
@@ -209,18 +200,28 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
 
     Notes
     -----
-    A row of weight 0 is equivalent to leaving the row out, and a row of weight k to repeating it k times. With all rows
-    in one batch this holds up to rounding, with ``early_stopping`` for whole numbers k. With minibatches it holds in
-    expectation, because the minibatches differ.
+    A sample of weight k is equivalent to k equal samples, and one of weight 0 to none: up to rounding with all samples
+    in one minibatch (with ``early_stopping``, for whole numbers k), and otherwise in expectation.
 
     Examples
     --------
-    >>> from sklearn.datasets import load_breast_cancer
-    >>> from scratchnn import ScratchNNClassifier
-    >>> X, y = load_breast_cancer(return_X_y=True)
-    >>> classifier = ScratchNNClassifier(max_iter=50, tol=1e-2, random_state=0).fit(X, y)
+    A frame needs no preprocessing: text is encoded, and missing values are filled.
+
+    >>> import pandas as pd
+    >>> from scratchnn import ScratchNNClassifier, fused_fits
+    >>> X = pd.DataFrame({"age": [22, 38, None, 35, 54, 2] * 20, "sex": ["male", "female", "female"] * 40})
+    >>> y = ["died", "lived", "lived"] * 40
+    >>> classifier = ScratchNNClassifier((20,), random_state=0).fit(X, y)
     >>> classifier.predict(X[:3])
-    array([0, 0, 0])
+    array(['died', 'lived', 'lived'], dtype='<U5')
+
+    Inside `fused_fits`, the networks of a search train together:
+
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> with fused_fits() as report:
+    ...     search = GridSearchCV(classifier, {"alpha": [0.1, 1, 10]}, cv=3).fit(X, y)
+    >>> report.n_fits
+    9
     """
 
     _parameter_constraints = parameters.CONSTRAINTS
@@ -230,75 +231,75 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         hidden_layer_sizes: Any = (200,),
         activation: str = "relu",
         *,
-        solver: str = "adam",
+        dropout: float = 0.0,
         alpha: float | str = "auto",
         C: float | None = None,
-        batch_size: int | str = "auto",
+        loss: Any = "log_loss",
+        solver: str = "adam",
         learning_rate: str = "auto",
         learning_rate_init: float = 0.005,
-        power_t: float = 0.5,
+        batch_size: int | str = "auto",
         max_iter: int | None = None,
-        shuffle: bool = True,
+        class_weight: Any = None,
         random_state: int | np.random.RandomState | None = None,
-        tol: float = 1e-4,
-        verbose: bool | int = False,
         warm_start: bool = False,
-        momentum: float = 0.9,
-        nesterovs_momentum: bool = True,
+        tol: float = 1e-4,
+        n_iter_no_change: float = 10,
         early_stopping: bool = False,
         validation_fraction: float = 0.1,
-        beta_1: float = 0.9,
-        beta_2: float = 0.999,
-        epsilon: float = 1e-8,
-        n_iter_no_change: float = 10,
-        max_fun: int = 15000,
-        loss: Any = "log_loss",
-        dropout: float = 0.0,
-        class_weight: Any = None,
+        scoring: Any = "loss",
         categorical_features: Any = "from_dtype",
         numeric_encoding: str | None = "auto",
         standardize: bool = True,
-        init: str = "he_uniform",
-        hidden_bias: bool = True,
         device: str | torch.device = "auto",
         dtype: str = "auto",
-        scoring: Any = "loss",
+        verbose: bool | int = False,
+        init: str = "he_uniform",
+        hidden_bias: bool = True,
+        power_t: float = 0.5,
+        shuffle: bool = True,
+        momentum: float = 0.9,
+        nesterovs_momentum: bool = True,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        max_fun: int = 15000,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
-        self.solver = solver
+        self.dropout = dropout
         self.alpha = alpha
         self.C = C
-        self.batch_size = batch_size
+        self.loss = loss
+        self.solver = solver
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
-        self.power_t = power_t
+        self.batch_size = batch_size
         self.max_iter = max_iter
-        self.shuffle = shuffle
+        self.class_weight = class_weight
         self.random_state = random_state
-        self.tol = tol
-        self.verbose = verbose
         self.warm_start = warm_start
-        self.momentum = momentum
-        self.nesterovs_momentum = nesterovs_momentum
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
-        self.beta_1 = beta_1
-        self.beta_2 = beta_2
-        self.epsilon = epsilon
-        self.n_iter_no_change = n_iter_no_change
-        self.max_fun = max_fun
-        self.loss = loss
-        self.dropout = dropout
-        self.class_weight = class_weight
+        self.scoring = scoring
         self.categorical_features = categorical_features
         self.numeric_encoding = numeric_encoding
         self.standardize = standardize
-        self.init = init
-        self.hidden_bias = hidden_bias
         self.device = device
         self.dtype = dtype
-        self.scoring = scoring
+        self.verbose = verbose
+        self.init = init
+        self.hidden_bias = hidden_bias
+        self.power_t = power_t
+        self.shuffle = shuffle
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.max_fun = max_fun
 
     @classmethod
     def from_recipe(cls, name: str, **changes: Any) -> "ScratchNNClassifier":
@@ -307,11 +308,10 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Parameters
         ----------
         name : {'scratch', 'logistic_regression'}
-            'scratch': the plain method (20 hidden neurons without bias, mean absolute error, gradient descent on all
-            rows, its own initialisation, no early end). With ``random_state=442`` it has the same losses as
-            `scratchnn.network.train_model`. 'logistic_regression': LogisticRegression with the penalty ``C``.
+            'scratch': the method of `scratchnn.network`, with the same losses as `scratchnn.network.train_model` for
+            ``random_state=442``. 'logistic_regression': LogisticRegression with the penalty ``C``.
         **changes
-            Parameters to set otherwise.
+            Parameters with other values.
 
         Returns
         -------
@@ -347,10 +347,10 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row, not negative: 2 counts as two equal rows, 0 leaves the row out.
+            Weight of each sample, not negative: 2 counts as two equal samples, 0 leaves the sample out.
         X_val, y_val : array-like, default=None
-            Validation data in the form of X and y: ``validation_scores_`` follows them, and with ``early_stopping``
-            they take the place of a split of the training data.
+            Validation data in the form of X and y, for ``validation_scores_``. With ``early_stopping`` they replace a
+            split of the training data.
         sample_weight_val : array-like of shape (n_samples_val,), default=None
             Weights of the validation data.
 
@@ -366,11 +366,10 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Warns
         -----
         ConvergenceWarning
-            If ``max_iter`` ended the training before its own rule did (``tol`` and ``n_iter_no_change``), or 'lbfgs'
-            stopped short of ``tol``. No warning if a schedule completes, unless ``max_iter`` is less than
-            ``n_iter_no_change`` (and 50) epochs.
+            If training reaches ``max_iter`` before ``tol`` and ``n_iter_no_change`` end it, or 'lbfgs' stops short of
+            ``tol``. No warning if a schedule completes, unless ``max_iter`` is less than ``n_iter_no_change`` and 50.
         UserWarning
-            If Ctrl-C ended it; the model so far is kept.
+            If Ctrl-C interrupts training. The model so far is kept.
         """
         metadata = None if sample_weight is None else {"sample_weight": sample_weight}
         reported = {"estimator": self, "X": X, "y": y, "metadata": metadata}
@@ -382,7 +381,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
             fit_network(call, Tables(table, validation))
         return self
 
-    @available_unless(_forbid_partial_fit)
+    @available_unless(parameters.forbid_partial_fit)
     @fit_context(prefer_skip_nested_validation=True)  # type: ignore[untyped-decorator]
     def partial_fit(
         self,
@@ -391,7 +390,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         sample_weight: ArrayLike | None = None,
         classes: ArrayLike | None = None,
     ) -> "ScratchNNClassifier":
-        """Go over the given rows once, from where the last call ended.
+        """Train for one epoch on the given samples, from where the last call ended.
 
         Parameters
         ----------
@@ -401,9 +400,9 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Class labels, or zeros and ones for each of several labels.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row, not negative.
+            Weight of each sample, not negative.
         classes : array-like of shape (n_classes,), default=None
-            All class labels that will come. The first call needs them, unless `fit` came before.
+            All class labels of all calls. The first call needs them, unless `fit` came before.
 
         Returns
         -------
@@ -431,7 +430,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     @classmethod
     @cache
     def _get_param_names(cls) -> list[str]:
-        # scikit-learn reads the signature anew each time, ten times a fit in a search.
+        # scikit-learn reads the signature at each call, ten times per fit in a search.
         return list(super()._get_param_names())
 
     def _validate_params(self) -> None:
@@ -449,7 +448,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         return self.coefs_[0]
 
     def decision_function(self, X: ArrayLike) -> Array:
-        """Return the logits: what sigmoid or softmax turn into probabilities.
+        """Return the logits, from which sigmoid or softmax calculate probabilities.
 
         Parameters
         ----------
@@ -459,14 +458,14 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Returns
         -------
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
-            For two classes, one value a row: positive where the second class is likelier.
+            For two classes, one value per sample, positive where the second class is more likely.
         """
         with one_thread():
             logits = predict_logits(freeze(self), X, "decision_function")
             return to_library_of(logits[:, 0] if logits.shape[1] == 1 else logits, X)
 
     def predict(self, X: ArrayLike) -> Array:
-        """Return the likeliest labels.
+        """Return the most likely labels.
 
         Parameters
         ----------
@@ -530,7 +529,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
 
     @property
     def feature_names_encoded_(self) -> Array:
-        """Names of what the rows of ``coefs_[0]`` stand for, (n_rows,)."""
+        """Names of the network's inputs, one for each row of ``coefs_[0]``."""
         return name_encoded_columns(self)
 
     def __sklearn_tags__(self) -> Any:

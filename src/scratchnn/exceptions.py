@@ -12,7 +12,7 @@ class InUseError(ValueError):
 
 
 class MissingDeviceError(ValueError):
-    """PyTorch does not find the device that a parameter names."""
+    """PyTorch does not find the device given by a parameter."""
 
 
 class RankError(RuntimeError):
@@ -28,4 +28,4 @@ class UnavailableError(AttributeError, ValueError):
 
 
 class InconsistentVersionWarning(UserWarning):
-    """The file of an estimator was written by another version of scratchnn than the one that loads it."""
+    """An estimator was saved by another version of scratchnn than the one that loads it."""

@@ -1,11 +1,11 @@
 """Losses as functions of the logits, with handwritten gradients with respect to the logits.
 
 All shapes are ``(*models, n_samples, n_outputs)``, and targets are 0 or 1. A sample's loss is the sum over its outputs.
-With a softmax an error shows in two outputs, so losses of errors ("mae", "brier") are halved: the loss of two classes
-is the same with one output as with two.
+With a softmax, an error appears in two outputs, so "mae" and "brier" are halved: two classes have the same loss with
+one output and with two.
 
-For a softmax, targets may also be class indices, ``(*models, n_samples, 1)`` of int64. They become zeros
-and ones only for the samples whose loss is computed, so that memory does not grow with samples times classes.
+For a softmax, targets may also be class indices, ``(*models, n_samples, 1)`` of int64. They are one-hot encoded only
+for the samples whose loss is computed, so that memory does not grow with samples times classes.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ LossFunction: TypeAlias = Callable[[Tensor, Tensor, str], Tensor]  # of logits, 
 
 
 class Loss:
-    """What training minimizes: the loss of each output, and its gradient with respect to the logit."""
+    """A loss function: its value for each output, and its gradient with respect to the logit."""
 
     def __init__(self, calc_loss: LossFunction, calc_gradient: LossFunction) -> None:
         self.calc_loss, self.calc_gradient = calc_loss, calc_gradient
@@ -38,9 +38,9 @@ class Loss:
 
 
 def _check_targets(deps: Tensor, logits: Tensor, output: str) -> Tensor:
-    """Return the targets as zeros and ones. Raises ValueError if targets and logits differ in their last two axes."""
-    has_numbers = output == "softmax" and isinstance(deps, Tensor) and deps.dtype == torch.int64
-    if has_numbers and deps.shape[-2:] == (logits.shape[-2], 1):
+    """Return one-hot targets. Raises ValueError if targets and logits differ in their last two axes."""
+    has_indices = output == "softmax" and isinstance(deps, Tensor) and deps.dtype == torch.int64
+    if has_indices and deps.shape[-2:] == (logits.shape[-2], 1):
         return torch.zeros_like(logits).scatter_(-1, deps.expand(*logits.shape[:-1], 1), 1.0)
     return check_deps(deps, logits)
 
@@ -64,13 +64,13 @@ def _log_loss(logits: Tensor, deps: Tensor, output: str) -> Tensor:
     """Return ``-log(pred)`` of the true class, from logits: finite and exact where probabilities round to 0 or 1."""
     if output == "softmax":
         return (apply_to_rows(F.log_softmax, logits) * deps).neg_()
-    margins = torch.addcmul(logits, logits, deps, value=-2)  # the logit of the class that is not the true one
+    margins = torch.addcmul(logits, logits, deps, value=-2)  # the logit of the wrong class
     return F.softplus(margins, threshold=40)
 
 
 def _log_loss_gradient(logits: Tensor, deps: Tensor, output: str) -> Tensor:
     preds = OUTPUTS[output].forward(logits)
-    if output == "softmax":  # processors are many times slower where squares of these underflow
+    if output == "softmax":  # processors are many times slower if squares of probabilities underflow
         F.threshold(preds, torch.finfo(preds.dtype).tiny ** 0.5, 0, inplace=True)
     return preds.sub_(deps)
 
@@ -117,7 +117,7 @@ class MeanLoss:
 
 
 def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Loss:
-    """Return the loss of a name, or the loss of a user's function of logits and targets. Autograd finds its gradient.
+    """Return a loss by its name, or make one from a user's function of logits and targets, with gradients by autograd.
 
     Such a loss raises ValueError if the function fails, if it does not return a tensor with a value for each sample or
     output, or if autograd cannot follow the values back to the logits.
@@ -128,7 +128,7 @@ def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Loss:
     def calc_gradient(logits: Tensor, deps: Tensor, output: str) -> Tensor:
         with torch.inference_mode(False), torch.enable_grad():
             leaf = logits.clone().requires_grad_()
-            values = _call_on_each(loss, leaf.clone(), deps)  # autograd lets no function change a leaf
+            values = _call_on_each(loss, leaf.clone(), deps)  # autograd forbids changes of a leaf
             if not values.requires_grad:
                 raise ValueError(
                     "loss, a function of logits and targets, must return values that autograd can follow back to the "
@@ -142,11 +142,9 @@ def get_loss(loss: str | Callable[[Tensor, Tensor], Tensor]) -> Loss:
 
 _REMEDY = (
     "Write it with PyTorch's functions and tensors from end to end: torch.exp, not np.exp or math.exp, and no "
-    "numpy(), item(), detach() or comparison on the way from the logits to the loss."
+    "numpy(), item(), detach() or comparison between the logits and the loss."
 )
-
-
-# What a function raises if it is written for arrays, or for other shapes. Its other exceptions are not changed.
+# Errors of functions that were written for arrays or for other shapes. Other exceptions pass unchanged.
 _MISUSE_ERRORS = (TypeError, AttributeError, ValueError, IndexError, RuntimeError, UserWarning)
 
 
@@ -156,7 +154,7 @@ def _call_on_each(function: Callable[[Tensor, Tensor], Tensor], logits: Tensor, 
         deps = deps.expand_as(logits)
         return torch.stack([_call_on_each(function, logits[model], deps[model]) for model in range(len(logits))])
     try:
-        values = function(logits, deps.clone())  # a function that changes the targets must not change the data
+        values = function(logits, deps.clone())  # the function may change its targets, but not the data
     except torch.cuda.OutOfMemoryError:
         raise
     except _MISUSE_ERRORS as error:

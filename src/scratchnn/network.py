@@ -1,4 +1,4 @@
-"""A neural network by hand, on PyTorch tensors: the whole method in seven functions.
+"""A neural network by hand, on PyTorch tensors: the whole method in eight functions.
 
 ::
 
@@ -9,18 +9,18 @@
         store_grads(coeffs, batch)               find how the loss changes with each coefficient: the chain rule
         update_coeffs(coeffs, lr)                move each coefficient a little, against its gradient
 
-`train_model`, at the end of the file, is this loop; `model_accuracy` counts how often the result is right. The eighth
-function, `store_grads`, does what ``loss.backward()`` would do.
+`train_model`, at the end of the file, is this loop, and `model_accuracy` evaluates the result. `store_grads` does the
+work of ``loss.backward()``, with hand-derived gradients.
 
-Without the leading axes ``*models`` every shape below is that of one network; with them, of a stack of networks that
-train together. No function looks at the number of axes.
+Without the leading axes ``*models``, every shape below is that of one network; with them, it is that of a stack of
+networks that train together. The functions are the same for both.
 
 - ``indeps``, the inputs, may be sparse: ``(*models, n_samples, n_features)``, or ``(n_samples, n_features)`` for all.
 - ``deps``, the targets, zeros and ones: ``(*models, n_samples, n_outputs)``.
 - the weight of a layer: ``(*models, fan_in, fan_out)``; its bias: ``(*models, 1, fan_out)``.
 
 Helpers are written for speed: ``matmul(a, b)`` means ``a @ b``, ``add_product(total, a, b)`` ``total += a.T @ b``, and
-``get_grad(value)`` ``value.grad``. A `Batch` holds ``indeps`` and ``deps`` of one step; ``split_rows`` cuts it up.
+``get_grad(value)`` ``value.grad``. A `Batch` holds ``indeps`` and ``deps`` of one step; ``split_rows`` divides it.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -40,12 +40,12 @@ from .losses import Loss, MeanLoss, mean_absolute_error
 
 @dataclass(eq=False)
 class Coeffs:
-    """What a network learns. The gradients are where autograd would store them, in each tensor's ``grad``."""
+    """The coefficients of a network. Their gradients are where autograd stores them, in each tensor's ``grad``."""
 
     weights: list[Tensor]
-    biases: list[Tensor | None]  # None: a layer without bias
+    biases: list[Tensor | None]  # None: a layer without a bias
     activation: str = "relu"  # of the hidden layers
-    output: str = "logistic"  # makes logits probabilities: of each output alone, or with "softmax" of all together
+    output: str = "logistic"  # "logistic": independent outputs; "softmax": exclusive classes
 
     def __post_init__(self) -> None:
         check_name("activation", self.activation, ACTIVATIONS)
@@ -56,7 +56,7 @@ class Coeffs:
         yield from (bias for bias in self.biases if bias is not None)
 
     def requires_grad_(self) -> "Coeffs":
-        """Let autograd follow the coefficients, in place: ``calc_loss(...).backward()`` then stores the gradients."""
+        """Let autograd track the coefficients, in place: ``calc_loss(...).backward()`` then stores the gradients."""
         for value in self:
             value.requires_grad_()
         return self
@@ -75,8 +75,8 @@ def init_coeffs(
 ) -> Coeffs:
     """Draw the coefficients of one network, in float32 on the CPU: for each layer its weight, then its bias.
 
-    The method's own rule, "scratch", is written out here. The others draw uniformly from ``[-bound, bound]``; without a
-    hidden layer they start at zero, as no symmetry has to be broken. Without ``generator``, PyTorch's global one draws.
+    The method's own rule, "scratch", is written out here. The others draw uniformly from ``[-bound, bound]``, or start
+    at zero without a hidden layer, as there is no symmetry to break. The default generator is PyTorch's global one.
     """
     check_name("init", init, INITS)
     hidden_sizes = (n_hidden,) if isinstance(n_hidden, int) else tuple(n_hidden)
@@ -102,15 +102,15 @@ def init_coeffs(
 
 
 class Forward(NamedTuple):
-    """A forward pass, with what the backward pass needs."""
+    """The results of a forward pass, for the backward pass."""
 
     inputs: list[Tensor]  # of each layer: indeps, then the values of the hidden layers
-    cache: list[Tensor]  # of each hidden layer: what the chain rule back through its activation needs
+    cache: list[Tensor]  # of each hidden layer: the tensor that its activation's ``backward`` needs
     logits: Tensor  # (*models, n_samples, n_outputs)
 
 
 def run_forward(coeffs: Coeffs, indeps: Tensor, masks: list[Tensor] | None = None) -> Forward:
-    """Send samples through the network: each layer multiplies and adds, and hidden ones apply the activation."""
+    """Compute the logits of samples: each layer multiplies and adds, and hidden layers apply the activation."""
     check_indeps(indeps, coeffs.weights[0].shape[-2])
     inputs, cache = [indeps], []
     *hidden_layers, output_layer = zip(coeffs.weights, coeffs.biases, strict=True)
@@ -150,7 +150,7 @@ def store_grads(coeffs: Coeffs, batch: Batch, loss: Loss = mean_absolute_error) 
 
 
 def _weigh(values: Tensor, batch: Batch) -> Tensor:
-    """Multiply each sample's values by its part in the mean: its weight, divided by the number of samples."""
+    """Multiply each sample's values by its share of the mean: its weight, divided by the number of samples."""
     part = 1 / batch.count_samples()
     return values * part if batch.sample_weights is None else values * (batch.sample_weights * part).unsqueeze(-1)
 
@@ -158,7 +158,7 @@ def _weigh(values: Tensor, batch: Batch) -> Tensor:
 def _backpropagate(coeffs: Coeffs, forward: Forward, masks: list[Tensor] | None, deltas: Tensor) -> None:
     """Follow the chain rule from the logits to the inputs, adding to the gradients in place.
 
-    ``deltas`` is the gradient of the loss at a layer's sums, ``inputs @ weight + bias``. From it follow those at
+    ``deltas`` is the gradient of the loss at a layer's sums, ``inputs @ weight + bias``. It yields the gradients of
 
     - the weight: ``inputs.T @ deltas``;
     - the bias: ``deltas`` summed over the samples;
@@ -180,7 +180,7 @@ def _backpropagate(coeffs: Coeffs, forward: Forward, masks: list[Tensor] | None,
 def update_coeffs(coeffs: Coeffs, lr: float | Tensor) -> None:
     """Take one step of gradient descent in place, ``value -= lr * grad``, and clear the gradients.
 
-    Each model of a stack may have its own rate: ``lr`` of shape ``(*models, 1, 1)``.
+    Each model of a stack may have its own learning rate, with ``lr`` of shape ``(*models, 1, 1)``.
     """
     for value in coeffs:
         value.sub_(get_grad(value) * lr)
@@ -195,7 +195,7 @@ def execute_epoch(
     loss: Loss = mean_absolute_error,
     store: Callable[[Coeffs, Batch, Loss], Tensor] = store_grads,
 ) -> Tensor:
-    """For each batch find the gradients and update, in place. Return each model's mean loss before its updates."""
+    """Compute the gradients of each batch and update, in place. Return each model's mean loss before its updates."""
     mean = MeanLoss(loss, coeffs.output)
     for batch in batches:
         mean.add(store(coeffs, batch, loss), batch)
@@ -212,7 +212,7 @@ def train_model(
     n_hidden: int | tuple[int, ...] = 20,
     seed: int = 442,
 ) -> tuple[Coeffs, list[float]]:
-    """Draw coefficients and train them on all the data at once. Return them, and the loss of each epoch."""
+    """Draw coefficients and train them on all samples at once. Return them, and the loss of each epoch."""
     generator = torch.Generator("cpu").manual_seed(seed)
     coeffs = init_coeffs(indeps.shape[-1], n_hidden, deps.shape[-1], generator=generator)
     batches, update = [Batch(indeps, deps)], partial(update_coeffs, lr=lr)
@@ -220,7 +220,7 @@ def train_model(
 
 
 def model_accuracy(coeffs: Coeffs, indeps: Tensor, deps: Tensor) -> Tensor:
-    """Return the share of samples whose predicted class (of every output) is right, ``(*models,)``."""
+    """Return the fraction of samples with a correct prediction (in every output), ``(*models,)``."""
     preds = calc_preds(coeffs, indeps)
     check_deps(deps, preds)
     if coeffs.output == "softmax":

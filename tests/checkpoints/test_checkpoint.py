@@ -285,7 +285,9 @@ def test_files_of_other_versions(path, monkeypatch):
         with pytest.warns(UserWarning, match="this is 99.0"), pytest.raises(ValueError, match=message):
             network().fit(X, y)
         monkeypatch.setattr("scratchnn.checkpoints.session.FORMAT", 3)
-        with pytest.raises(ValueError, match=r"must have format 3, got 2, which another version .*delete the file"):
+        with pytest.raises(
+            ValueError, match=r"must have format 3, got 2, written by another version .*delete the file"
+        ):
             network().fit(X, y)
 
 

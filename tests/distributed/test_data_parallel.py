@@ -20,7 +20,7 @@ from scratchnn.exceptions import RankError
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
-LOST = "RankError: Rank 0 of data_parallel has lost the others: a process ended or failed, whose own output says why"
+LOST = "RankError: Rank 0 of data_parallel has lost the others: a process ended or failed, see its output"
 
 
 def make_environment(size, rank=0):
@@ -109,7 +109,7 @@ def test_an_error_within_a_step_ends_all_processes(results):
 
 
 def test_a_process_waits_no_longer_than_the_timeout(results):
-    assert "or one did not come to the same call of fit within timeout=2 seconds" in results[0]["late"]
+    assert "or did not reach the same call of fit within timeout=2 seconds" in results[0]["late"]
     assert results[1]["late"].startswith(LOST.replace("Rank 0", "Rank 1"))
 
 
@@ -167,6 +167,6 @@ def test_timeout_and_environment_are_checked(monkeypatch):
     with pytest.raises(RankError, match=r"found all processes within timeout=0\.5 s"), data_parallel(timeout=0.5):
         pass
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    with pytest.raises(ValueError, match=r"first time, got restart 1\. Leave --max-restarts out"), data_parallel():
+    with pytest.raises(ValueError, match=r"first time, got restart 1\. Leave out --max-restarts"), data_parallel():
         pass
     assert not dist.is_initialized()

@@ -89,8 +89,8 @@ def drop_last(values):
         ("intercepts_", lambda each: [each[0][:-1], each[1]], "coefs_ and intercepts_ must be the weights"),
         ("coefs_", lambda coefs: [coefs[0].astype(str) + "x", coefs[1]], "coefs_ must hold arrays of real numbers"),
         ("intercepts_", lambda each: [each[0], np.array(["x"])], "intercepts_ must hold arrays of real numbers"),
-        ("mean_", drop_last, r"mean_ must have shape \(4,\), one number a column, got \(3,\)"),
-        ("scale_", lambda scale: 1.0, r"scale_ must have shape \(4,\), one number a column, got \(\)"),
+        ("mean_", drop_last, r"mean_ must have shape \(4,\), one number per column, got \(3,\)"),
+        ("scale_", lambda scale: 1.0, r"scale_ must have shape \(4,\), one number per column, got \(\)"),
     ],
 )
 def test_attributes_that_are_no_network_are_an_error(name, change, message, method):
@@ -106,7 +106,7 @@ def test_coefficients_that_are_not_finite_are_an_error(method):
     X, y = make_table(200, 4, 2)
     classifier = make_network().fit(X, y)
     classifier.coefs_[0][0, 0] = np.inf
-    with pytest.raises(ValueError, match="coefs_ and intercepts_ must be finite to go on from them"):
+    with pytest.raises(ValueError, match="coefs_ and intercepts_ must be finite when training resumes"):
         METHODS[method](classifier, X, y)
 
 

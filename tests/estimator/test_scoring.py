@@ -1,4 +1,4 @@
-"""What early stopping watches: scores of validation rows, which may lack a class."""
+"""The score that early stopping monitors: validation samples may lack a class."""
 
 import warnings
 
@@ -124,13 +124,13 @@ def test_a_class_of_a_single_row_is_not_held_out_and_not_missed():
         ("roc_auc_ovo", (0, 1, 2), [0, 1], r"lack the classes \[0 1\], got 'roc_auc_ovo', which is not: the score"),
         ("roc_auc_ovo_weighted", (0, 1, 2), [0, 1], r"got 'roc_auc_ovo_weighted', which is not: Weights sum to zero"),
         ("d2_brier_score", (0, 1, 2), [0, 1], r"got 'd2_brier_score', which is not: the score is -inf"),
-        ("average_precision", (0, 1, 2), [2], r"got 'average_precision', which is not: .* or another scoring: 'loss'"),
+        ("average_precision", (0, 1, 2), [2], r"got 'average_precision', which is not: .* or scoring='loss'"),
     ],
 )
 def test_a_score_that_needs_the_class_is_refused(scoring, names, lacking, message):
     if scoring == "d2_brier_score":
         pytest.importorskip("sklearn", "1.8")  # the first that has it
-    with pytest.raises(ValueError, match=r"scoring must be defined for the validation rows, which .*" + message):
+    with pytest.raises(ValueError, match=r"scoring must be defined for the validation samples, which .*" + message):
         fit_without(lacking, scoring, names)
 
 

@@ -1,4 +1,4 @@
-"""What `fit` goes on from with ``warm_start``, and what starts anew."""
+"""The state from which `fit` with ``warm_start`` resumes, and the state that starts again."""
 
 import numpy as np
 import pytest

@@ -45,7 +45,7 @@ CHANGES = {
 def test_what_training_cannot_change_is_refused(name, method):
     model = make(warm_start=True).fit(X, y)
     before = model.predict_proba(X)
-    with pytest.raises(ValueError, match=rf"^{name} must not change while training goes on"):
+    with pytest.raises(ValueError, match=rf"^{name} must not change when training resumes"):
         getattr(model.set_params(**{name: CHANGES[name]}), method)(X, y)
     np.testing.assert_array_equal(model.predict_proba(X), before)
 

@@ -173,7 +173,7 @@ def test_bins_of_sparse_tables_are_refused():
 
 def test_coefficients_of_columns_need_a_fit_without_bins():
     model = network(hidden_layer_sizes=()).fit(X, y)
-    with pytest.raises(AttributeError, match=r"coef_ is there only after fit.*numeric_encoding=None"):
+    with pytest.raises(AttributeError, match=r"coef_ is available only after fit.*numeric_encoding=None"):
         _ = model.coef_
 
 

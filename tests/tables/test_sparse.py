@@ -214,5 +214,5 @@ def test_wide_rows_are_never_made_dense(form, early_stopping):
 
 def test_entries_of_one_place_whose_sum_is_not_finite_are_named():
     X = sparse.csr_matrix((np.array([1e308, 1e308, 1.0]), np.array([0, 0, 1]), np.array([0, 2, 3])), (2, 2))
-    with pytest.raises(ValueError, match="X must be finite, got entries of one place"), np.errstate(over="ignore"):
+    with pytest.raises(ValueError, match="X must be finite, got duplicate entries"), np.errstate(over="ignore"):
         ScratchNNClassifier((), max_iter=1).fit(X, [0, 1])

@@ -27,11 +27,11 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-TEXT = "scratchnn"  # name of the plain values. They come first, so that a damaged file, too, is known as ours
+TEXT = "scratchnn"  # name of the plain values. They come first, which identifies even a damaged file
 
 
 class Contents(NamedTuple):
-    """What a file holds: arrays by name, and plain values by name, as JSON has them."""
+    """The contents of a file: arrays by name, and plain values, of the types of JSON, by name."""
 
     arrays: dict[str, Array]
     values: dict[str, Any]
@@ -45,9 +45,9 @@ class Archive:
         self.has_failed = False
 
     def read(self) -> Contents | None:
-        """Return the contents of the file. None: there is no file, or it is damaged, which is a UserWarning.
+        """Return the contents of the file; None if there is no file, or with a UserWarning if it is damaged.
 
-        Another file of the user, which must not be replaced, is a ValueError.
+        Raises ValueError for another file of the user, which must not be replaced.
         """
         try:
             with open(self.path, "rb") as file:
@@ -56,8 +56,7 @@ class Archive:
             return None
         if content and not content.startswith(f"{TEXT}.npy".encode(), 30):  # after the header of a zip's first member
             raise ValueError(
-                f"path of Checkpoint must be a checkpoint or a new file, got {self.path!r}, which is another file. "
-                "Pass another path."
+                f"path of Checkpoint must be a checkpoint or a new file, got {self.path!r}, which is another file."
             )
         try:
             with np.load(BytesIO(content), allow_pickle=False) as pieces:  # zip has a checksum for each piece
@@ -73,7 +72,7 @@ class Archive:
             return None
 
     def write(self, contents: Contents) -> None:
-        """Replace the file. If that fails, the file stays as it is, which is a UserWarning for the first time."""
+        """Replace the file. If that fails, keep it, with a UserWarning for the first time."""
         temporary = f"{self.path}.tmp"
         text = np.array(json.dumps(contents.values, default=lambda value: value.item()))
         try:
@@ -87,8 +86,8 @@ class Archive:
                 os.remove(temporary)
             if not self.has_failed:
                 warn_user(
-                    f"The checkpoint {self.path!r} could not be written ({error}). Training continues, and the state "
-                    "written before stays. Make room, or give Checkpoint a path in a folder that can be written to."
+                    f"The checkpoint {self.path!r} could not be written ({error}). Training continues, and the "
+                    "earlier state is kept. Free disk space, or give Checkpoint a path in a writable folder."
                 )
             self.has_failed = True
 
@@ -97,12 +96,12 @@ class Archive:
 def open_archive(path: str, name: str) -> Iterator[Archive]:
     """Open a file that no other fit has open, or else raise InUseError.
 
-    If ``path`` is a folder, the file is one in it called ``name``, and with a number if other fits have it open.
+    If ``path`` is a folder, the file in it is called ``name``, followed by a number if other fits have it open.
     """
     path = os.path.expanduser(path)
     is_folder = path.endswith((os.sep, os.altsep or os.sep)) or os.path.isdir(path)
     path = os.path.realpath(os.path.join(path, name) if is_folder else path)
-    with suppress(OSError):  # what cannot be made cannot be written to, which `Archive.write` warns of
+    with suppress(OSError):  # `Archive.write` warns of a folder that cannot be made
         os.makedirs(os.path.dirname(path), exist_ok=True)
     for number in count(1):
         file = f"{path}{f'-{number}' if number > 1 else ''}.npz" if is_folder else path
@@ -138,7 +137,7 @@ def _acquire(path: str) -> int | None:
             _lock(descriptor)
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
-        except FileNotFoundError:  # the fit that had it has removed it meanwhile
+        except FileNotFoundError:  # the fit that held the lock has removed it
             pass
         except OSError as error:
             os.close(descriptor)

@@ -36,7 +36,7 @@ class Checkpoint:
 
     Notes
     -----
-    ``fit`` raises a ValueError if the file belongs to other data or parameters, and with ``solver="lbfgs"``.
+    ``fit`` raises a ValueError if the file belongs to other data or parameters, or with ``solver="lbfgs"``.
     ``partial_fit`` neither writes nor reads checkpoints.
 
     Inside `data_parallel` each process has the checkpoint, with the same ``every``. Rank 0 reads and writes the file,
@@ -79,7 +79,7 @@ class Checkpoint:
         _entered.set(_entered.get()[:-1])
 
     def _ignore(self, estimator: Any, context: Any) -> None:
-        """Do nothing: scikit-learn wants these methods of a callback, but tells them too little of the training."""
+        """Do nothing. scikit-learn requires these methods of a callback, but passes too little to them."""
 
     setup = teardown = on_fit_task_begin = on_fit_task_end = _ignore
 
@@ -91,11 +91,11 @@ def find_checkpoint(estimator: Any) -> Checkpoint | None:
     """Return the checkpoint of an estimator's callbacks, or else of the innermost context; None if there is none."""
     own = [each for each in getattr(estimator, "_skl_callbacks", None) or [] if isinstance(each, Checkpoint)]
     if len(own) > 1:
-        raise ValueError(f"set_callbacks takes one Checkpoint, got {own}. Keep one of them.")
+        raise ValueError(f"set_callbacks takes one Checkpoint, got {own}.")
     checkpoint = own[0] if own else next(reversed(_entered.get()), None)
     if checkpoint is not None and estimator.solver == "lbfgs":
         raise ValueError(
-            "solver must be 'adam' or 'sgd' with a Checkpoint, got 'lbfgs', whose search scipy cannot continue. Set "
+            "solver must be 'adam' or 'sgd' with a Checkpoint, got 'lbfgs', whose search SciPy cannot resume. Set "
             "solver='adam', or fit without Checkpoint."
         )
     return checkpoint

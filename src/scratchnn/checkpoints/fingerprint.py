@@ -1,4 +1,4 @@
-"""What makes two fits the same: a description of data and parameters, as plain values that JSON has, too."""
+"""The fingerprint of a fit: a description of its data and parameters, as plain values of the types of JSON."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from ..tables.table import Table
 from ..tables.targets import Labels
 
 Description = dict[str, Any]
-# They change no coefficient: what is printed, what is kept after the fit, and where it is computed.
+# Parameters that change no coefficients, but the output, the state kept after the fit, and the device.
 IGNORED_PARAMETERS = {"verbose", "warm_start", "device"}
 ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -24,8 +24,8 @@ def describe_fit(
 ) -> Description:
     """Return the estimator, its parameters, its data, and where training starts, by name.
 
-    ``start`` has the arrays and numbers from which training resumes, if it does. ``seed`` is the one that
-    ``random_state`` means. It is part of the description unless the system has drawn it.
+    ``start`` has the arrays and numbers from which training resumes, if it does. ``seed`` is the seed from
+    ``random_state``. It is part of the description unless the system has drawn it.
     """
     parameters = estimator.get_params(deep=False)
     return {
@@ -39,7 +39,7 @@ def describe_fit(
 
 
 def find_differences(here: Description, there: Description) -> list[str]:
-    """Return what differs between two descriptions, with both values, as clauses of a sentence."""
+    """Return the differences between two descriptions, with both values, as clauses of a sentence."""
     return [
         f"{name} is {here.get(name)!r} in this fit and {there.get(name)!r} in the checkpoint"
         for name in here | there
@@ -53,7 +53,7 @@ def calc_name(description: Description) -> str:
 
 
 def describe_value(value: Any) -> Any:
-    """Return a value as plain values: equal for equal ones, also in another process."""
+    """Return a value as plain values, which are the same for equal values, also in another process."""
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or isinstance(value, bool | int | float | str):
         return value

@@ -46,7 +46,7 @@ class Session:
         return bool(values["has_ended"])
 
     def end_epoch(self, run: TrainingRun, result: EpochResult) -> None:
-        """Write the state of a run after every so many epochs, except the last one."""
+        """Write the state of a run if ``every`` epochs have passed, except after the last epoch."""
         if result.number % self.every == 0 and not result.is_last:
             self._write(run, result.get_buffer().flat, result.generator, has_ended=False)
 
@@ -64,28 +64,28 @@ class Session:
         """Raise ValueError if the file is not of this fit. Warn if it is of another version of the package."""
         if values.get("format") != FORMAT:
             raise ValueError(
-                f"The checkpoint {self.archive.path!r} must have format {FORMAT}, got {values.get('format')}, which "
-                "another version of scratchnn or data_parallel has written. Use it again, or delete the file."
+                f"The checkpoint {self.archive.path!r} must have format {FORMAT}, got {values.get('format')}, written "
+                "by another version of scratchnn, or in data_parallel. Use that again, or delete the file."
             )
         self._refuse(find_differences(self.description, values["fit"]))
         if values["scratchnn"] != __version__:
             warn_user(
                 f"The checkpoint {self.archive.path!r} was written by scratchnn {values['scratchnn']}, and this is "
-                f"{__version__}. Training continues, and may not give the same bits."
+                f"{__version__}. Training resumes, but may not give the same bits."
             )
 
     def _refuse(self, differences: list[str]) -> None:
         if differences:
             raise ValueError(
                 f"The checkpoint {self.archive.path!r} must be of the same data and parameters, but "
-                f"{'; '.join(differences)}. To continue, set them as they were. To train anew, delete the file, or "
+                f"{'; '.join(differences)}. To resume, set them as they were. To start again, delete the file, or "
                 "give Checkpoint another path, or a folder, where each fit has its own file."
             )
 
 
 @contextmanager
 def open_session(checkpoint: Checkpoint, description: Description, seed: int) -> Iterator[Session]:
-    """Open the checkpoint of a fit, which no other fit may use meanwhile. ValueError: its file is of another fit."""
+    """Open the checkpoint of a fit, for this fit alone. Raises ValueError if the file belongs to another fit."""
     exchange = get_exchange()
     open_own = partial(open_archive, os.fspath(checkpoint.path), calc_name(description))
     with open_own() if exchange is None else exchange.share_archive(open_own) as archive:

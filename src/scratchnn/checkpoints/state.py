@@ -1,4 +1,4 @@
-"""The state of a run as arrays and plain values, from which a run of another process continues to the same bits."""
+"""The state of a run as arrays and plain values, from which a run of another process resumes, bit for bit."""
 
 import numpy as np
 import torch

@@ -19,9 +19,9 @@ class LossCurves(NamedTuple):
     training : ndarray of shape (n_epochs,)
         Training loss of each epoch.
     validation, scores : ndarray or None, default=None
-        Validation loss and score after each epoch, or neither. NaN for epochs before there was a validation set.
+        Validation loss and score after each epoch, or neither. NaN for epochs without a validation set.
     loss_name, score_name, unit : str
-        Names of the loss, of the score, and of what has a loss: 'epoch', or 'iteration' for the solver 'lbfgs'.
+        Names of the loss, of the score, and of the unit on the x-axis: 'epoch', or 'iteration' for the solver 'lbfgs'.
     """
 
     training: Any
@@ -33,7 +33,7 @@ class LossCurves(NamedTuple):
 
 
 def read_curves(estimator: Any, parameter: str) -> LossCurves:
-    """Return the curves of the network in an estimator, which messages call ``parameter``."""
+    """Return the curves of the network in an estimator. Messages call it ``parameter``."""
     network = _find_network(estimator, parameter)
     training = getattr(network, "training_loss_curve_", ())
     if not training:
@@ -57,7 +57,7 @@ def read_curves(estimator: Any, parameter: str) -> LossCurves:
 
 
 def _find_network(estimator: Any, parameter: str) -> Any:
-    """Return the last step of a pipeline, the best estimator of a search."""
+    """Return the network in a pipeline, as its last step, or in a search, as its best estimator."""
     while not isinstance(estimator, ScratchNNClassifier):
         inner = getattr(estimator, "best_estimator_", getattr(estimator, "estimator_", None))
         inner = estimator.steps[-1][1] if isinstance(estimator, Pipeline) else inner

@@ -151,7 +151,7 @@ class LossCurveDisplay:
             color, label = (f"C{k}", kind) if len(self.curves) == 1 else (f"C{i}", f"{name}, {kind}")
             marker = "." if np.isfinite(values).sum() == 1 else ""  # one point makes no line
             (line,) = axes.plot(np.arange(1, len(values) + 1), values, STYLES[kind], color=color, marker=marker)
-            line.set(**({"label": label} | kwargs))  # after plot, where aliases as "lw" are no duplicates
+            line.set(**({"label": label} | kwargs))  # after plot, where aliases such as "lw" are no duplicates
             lines[name, kind] = line
         if curves.scores is not None and np.isfinite(curves.scores).any():
             best = int(np.nanargmax(curves.scores)) + 1

@@ -35,7 +35,7 @@ class Connection:
         if self.owner != (os.getpid(), threading.get_ident()):
             raise RuntimeError(
                 "Inside data_parallel, fit must be called by the thread that entered it, got a call by another thread "
-                "or process. Leave n_jobs=None there, and use no fused_fits."
+                "or process. Leave n_jobs=None there, and do not use fused_fits."
             )
 
     def gather(self, value: T, place: str = FIT) -> list[T]:
@@ -60,10 +60,10 @@ class Connection:
         return [answer for _, answer in answers]
 
     def announce(self, error: Exception) -> None:
-        """Make the others, which wait in `gather`, fail as well, unless they know that the call has failed."""
+        """Make the other ranks, which wait in `gather`, fail as well, unless they know that the call has failed."""
         if not self.has_failed:
             self.has_failed = True
-            with suppress(RankError):  # no rank waits any more
+            with suppress(RankError):  # no rank waits for an answer
                 self._exchange((ERROR, f"{type(error).__name__}: {error}"))
 
     def add_up(self, values: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Connection:
         return values
 
     def close(self) -> None:
-        """End the connection. The others, which wait for this process, fail."""
+        """End the connection. The other ranks, which wait for this process, fail."""
         if self.group is not None:
             group, self.group = self.group, None
             dist.destroy_process_group(group)
@@ -86,7 +86,7 @@ class Connection:
 
     @contextmanager
     def _explain_loss(self) -> Iterator[None]:
-        """Raise RankError where the connection is lost, or was ended."""
+        """Raise RankError if the connection is lost or closed."""
         if self.group is None:
             raise RankError(
                 f"Rank {self.rank} has left the others of data_parallel after an error or an interrupt. Start all "
@@ -98,7 +98,7 @@ class Connection:
             self.close()
             reason = str(error).partition("\n")[0]  # the next lines list the calls in PyTorch's C++ code
             raise RankError(
-                f"Rank {self.rank} of data_parallel has lost the others: a process ended or failed, whose own output "
-                f"says why, or one did not come to the same call of fit within timeout={self.timeout:g} seconds. "
+                f"Rank {self.rank} of data_parallel has lost the others: a process ended or failed, see its output, "
+                f"or did not reach the same call of fit within timeout={self.timeout:g} seconds. "
                 f"Start all processes again, or raise timeout. {reason}"
             ) from error

@@ -21,7 +21,7 @@ from .steps import train_jointly
 
 
 class Ranks(NamedTuple):
-    """Which of the processes that train together this one is, from 0, and how many there are."""
+    """The rank of this process, from 0, and the number of processes that train together."""
 
     rank: int
     size: int
@@ -55,17 +55,17 @@ def data_parallel(*, timeout: float = 60) -> Iterator[Ranks]:
 
     See Also
     --------
-    Checkpoint : Lets the processes continue after one of them has died.
+    Checkpoint : Lets the processes resume a fit after one of them has died.
 
     Notes
     -----
     The context uses the process group of ``torch.distributed`` if there is one. Otherwise it makes one with gloo from
-    torchrun's environment, which lasts until the process ends. All processes must enter the context as often.
+    torchrun's environment, which lasts until the process ends. All processes must enter it equally often.
     """
     if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0 < timeout < math.inf:
         raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}. Use for example 60.")
     if get_exchange() is not None:
-        raise ValueError("data_parallel must not be used inside data_parallel, got one inside another. Leave one out.")
+        raise ValueError("data_parallel must not be used inside data_parallel, got one inside another.")
     connection = _connect(float(timeout))
     train = partial(train_jointly, connection)
     token = trainer.set(train)
@@ -95,7 +95,7 @@ def _connect(timeout: float) -> Connection:
         reason = str(error).partition("\n")[0]  # the next lines list the calls in PyTorch's C++ code
         raise RankError(
             f"data_parallel has not found all processes within timeout={timeout:g} seconds: one has ended, or has not "
-            f"come to the context. Start all processes again, or raise timeout. {reason}"
+            f"entered the context. Start all processes again, or raise timeout. {reason}"
         ) from error
 
 
@@ -112,5 +112,5 @@ def _check_environment() -> None:
     if n_restarts != "0":
         raise ValueError(
             f"data_parallel must be entered in a process that torchrun starts for the first time, got restart "
-            f"{n_restarts}. Leave --max-restarts out, and start torchrun again: a Checkpoint continues the fit."
+            f"{n_restarts}. Leave out --max-restarts, and start torchrun again: a Checkpoint resumes the fit."
         )

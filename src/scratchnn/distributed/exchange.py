@@ -1,4 +1,4 @@
-"""What the processes tell one another around training: parameters, errors, and the file of a checkpoint."""
+"""The exchange between processes around training: parameters, errors, and the file of a checkpoint."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -9,7 +9,7 @@ from ..estimator.callbacks import get_callbacks
 from ..training import trainer
 from .connection import Connection
 
-RANK_LOCAL_PARAMS = {"device", "verbose"}  # that may differ between processes
+RANK_LOCAL_PARAMS = {"device", "verbose"}  # parameters that may differ between processes
 
 
 class ProcessExchange:
@@ -48,7 +48,7 @@ class ProcessExchange:
         if method != "fit":
             raise ValueError(f"{method} must not be used inside data_parallel, which supports fit only.")
         if trainer.get() != self.train:
-            raise ValueError("fused_fits must not be used inside data_parallel, got a fit inside both. Leave one out.")
+            raise ValueError("fused_fits must not be used inside data_parallel, got a fit inside both.")
         if estimator.solver == "lbfgs":
             raise ValueError("solver must be 'adam' or 'sgd' inside data_parallel, got 'lbfgs'.")
         if estimator.scoring != "loss":
@@ -74,7 +74,7 @@ class ProcessExchange:
 class SharedArchive(Archive):
     """The file of a checkpoint that rank 0 reads and writes for all processes.
 
-    The processes have the same coefficients, but each its own samples and generator, so the file describes all of them.
+    The processes share the coefficients, but not the samples and generators, so the file describes all of them.
     """
 
     def __init__(self, connection: Connection, archive: Archive | None) -> None:
@@ -82,7 +82,7 @@ class SharedArchive(Archive):
         super().__init__(connection.gather("" if archive is None else archive.path)[0])
 
     def read(self) -> Contents | None:
-        """Return what this process has written. None: there is no file."""
+        """Return the contents that this process has written; None if there is no file."""
         contents = self.connection.gather(None if self.archive is None else self.archive.read())[0]
         if contents is None:
             return None
@@ -90,7 +90,7 @@ class SharedArchive(Archive):
         values = contents.values.get("ranks", [contents.values])
         if len(values) != size:
             raise ValueError(
-                f"The checkpoint {self.path!r} must be continued by as many processes as have written it, "
+                f"The checkpoint {self.path!r} must be resumed by as many processes as have written it, "
                 f"{len(values)}, got {size}. Start as many, or give Checkpoint another path."
             )
         generator = contents.arrays.get(f"generator {rank}", contents.arrays["generator"])

@@ -20,7 +20,7 @@ from .connection import Connection
 class JointSteps(Steps):
     """How the samples of all ranks are divided among the steps of an epoch.
 
-    In each step a rank takes an equal part of its own samples. A rank that has none left repeats its last ones with
+    In each step, a rank takes an equal part of its own samples. A rank with no samples left repeats its last ones with
     weight 0. A minibatch's losses and gradients are divided by the number of samples of all ranks in the step. Summed
     over the ranks, they equal what one process with all samples would compute. ``batch_size`` of a run counts them all.
     """
@@ -37,7 +37,7 @@ class JointSteps(Steps):
         self.validation_share = n_own_validation / max(1, sum(validation_counts))
 
     def count_samples(self, run: TrainingRun) -> int:
-        """Return the number of samples of an epoch, of all ranks."""
+        """Return the number of samples of all ranks in an epoch."""
         return self.n_samples
 
     def count_steps(self, run: TrainingRun) -> int:
@@ -68,7 +68,7 @@ class JointSteps(Steps):
         return self.connection.add_up(losses * self.validation_share)
 
     def agree_on_end(self, is_last: bool, error: Exception | None) -> tuple[bool, Exception | None]:
-        """Return whether the epoch is the last in any rank, and the error: of this rank, or about that of another."""
+        """Return whether the epoch is the last in any rank, and the error: of this rank, or about another one's."""
         if error is None:
             try:
                 return any(self.connection.gather(is_last)), None
@@ -103,7 +103,7 @@ def _align_start(connection: Connection, run: TrainingRun) -> None:
     starts = connection.gather((is_new, None if is_new else digest))
     if len(set(starts)) > 1:
         raise ValueError(
-            "coefs_ and intercepts_ must be the same in all processes of data_parallel to train on from them, got "
+            "coefs_ and intercepts_ must be the same in all processes of data_parallel to resume training, got "
             "different ones. Fit with warm_start=False, or load one model in all processes."
         )
     if is_new:

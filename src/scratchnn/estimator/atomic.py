@@ -1,4 +1,4 @@
-"""All fitted attributes change at once: a fit works on a copy of the estimator, and predictions on one state of it."""
+"""Atomic changes of the fitted attributes: `fit` works on a copy of the estimator, and predictions on a snapshot."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,18 +15,18 @@ T = TypeVar("T")
 
 
 def freeze(estimator: T) -> T:
-    """Return the estimator as it is now: a later `fit`, perhaps in another thread, does not change it."""
+    """Return a snapshot of the estimator, which a later `fit`, perhaps in another thread, does not change."""
     frozen = object.__new__(type(estimator))
-    frozen.__dict__ = vars(estimator)  # which `fit` replaces, and does not change
+    frozen.__dict__ = vars(estimator)  # `fit` replaces this dict, and does not change it
     return frozen
 
 
 @contextmanager
 def fitted_at_once(estimator: T, method: str) -> Iterator[T]:
-    """Yield a copy of the estimator, which is to be fitted. The estimator gets its attributes at the end, all at once.
+    """Yield a copy of the estimator for fitting. At the end, the estimator gets all fitted attributes at once.
 
-    So a fit that fails or is interrupted changes nothing. If memory ran out, the error that is raised says what to
-    lower. If other processes take part in the ``method``, it fails in all of them.
+    A fit that fails or is interrupted changes nothing. If memory runs out, the error says which parameters to lower. If
+    other processes take part in the ``method``, it fails in all of them.
     """
     copied = object.__new__(type(estimator))
     vars(copied).update(vars(estimator))
@@ -43,16 +43,16 @@ def fitted_at_once(estimator: T, method: str) -> Iterator[T]:
 
 
 def is_fitted(name: str) -> bool:
-    """Return whether fits set the attribute of this name."""
+    """Return whether `fit` sets an attribute of this name."""
     return name in FITTED_PRIVATE or (name.endswith("_") and not name.startswith("_"))
 
 
 def _explain_memory(estimator: Any, error: BaseException) -> BaseException:
-    """Return an error that says what to lower so that memory suffices."""
+    """Return an error that says which parameters to lower."""
     is_cuda = isinstance(error, torch.cuda.OutOfMemoryError)
     kind = torch.cuda.OutOfMemoryError if is_cuda else MemoryError
     batch = "" if estimator.solver == "lbfgs" else f"batch_size={estimator.batch_size!r} or "
-    other = "set device='cpu'" if is_cuda else "pass fewer rows or columns"
+    other = "set device='cpu'" if is_cuda else "pass fewer samples or features"
     return kind(
         f"The network and its batches must fit in memory, which ran out. Lower {batch}"
         f"hidden_layer_sizes={estimator.hidden_layer_sizes!r}, or {other}. The error was: {error}"

@@ -1,4 +1,4 @@
-"""From coefficients to fitted attributes, and back."""
+"""Conversion of coefficients to fitted attributes, and back."""
 
 from functools import reduce
 from itertools import pairwise
@@ -25,7 +25,7 @@ def store_coeffs(
     statistics: ColumnStatistics,
     array_library: ArrayLibrary | None = None,
 ) -> None:
-    """Set the attributes that predictions need. Arrays except the classes are of ``array_library`` (None: NumPy)."""
+    """Set the attributes for predictions. Arrays except ``classes_`` are of ``array_library`` (None: NumPy)."""
     estimator.classes_ = labels.classes
     estimator.out_activation_ = labels.output
     estimator.n_outputs_ = labels.n_outputs
@@ -43,7 +43,7 @@ def store_coeffs(
 
 
 def store_history(estimator: Any, run: TrainingRun, *, resume: bool) -> None:
-    """Set the attributes that tell how training went; on ``resume``, append to the curves of earlier calls."""
+    """Set the attributes with the training history. With ``resume``, append to the curves of earlier calls."""
     history = run.history
     watched = run.validation is not None
     curves = {
@@ -66,10 +66,10 @@ def store_history(estimator: Any, run: TrainingRun, *, resume: bool) -> None:
 def buffer_to_arrays(
     buffer: Buffer, columns: Array | None = None, n_features: int = 0
 ) -> tuple[list[Array], list[Array]]:
-    """Return ``coefs_`` and ``intercepts_`` as MLPClassifier has them; zeros where there is no bias.
+    """Return ``coefs_`` and ``intercepts_`` in the format of MLPClassifier, with zeros for layers without a bias.
 
-    They are views of ``buffer``, if that is on the CPU. If the network reads only some ``columns``, the others of the
-    ``n_features`` have zeros.
+    They are views of ``buffer`` if it is on the CPU. If the network reads only some ``columns``, the other of the
+    ``n_features`` columns have zeros.
     """
     coeffs = buffer.as_coeffs()
     coefs = [weight.detach().cpu().numpy() for weight in coeffs.weights]
@@ -85,7 +85,7 @@ def buffer_to_arrays(
 
 
 def read_coeffs(estimator: Any, device: torch.device) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Return ``coefs_`` and ``intercepts_`` as tensors of one float type, whatever arrays or lists they were set to.
+    """Return ``coefs_`` and ``intercepts_`` as tensors of one float type, from arrays or lists.
 
     Raises ValueError if they are not the weights and biases of one network.
     """
@@ -118,25 +118,22 @@ def read_edges(estimator: Any) -> Array | None:
 
 
 def name_encoded_columns(estimator: Any) -> Array:
-    """Return the names of what the rows of ``coefs_[0]`` stand for, (n_rows,): encoded columns, then bins."""
+    """Return a name for each row of ``coefs_[0]``, (n_rows,): of the encoded columns, then of the bins."""
     check_is_fitted(estimator)
     names = name_features(name_columns(estimator), estimator.n_features_in_)
     return np.concatenate([names, name_bins(names, read_edges(estimator))]).astype(object)
 
 
 def get_linear_weights(estimator: Any, name: str) -> Array:
-    """Return the weights of a network without hidden layer, bins and categories, which the attribute ``name`` shows.
-
-    Those of missing-value indicators follow the weights of the features.
-    """
+    """Return the weights of a linear network, with missing-value indicators last, for the attribute ``name``."""
     if len(getattr(estimator, "coefs_", ())) != 1 or estimator.bin_edges_ is not None:
         raise AttributeError(
-            f"{name} is there only after fit, and without hidden layer (hidden_layer_sizes=()) and bins "
-            "(numeric_encoding=None). SequentialFeatureSelector and permutation_importance do without it."
+            f"{name} is available only after fit, without hidden layers (hidden_layer_sizes=()) and without bins "
+            "(numeric_encoding=None). SequentialFeatureSelector and permutation_importance do not need it."
         )
     if has_categories(estimator):
         raise AttributeError(
-            f"{name} has one value for each feature, and the categories of a feature have one each. See coefs_[0] and "
+            f"{name} has one value per feature, but each category has a weight of its own. See coefs_[0] and "
             "feature_names_encoded_, or encode the categories before the fit."
         )
     weights: Array = estimator.coefs_[0]
@@ -144,7 +141,7 @@ def get_linear_weights(estimator: Any, name: str) -> Array:
 
 
 def read_scales(estimator: Any) -> tuple[Array | None, Array | None]:
-    """Return ``mean_`` and ``scale_``, (n_columns,) each or None, as float64, whatever they were set to."""
+    """Return ``mean_`` and ``scale_``, (n_columns,) each or None, as float64, from arrays or lists."""
     n_columns = count_columns(estimator)
     columns: list[Array | None] = []
     for name in ("mean_", "scale_"):
@@ -153,8 +150,7 @@ def read_scales(estimator: Any) -> tuple[Array | None, Array | None]:
             values = np.asarray(to_host(values), np.float64)
             if values.shape != (n_columns,):
                 raise ValueError(
-                    f"{name} must have shape ({n_columns},), one number a column, got {values.shape}. "
-                    "Set it so, or fit again."
+                    f"{name} must have shape ({n_columns},), one number per column, got {values.shape}. Fit again."
                 )
         columns.append(values)
     return columns[0], columns[1]
@@ -179,5 +175,5 @@ def _to_float_tensor(values: Any, name: str) -> torch.Tensor:
 
 
 def read_labels(estimator: Any) -> Labels:
-    """Return the classes that a fitted estimator tells apart."""
+    """Return the labels of a fitted estimator."""
     return Labels(estimator.classes_, bool(estimator.out_activation_ == "logistic" and estimator.n_outputs_ > 1))

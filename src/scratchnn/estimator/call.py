@@ -10,7 +10,7 @@ from ..tables.targets import Labels
 
 @dataclass(frozen=True)
 class Call:
-    """A call of `fit` or `partial_fit`, beyond its samples."""
+    """A call of `fit` or `partial_fit`, without its samples."""
 
     estimator: Any
     labels: Labels
@@ -21,12 +21,12 @@ class Call:
 
     @property
     def leaves_out_columns(self) -> bool:
-        """Whether columns that do not vary get no weights. The plain method draws weights for all columns."""
+        """Whether constant columns get no weights. ``init="scratch"`` draws weights for all columns."""
         return not self.incremental and (self.resume or self.estimator.init != "scratch")
 
 
 class Tables(NamedTuple):
-    """The samples to train on, and those to validate on, if there are any."""
+    """The training samples, and the validation samples if there are any."""
 
     training: Table
     validation: Table | None = None

@@ -10,14 +10,14 @@ from ..training.buffers import Buffer
 from .attributes import store_coeffs
 from .call import Call
 
-VALIDATED = ("n_features_in_", "feature_names_in_", "encoder_", "_fill")  # what validation has set
+VALIDATED = ("n_features_in_", "feature_names_in_", "encoder_", "_fill")  # attributes that validation sets
 
 
 class Reporter:
-    """Tells the callbacks of an estimator of the beginning and end of a fit and of each of its epochs.
+    """Notifies the callbacks of an estimator when a fit and each of its epochs begin and end.
 
-    ``describe`` takes coefficients and returns the fitted attributes. It is called only if a callback reads them. Of a
-    fit that continues from a checkpoint, the first ``n_done`` epochs are counted, and not reported.
+    ``describe`` takes coefficients and returns the fitted attributes. It is called only if a callback reads them. If a
+    fit resumes from a checkpoint, its first ``n_done`` epochs are counted, but not reported.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Reporter:
 
     def end_epoch(self, epoch: EpochResult) -> bool:
         """Report the end of an epoch, and the beginning of the next. Return whether to stop."""
-        if epoch.number <= self.n_reported:  # the run was started again, and this epoch has been reported
+        if epoch.number <= self.n_reported:  # the run was restarted, and this epoch has been reported
             return False
         self.n_reported = epoch.number
         stop = self.epoch.call_on_fit_task_end(

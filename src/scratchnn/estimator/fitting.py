@@ -1,4 +1,4 @@
-"""From the samples of a call to the fitted attributes: `fit_network` is the whole way."""
+"""The steps from the samples of a call to the fitted attributes, which `fit_network` takes in turn."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,7 +43,7 @@ from .warm_start import InitialState, WarmStartState
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is made of."""
+    """The inputs of a training run."""
 
     call: Call
     tables: Tables
@@ -87,7 +87,7 @@ def _open_checkpoint(call: Call, tables: Tables) -> Iterator[Session | None]:
 
 
 def make_plan(call: Call, tables: Tables, seed: int | None = None) -> Plan | None:
-    """Return what is to be trained; None if training resumes, and there are no samples to learn from.
+    """Return the plan of a run; None if training resumes without samples of positive weight.
 
     A ``seed`` comes from a checkpoint. Without one, ``random_state`` gives the seed.
     """
@@ -107,7 +107,7 @@ def make_plan(call: Call, tables: Tables, seed: int | None = None) -> Plan | Non
 
 
 def train_network(run: TrainingRun, reporter: Reporter | None, session: Session | None) -> None:
-    """Train the run, in place, or raise its error. Tell ``reporter`` and ``session`` of its epochs."""
+    """Train the run, in place, or raise its error. Report its epochs to ``reporter`` and ``session``."""
 
     def on_epoch(result: EpochResult) -> bool:
         stop = reporter is not None and reporter.end_epoch(result)
@@ -126,14 +126,14 @@ def train_network(run: TrainingRun, reporter: Reporter | None, session: Session 
 
 
 def prepare_rows(call: Call, tables: Tables, seed: int) -> Tables:
-    """Return the samples to train and to validate on: those of positive weight, multiplied by class weights."""
+    """Return the training and validation samples of positive weight, with class weights applied."""
     estimator, labels, incremental = call.estimator, call.labels, call.incremental
     table, validation = tables
     table = leave_out_rows(table, "sample_weight", may_be_all=incremental)
     validation = None if validation is None else leave_out_rows(validation, "sample_weight_val")
     weigh = make_class_weights(estimator.class_weight, labels, table)
     if estimator.early_stopping and not incremental and validation is None:
-        # Before class weights are applied: one of 2 must not make two copies of a row, of which one could be held out.
+        # Before class weights: a weight of 2 must not make two copies of a sample, of which one could be held out.
         held_out = split_validation(replace(table, y=labels.find_codes(table.y)), estimator.validation_fraction, seed)
         table, validation = cut_table(table, 1 - held_out), cut_table(table, held_out)
     table = complete_weights(leave_out_rows(weigh(table), "class_weight", may_be_all=incremental))
@@ -143,7 +143,7 @@ def prepare_rows(call: Call, tables: Tables, seed: int) -> Tables:
 
 
 def begin_or_resume(call: Call, table: Table) -> InitialState:
-    """Return where training starts: from the fitted attributes if the call is to resume."""
+    """Return the initial state of training: the fitted attributes if the call resumes."""
     estimator = call.estimator
     device = resolve_device(estimator.device, table.X)
     if not call.resume:
@@ -166,7 +166,7 @@ def describe_columns(
     statistics = ColumnStatistics(None, None)
     if estimator.standardize:
         statistics = find_statistics(moments, table.X.shape[1], start.scales if keeps_scales else None)
-    if not keeps_scales:  # what stands for missing numbers: in a list, as an array would have to be of X's library
+    if not keeps_scales:  # replaces missing numbers. A list, as an array would have to be of X's library
         is_in_mean = statistics.mean is not None and moments.is_centered.all()
         estimator._fill = None if is_in_mean else [moments.mean]
     indicators = None if estimator.encoder_ is None else estimator.encoder_.indicators
@@ -185,10 +185,10 @@ def describe_columns(
 
 
 def _find_moments(call: Call, table: Table, state: WarmStartState, start: InitialState) -> tuple[Moments, bool]:
-    """Return the moments of the columns, and whether the scales stay what they were.
+    """Return the moments of the columns, and whether earlier scales are kept.
 
-    `fit` keeps the scales of an earlier call. `partial_fit` keeps those of a `fit`, which saw all the data, and those
-    that the user has set. Otherwise it adds the samples to the moments of all calls, in ``state``, in place.
+    `fit` keeps the scales of an earlier call. `partial_fit` keeps the scales of a `fit`, which saw all the data, and
+    scales that the user has set. Otherwise it adds the samples to the moments of all calls, in ``state``, in place.
     """
     moments = state.moments
     keeps_scales = call.resume and (not call.incremental or moments is None or not _are_scales_of(call, moments, start))
@@ -202,7 +202,7 @@ def _find_moments(call: Call, table: Table, state: WarmStartState, start: Initia
 
 
 def _are_scales_of(call: Call, moments: Moments, start: InitialState) -> bool:
-    """Return whether ``mean_`` and ``scale_`` are those of the moments: the user has not set others since."""
+    """Return whether ``mean_`` and ``scale_`` follow from the moments, so that the user has not set others."""
     if not call.estimator.standardize or moments.n_samples == 0:
         return True
     mean, scale = start.scales
@@ -234,7 +234,7 @@ def make_run(plan: Plan) -> TrainingRun:
 
 
 def _make_coeffs(plan: Plan, generator: torch.Generator) -> tuple[Buffer, torch.Tensor | None]:
-    """Return the coefficients to train from, and the best ones of early stopping if those are others."""
+    """Return the initial coefficients, and the best ones of early stopping if they differ."""
     call, start, statistics = plan.call, plan.start, plan.statistics
     estimator, output = call.estimator, call.labels.output
     n_inputs = plan.tables.training.X.shape[1] + count_bins(statistics.edges)
@@ -252,7 +252,7 @@ def _make_coeffs(plan: Plan, generator: torch.Generator) -> tuple[Buffer, torch.
 def _draw_coeffs(
     estimator: Any, sizes: tuple[int, ...], output: str, generator: torch.Generator, statistics: ColumnStatistics
 ) -> Buffer:
-    """Draw the coefficients of a network. Columns that it does not read, but has weights for, get zeros."""
+    """Draw the coefficients of a network. Weights of columns that it does not read are zero."""
     is_read = statistics.is_read
     columns = np.arange(sizes[0]) if is_read is None else list_columns(is_read)
     coeffs = init_coeffs(
@@ -288,7 +288,7 @@ def make_data(table: Table, counts: SampleCounts, labels: Labels, statistics: Co
 
 
 def _warn_of_end(run: TrainingRun, *, incremental: bool) -> None:
-    """Warn of what ended the run before its own rule did."""
+    """Warn if the run ended early."""
     if run.interrupted:
         warn_user("Training interrupted by user. The model so far is kept.")
     elif run.warning is not None and not incremental:
@@ -296,10 +296,7 @@ def _warn_of_end(run: TrainingRun, *, incremental: bool) -> None:
 
 
 def store_fit(plan: Plan, run: TrainingRun) -> Buffer:
-    """Set the fitted attributes, and the state to resume from, in place. Return the coefficients of the model.
-
-    They are the last ones, or those of the best epoch with early stopping.
-    """
+    """Set the fitted attributes, and the state to resume from, in place. Return the best or last coefficients."""
     call, state, statistics = plan.call, plan.state, plan.statistics
     estimator = call.estimator
     best = run.buffer if run.best_flat is None else replace(run.buffer, flat=run.best_flat)

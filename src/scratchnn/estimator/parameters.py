@@ -1,4 +1,4 @@
-"""The constructor's parameters: which values they may take, named configurations, and what training makes of them."""
+"""The constructor's parameters: their valid values, named configurations, and their conversion to hyperparameters."""
 
 from dataclasses import fields
 from numbers import Integral, Real
@@ -19,10 +19,10 @@ from ..tables.table import Table
 from ..training import Hyperparameters
 from ..training.solvers import SCHEDULES
 
-N_SMALL_ROWS = 100  # up to so many rows, dtype="auto" trains in the precision of X
-N_SCHEDULED = 50  # epochs of a schedule: for "auto" at most, and for the others unless max_iter says it
+N_SMALL_ROWS = 100  # up to this many samples, dtype="auto" trains in the precision of X
+N_SCHEDULED = 50  # epochs of a schedule: the maximum for "auto", the default for the others
 MIN_FIRST_SAMPLES = 80  # of the first call of partial_fit, which fixes categories and bins
-FAST_PRODUCTS = {"tf32", "bfloat16"}  # choices of dtype: everything is float32, and products are rounded further
+FAST_PRODUCTS = {"tf32", "bfloat16"}  # values of dtype: float32 with rounded products
 CONSTRAINTS: dict[str, list[Any]] = {
     "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
     "activation": [StrOptions(set(ACTIVATIONS))],
@@ -64,26 +64,26 @@ CONSTRAINTS: dict[str, list[Any]] = {
 HINTS: dict[str, tuple[type | tuple[type, ...], str]] = {
     "learning_rate": (Real, "learning_rate is the schedule. Set learning_rate_init={value}, which is the rate."),
     "learning_rate_init": (str, "learning_rate_init is the rate, a number, and learning_rate the schedule."),
-    "batch_size": (Real, "batch_size counts rows. Set for example batch_size=32, or 'full' for all rows."),
+    "batch_size": (Real, "batch_size counts samples. Set for example batch_size=32, or 'full' for all samples."),
     "alpha": ((str, type(None)), "Set alpha=0 for no penalty."),
     "hidden_layer_sizes": (type(None), "Set hidden_layer_sizes=() for no hidden layer."),
     "activation": ((str, type(None)), "The sigmoid is 'logistic', and no activation 'identity'."),
     "early_stopping": (Real, "Set early_stopping=True, and n_iter_no_change={value} for the epochs to wait."),
     "validation_fraction": (
         Real,
-        "validation_fraction is a share of the rows. Pass X_val and y_val for rows of yours.",
+        "validation_fraction is a fraction of the samples. Pass X_val and y_val for samples of your own.",
     ),
     "n_iter_no_change": (type(None), "Set n_iter_no_change=np.inf for as many epochs as max_iter."),
     "tol": (type(None), "Set tol=0 to count any improvement."),
     "C": (str, "Set C=None, the default, to leave the penalty to alpha."),
     "loss": (str, "Cross-entropy, binary or not, is 'log_loss'."),
-    "dropout": (object, "dropout is one share for all hidden layers. Set for example dropout=0.2, or 0 for none."),
+    "dropout": (object, "dropout is one fraction for all hidden layers. Set for example dropout=0.2, or 0 for none."),
     "dtype": (object, "Pass the name, for example dtype='float32'."),
     "device": (Integral, "Pass the name, for example device='cuda:{value}'."),
     "scoring": (object, "Pass one name or one scorer, or 'loss' for the validation loss."),
 }
 RECIPES: dict[str, dict[str, Any]] = {
-    # The plain method of `network`, to the letter.
+    # The method of `network`.
     "scratch": {
         "hidden_layer_sizes": (20,),
         "hidden_bias": False,
@@ -104,7 +104,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "standardize": False,
         "dtype": "float32",
     },
-    # LogisticRegression's model, to its digits.
+    # LogisticRegression's model, in double precision.
     "logistic_regression": {
         "hidden_layer_sizes": (),
         "solver": "lbfgs",
@@ -126,6 +126,15 @@ def find_hint(params: dict[str, Any], message: str) -> str:
     return ""
 
 
+def forbid_partial_fit(estimator: Any) -> str | None:
+    """Return the reason for which the parameters make `partial_fit` unavailable, or None."""
+    if estimator.early_stopping:
+        return "partial_fit does not support early_stopping=True, as it sees data in parts. Use fit, or set it False."
+    if estimator.solver == "lbfgs":
+        return "partial_fit does not support solver='lbfgs', which needs all data. Use fit, or set solver='adam'."
+    return None
+
+
 def resolve_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
     """Return the parameter as a tuple of plain integers, or raise ValueError."""
     sizes = tuple(np.atleast_1d(np.asarray(sizes, dtype=object)).tolist())
@@ -138,7 +147,7 @@ def resolve_hidden_layer_sizes(sizes: Any) -> tuple[int, ...]:
 
 
 def resolve_dtype(dtype: str, counts: SampleCounts, solver: str) -> np.dtype[Any]:
-    """Return the dtype to train in. "auto" is that of X if X has few rows or the solver is lbfgs, else float32."""
+    """Return the dtype to train in. "auto" is that of X for few samples or the solver lbfgs, else float32."""
     if dtype in FAST_PRODUCTS:
         return np.dtype(np.float32)
     if dtype != "auto":
@@ -147,7 +156,7 @@ def resolve_dtype(dtype: str, counts: SampleCounts, solver: str) -> np.dtype[Any
 
 
 def resolve_seed(random_state: int | np.random.RandomState | None) -> int:
-    """Return the seed that the parameter means. None draws one from the operating system, not from NumPy's global."""
+    """Return the seed from ``random_state``. None draws one from the operating system, not from NumPy's generator."""
     if isinstance(random_state, int | np.integer):
         return int(random_state)
     if random_state is None:
@@ -156,10 +165,9 @@ def resolve_seed(random_state: int | np.random.RandomState | None) -> int:
 
 
 def make_hyperparameters(estimator: Any, n_samples: int, alpha_per_row: float, *, incremental: bool) -> Hyperparameters:
-    """Return how to train on ``n_samples`` rows, from the (valid) parameters of the estimator.
+    """Return the hyperparameters for ``n_samples`` samples, from the (valid) parameters of the estimator.
 
-    ``alpha_per_row`` is the strength of ``alpha="auto"`` per row of a batch. ``incremental``, for `partial_fit`, means
-    one epoch.
+    ``alpha_per_row`` is the strength of ``alpha="auto"`` per sample of a minibatch. ``incremental`` means one epoch.
     """
     solver = estimator.solver
     if solver == "lbfgs":
@@ -170,7 +178,7 @@ def make_hyperparameters(estimator: Any, n_samples: int, alpha_per_row: float, *
     schedule = resolve_schedule(estimator.learning_rate, solver, incremental)
     default_max_iter = N_SCHEDULED if schedule in SCHEDULES else 200
     max_iter = 1 if incremental else estimator.max_iter
-    is_capped = estimator.learning_rate == "auto" and schedule in SCHEDULES  # a longer way at high rates would harm
+    is_capped = estimator.learning_rate == "auto" and schedule in SCHEDULES  # more epochs at high rates would do harm
     batch_size = resolve_batch_size(estimator.batch_size, n_samples)
     alpha = resolve_alpha(estimator)
     resolved = {
@@ -192,7 +200,7 @@ def make_hyperparameters(estimator: Any, n_samples: int, alpha_per_row: float, *
 
 
 def _check_for_lbfgs(estimator: Any) -> None:
-    """Raise ValueError if the parameters ask for what the solver lbfgs cannot train with."""
+    """Raise ValueError for parameters that the solver lbfgs does not support."""
     if estimator.dropout:
         raise ValueError(
             "dropout must be 0 with solver='lbfgs', which needs the same loss at every step, got "
@@ -210,30 +218,30 @@ def resolve_schedule(learning_rate: str, solver: str, incremental: bool) -> str:
     if learning_rate == "auto":
         learning_rate = "cosine"
     if learning_rate in SCHEDULES:
-        # A schedule needs the number of steps, and nobody knows how many calls of `partial_fit` will come.
+        # A schedule needs the number of steps, but the number of calls of `partial_fit` is not known.
         return "constant" if incremental or solver == "lbfgs" else learning_rate
     return learning_rate if solver == "sgd" else "constant"
 
 
 def resolve_batch_size(batch_size: int | str, n_samples: int) -> int:
-    """Return how many rows a batch has, at most ``n_samples``. Warn if the parameter is larger."""
+    """Return the number of samples per minibatch, at most ``n_samples``. Warn if the parameter is larger."""
     if batch_size == "full":
         return n_samples
     if isinstance(batch_size, str):
-        # In steps of 8, so that folds which differ by a row have batches of one size, and can train as a stack.
+        # In steps of 8, so that folds which differ by a sample have equal sizes, and can train as a stack.
         return min(max(32, min(n_samples // 80 * 8, 100), min(n_samples // 800 * 8, 500)), n_samples)
     if batch_size > n_samples:
         warn_user(
-            f"batch_size={batch_size} is larger than the {n_samples} training rows, which make one batch. Lower it, or "
-            "set batch_size='full'."
+            f"batch_size={batch_size} is larger than the {n_samples} training samples, which form one minibatch. Lower "
+            "it, or set batch_size='full'."
         )
     return min(batch_size, n_samples)
 
 
 def resolve_alpha(estimator: Any) -> float | str:
-    """Return the strength of the penalty that ``alpha`` or ``C`` name: a number, or "auto".
+    """Return the strength of the penalty from ``alpha`` or ``C``: a number, or "auto".
 
-    Raises ValueError if both name one.
+    Raises ValueError if both are set.
     """
     alpha: float | str = estimator.alpha
     if estimator.C is None:
@@ -247,15 +255,15 @@ def resolve_alpha(estimator: Any) -> float | str:
 
 
 def resolve_numeric_encoding(estimator: Any, table: Table) -> str | None:
-    """Return how a new network is to encode the columns of numbers of a table: "piecewise" or None.
+    """Return how a new network encodes the numeric columns of a table: "piecewise" or None.
 
     Raises ValueError if ``numeric_encoding`` asks for bins of a sparse table.
     """
     encoding: str | None = estimator.numeric_encoding
     if encoding == "piecewise" and sparse.issparse(table.X):
         raise ValueError(
-            "numeric_encoding must be None or 'auto' for a sparse X, got 'piecewise': the bins of a zero are not zero. "
-            "Choose one of these, or pass X.toarray()."
+            "numeric_encoding must be None or 'auto' for a sparse X, as the bins of a zero are not zero, got "
+            "'piecewise'. Pass X.toarray() to have bins."
         )
     if encoding != "auto":
         return encoding
@@ -264,20 +272,19 @@ def resolve_numeric_encoding(estimator: Any, table: Table) -> str | None:
 
 
 def warn_of_few_samples(estimator: Any, counts: SampleCounts) -> None:
-    """Warn if the first call of `partial_fit` fixes the categories of columns by too few samples."""
+    """Warn if the first call of `partial_fit` fixes the categories of columns from too few samples."""
     if counts.n_samples < MIN_FIRST_SAMPLES and has_categories(estimator):
         warn_user(
-            f"The first call of partial_fit got {counts.n_samples} samples, and fixes categories and bins of all "
-            "calls: other categories count as infrequent or unknown. Pass a large first part, at least "
-            f"{MIN_FIRST_SAMPLES} samples."
+            f"The first call of partial_fit got {counts.n_samples} samples, and fixes the categories and bins of all "
+            f"calls: other categories count as infrequent or unknown. Pass at least {MIN_FIRST_SAMPLES} samples first."
         )
 
 
 def calc_alpha_per_row(penalty: float, n_seen: int, weight_mean: float) -> float:
-    """Return the strength of ``alpha="auto"`` per row of a batch.
+    """Return the strength of ``alpha="auto"`` per sample of a minibatch.
 
-    ``penalty`` is its strength for a batch of all rows, ``n_seen`` the number of rows that training has seen, and
-    ``weight_mean`` the mean weight of the rows of this call.
+    ``penalty`` is its strength for a batch of all samples, ``n_seen`` the number of samples that training has seen, and
+    ``weight_mean`` the mean weight of the samples of this call.
     """
-    # If weights average below 1, only their ratios count. AdaBoost's sum up to 1, which does not mean a single row.
+    # If weights average below 1, only their ratios count. AdaBoost's weights sum to 1, which does not mean one sample.
     return penalty * min(1.0, weight_mean) / max(1, n_seen)

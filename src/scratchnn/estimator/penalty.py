@@ -1,8 +1,8 @@
-"""The strength of the penalty that ``alpha="auto"`` means, from a kernel model of the table.
+"""The rule of ``alpha="auto"``: the strength of the penalty, estimated by a kernel model of the table.
 
-The noisier a table is, the stronger the penalty should be. Kernel ridge regression of the targets, zeros and ones, says
-how noisy it is, in closed form: with the strength ``lam`` of the highest evidence, which is the probability of the
-targets if the function is drawn at random (MacKay, 1992: Bayesian Interpolation). The kernel is that of a network with
+The noisier a table is, the stronger the penalty should be. Kernel ridge regression of the one-hot targets estimates the
+noise in closed form. Its strength ``lam`` is the one with the highest evidence, the probability of the targets if the
+function is drawn at random (MacKay, 1992: Bayesian Interpolation). The kernel is that of a network with
 one hidden layer of ReLU and random weights (Cho & Saul, 2009: Kernel Methods for Deep Learning), so that what a network
 can learn counts as signal.
 
@@ -26,13 +26,13 @@ from ..tables.targets import Labels
 from .parameters import resolve_hidden_layer_sizes
 
 ALPHA_FACTOR = 0.6  # of lam * w: chosen on 12 tables
-ALPHA_RANGE = (0.05, 8.0)  # of the result, in root mean square lengths of the rows
-STRENGTHS = np.geomspace(0.003, 300_000, 81)  # of ridge regression, to choose from
-MAX_ROWS = 700  # drawn from longer tables: the time grows with the third power
+ALPHA_RANGE = (0.05, 8.0)  # of the result, in units of the root mean square norm of the samples
+STRENGTHS = np.geomspace(0.003, 300_000, 81)  # candidates of ridge regression
+MAX_ROWS = 700  # samples drawn from larger tables: the time grows with the third power
 
 
 def suits_penalty_rule(estimator: Any) -> bool:
-    """Return whether the rule holds: for scaled columns, one hidden layer and the log loss."""
+    """Return whether the rule applies: to scaled columns, one hidden layer and the log loss."""
     has_one_layer = len(resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)) == 1
     return bool(has_one_layer and estimator.standardize and estimator.loss == "log_loss")
 
@@ -53,11 +53,11 @@ def calc_penalty(table: Table, labels: Labels, statistics: ColumnStatistics, row
     taken, targets, counts = merge_equal_rows(taken, targets, counts / counts.mean().clamp(max=1))
     n_free = targets.shape[1] - (labels.output == "softmax")  # the probabilities of all classes sum up to one
     strength, norm = fit_evidence_ridge(taken, targets, n_free)
-    # Rounded, so that sums in another order, such as those of repeated rows or other threads, give the same number.
+    # Rounded, so that sums in another order (of repeated samples, or by other threads) give the same number.
     penalty = float(f"{ALPHA_FACTOR * strength * norm:.4g}")
     lowest, highest = (bound * row_length for bound in ALPHA_RANGE)
     penalty = min(max(penalty, lowest), highest) if math.isfinite(penalty) else row_length
-    # The loss grows with the counts. What is known of the function does not, and falls where classes have weights.
+    # The loss grows with the counts. The information about the function does not, and class weights reduce it.
     shares = targets if labels.output == "softmax" else torch.cat([targets, 1 - targets], 1)
     class_counts = counts @ shares
     mean_count = (class_counts.square() / shares.sum(0).clamp(min=1e-9)).sum() / class_counts.sum()
@@ -67,7 +67,7 @@ def calc_penalty(table: Table, labels: Labels, statistics: ColumnStatistics, row
 def merge_equal_rows(rows: Tensor, targets: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the distinct rows, the means of their targets, and the sums of their weights, (n_distinct,).
 
-    That equal rows, often copies, have equal targets is no sign of little noise.
+    Equal rows are often copies, so their equal targets do not show that there is little noise.
     """
     rows, places = rows.unique(dim=0, return_inverse=True)
     counts = weights.new_zeros(len(rows)).index_add_(0, places, weights)
@@ -85,17 +85,17 @@ def fit_evidence_ridge(rows: Tensor, targets: Tensor, n_free: int) -> tuple[floa
     kernel = calc_kernel(rows - rows.mean(0))
     means = kernel.mean(0)
     squares, vectors = torch.linalg.eigh(kernel - means - means.unsqueeze(1) + means.mean())
-    is_there = squares > squares[-1:] * 1e-9
-    squares, along = squares[is_there], vectors[:, is_there].T @ targets  # (n_there,), (n_there, n_outputs)
-    powers = along.square().sum(1)
-    rest = max(float(targets.square().sum() - powers.sum()), 0.0)
+    is_nonzero = squares > squares[-1:] * 1e-9
+    squares, projections = squares[is_nonzero], vectors[:, is_nonzero].T @ targets  # (n_nonzero,), (.., n_outputs)
+    explained = projections.square().sum(1)
+    residual = max(float(targets.square().sum() - explained.sum()), 0.0)
     strengths = torch.from_numpy(STRENGTHS).unsqueeze(1)
-    shrinkage = 1 + squares / strengths  # (n_strengths, n_there)
-    noise = (powers / shrinkage).sum(1) + rest
+    shrinkage = 1 + squares / strengths  # (n_strengths, n_nonzero)
+    noise = (explained / shrinkage).sum(1) + residual
     minus_evidence = n_free * (shrinkage.log().sum(1) + (len(rows) - 1) * noise.log())
     strength = float(STRENGTHS[int(minus_evidence.argmin())])
-    slopes = (squares.sqrt() / (squares + strength)).unsqueeze(1) * along
-    return strength, float(slopes.square().sum(0).max().sqrt())
+    coefs = (squares.sqrt() / (squares + strength)).unsqueeze(1) * projections
+    return strength, float(coefs.square().sum(0).max().sqrt())
 
 
 def calc_kernel(rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The score of the validation rows that early stopping watches."""
+"""The score of the validation samples, which early stopping monitors."""
 
 import copy
 import math
@@ -24,18 +24,18 @@ from .attributes import store_coeffs
 def make_calc_score(
     estimator: Any, validation: Table | None, labels: Labels, statistics: ColumnStatistics
 ) -> Callable[[Buffer], float] | None:
-    """Return a function that scores coefficients on the validation rows; None if their loss is the score."""
+    """Return a function that scores coefficients on the validation samples; None if their loss is the score."""
     scorer = None if estimator.scoring == "loss" else check_scoring(estimator, scoring=estimator.scoring)
     if validation is None or scorer is None:
         return None
-    judged = copy.copy(estimator)  # with what `fit` of a subclass has set
+    judged = copy.copy(estimator)  # with the attributes that `fit` of a subclass has set
     features = validation.get_features()
     judged.n_features_in_, judged.encoder_ = features.shape[1], None  # the samples are encoded, so they have no names
     vars(judged).pop("feature_names_in_", None)
     features = features if sparse.issparse(features) else to_host(features)
     arguments = {} if labels.multilabel else get_class_arguments(scorer, labels.classes)
-    # Scorers take other arguments than weights only where scikit-learn routes metadata.
-    # The thread that trains may be another than this one, whose configuration counts.
+    # Scorers accept other arguments than weights only with metadata routing.
+    # Training may run in another thread, but with the configuration of this one.
     config = {**get_config(), "array_api_dispatch": False} | ({"enable_metadata_routing": True} if arguments else {})
     if validation.sample_weights is not None:
         arguments["sample_weight"] = validation.sample_weights
@@ -49,7 +49,7 @@ def make_calc_score(
                 return float(score()) if gap is None else _score_despite(gap, estimator.scoring, score)
         except TypeError as error:
             raise ValueError(
-                "scoring must be a name, or a callable that takes an estimator, X and y (and sample_weight, where rows "
+                "scoring must be a name, or a callable that takes an estimator, X and y (and sample_weight if samples "
                 f"have weights) and returns a number, got {estimator.scoring!r}, which raised TypeError: {error}. Wrap "
                 "a metric of labels in sklearn.metrics.make_scorer."
             ) from error
@@ -57,7 +57,7 @@ def make_calc_score(
             if not isinstance(estimator.scoring, str) or "scoring" in str(error):
                 raise
             raise ValueError(
-                f"scoring must suit the labels and the validation rows, got {estimator.scoring!r}, which raised "
+                f"scoring must suit the labels and the validation samples, got {estimator.scoring!r}, which raised "
                 f"ValueError: {str(error).rstrip('.')}. {_advise(estimator.scoring, str(error), labels)}"
             ) from error
 
@@ -65,18 +65,16 @@ def make_calc_score(
 
 
 def _advise(scoring: str, error: str, labels: Labels) -> str:
-    """Return what to do about a score that does not suit the labels."""
+    """Return the remedy for a score that does not suit the labels."""
     if "pos_label" in error:
-        return (
-            f"Say which class is positive: sklearn.metrics.make_scorer(..., pos_label={labels.classes.tolist()[-1]!r})."
-        )
+        return f"Name the positive class: sklearn.metrics.make_scorer(..., pos_label={labels.classes.tolist()[-1]!r})."
     if "multi_class" in error or "average='binary'" in error:
         return f"Use {scoring + ('_ovr' if 'multi_class' in error else '_macro')!r}."
     return "Choose another, such as 'loss' or 'accuracy'."
 
 
 def _score_despite(gap: str, scoring: Any, score: Callable[[], float]) -> float:
-    """Return the score of validation rows with a gap, see `describe_gap`. Raise ValueError if they have no score."""
+    """Return the score of samples with a gap, see `describe_gap`. Raise ValueError if it is not defined."""
     try:
         with warnings.catch_warnings():  # scikit-learn would warn of the gap at each epoch
             warnings.filterwarnings("ignore", module=r"(sklearn|numpy)\.")
@@ -85,15 +83,15 @@ def _score_despite(gap: str, scoring: Any, score: Callable[[], float]) -> float:
             raise ValueError(f"the score is {value}")
     except (ValueError, ArithmeticError) as error:
         raise ValueError(
-            f"scoring must be defined for the validation rows, which {gap}, got {scoring!r}, which is not: "
-            f"{str(error).rstrip('.')}. Pass X_val and y_val that have them all, or another scoring: 'loss' is always "
-            "defined."
+            f"scoring must be defined for the validation samples, which {gap}, got {scoring!r}, which is not: "
+            f"{str(error).rstrip('.')}. Pass X_val and y_val with all of them, or scoring='loss', which "
+            "is always defined."
         ) from error
     return value
 
 
 def describe_gap(table: Table, labels: Labels) -> str | None:
-    """Return which classes or labels a score may miss in the rows of positive weight, as a verb phrase, or None."""
+    """Return which classes or labels the samples of positive weight lack, as a verb phrase, or None."""
     y = table.y if table.sample_weights is None else table.y[table.sample_weights > 0]
     if labels.multilabel:
         constant = np.flatnonzero((y == y[:1]).all(0))

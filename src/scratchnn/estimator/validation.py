@@ -1,4 +1,4 @@
-"""Checks of the rows, targets and weights that users pass, beyond those of scikit-learn."""
+"""Checks of samples, targets and weights, in addition to those of scikit-learn."""
 
 import math
 import re
@@ -25,14 +25,14 @@ from ..tables.targets import Labels, check_known, find_labels
 from .attributes import read_labels
 
 WEIGHT_RANGE = (1e-50, 1e50)  # of the largest weight: sums of weights times squares of X stay finite
-WEIGHT_REMEDY = "Use 0 for the rows or classes to leave out, and a positive number for the others."
-TARGETS_RULE = "must be one label per row, or 0 and 1 for each of several labels"
+WEIGHT_REMEDY = "Use 0 for samples or classes to leave out, and positive numbers for the others."
+TARGETS_RULE = "must be one label per sample, or 0 and 1 for each of several labels"
 SET_TYPES = (list, tuple, set, frozenset, np.ndarray)
 SETS_REMEDY = "Encode sets of labels with sklearn.preprocessing.MultiLabelBinarizer."
 
 
 def validate_table(estimator: Any, X: Any, y: Any, sample_weight: Any, *, resume: bool) -> tuple[Table, Labels]:
-    """Return the rows of `fit` and the labels that their targets have."""
+    """Return the samples of `fit`, and the labels of their targets."""
     table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
     labels = find_labels(table.y, multilabel)
     if resume and not np.array_equal(labels.classes, estimator.classes_):
@@ -46,14 +46,14 @@ def validate_table(estimator: Any, X: Any, y: Any, sample_weight: Any, *, resume
 def validate_part(
     estimator: Any, X: Any, y: Any, sample_weight: Any, classes: Any, *, resume: bool
 ) -> tuple[Table, Labels]:
-    """Return the rows of `partial_fit`, and the labels of all its calls. Set ``classes_`` at the first call."""
+    """Return the samples of `partial_fit`, and the labels of all its calls. Set ``classes_`` at the first call."""
     with _explain_labels("classes"):
         check_partial_fit_first_call(estimator, None if classes is None else with_plain_numbers(to_numpy(classes)))
     table, multilabel = _validate_rows(estimator, X, y, sample_weight, reset=not resume)
     labels = read_labels(estimator) if resume else Labels(estimator.classes_, multilabel)
     if len(labels.classes) < 2:
         raise ValueError(
-            f"classes must have at least two class labels, got {labels.classes}. Pass all labels that will come."
+            f"classes must have at least two class labels, got {labels.classes}. Pass the labels of all calls."
         )
     check_known(table.y, multilabel, labels, "y")
     return table, labels
@@ -62,7 +62,7 @@ def validate_part(
 def validate_validation_table(
     estimator: Any, X_val: Any, y_val: Any, sample_weight_val: Any, labels: Labels, training: Table
 ) -> Table | None:
-    """Return the validation rows, or None if the user gave none. Errors say that they are about these rows."""
+    """Return the validation samples, or None if there are none. Errors say that they concern these samples."""
     is_given = not (X_val is None and y_val is None and sample_weight_val is None)
     if merge_flags(is_given) and not is_given:
         raise ValueError(
@@ -73,22 +73,22 @@ def validate_validation_table(
         return None
     if X_val is None or y_val is None:
         missing = "X_val" if X_val is None else "y_val"
-        raise ValueError(f"X_val and y_val must be given together, got None for {missing}. Pass both.")
+        raise ValueError(f"X_val and y_val must be given together, got None for {missing}.")
     try:
         table, multilabel = _validate_rows(
             estimator, X_val, y_val, sample_weight_val, reset=False, suffix="_val", training=training
         )
     except (TypeError, ValueError) as error:
-        raise type(error)(f"The validation data, X_val and y_val, are not as they must be: {error}") from error
+        raise type(error)(f"The validation data, X_val and y_val, are invalid: {error}") from error
     check_known(table.y, multilabel, labels, "y_val")
     return table
 
 
 def validate_features(estimator: Any, X: Any, method: str) -> Features:
-    """Return the rows to predict with ``method``, as scikit-learn checks them.
+    """Return the samples to predict with ``method``, after the checks of scikit-learn.
 
-    That takes longer than the prediction of a few rows. For a plain float array of the right shape only finiteness is
-    left to check; a finite sum proves it.
+    These checks take longer than the prediction of a few samples. A plain float array of the right shape is only
+    checked to be finite, which a finite sum proves.
     """
     if (
         type(X) is np.ndarray
@@ -110,9 +110,9 @@ def validate_features(estimator: Any, X: Any, method: str) -> Features:
 def _validate_rows(
     estimator: Any, X: Any, y: Any, sample_weight: Any, *, reset: bool, suffix: str = "", training: Table | None = None
 ) -> tuple[Table, bool]:
-    """Return the rows, and whether the targets are multilabel. Of validation rows, ``training`` has those of training.
+    """Return the samples, and whether the targets are multilabel. For validation data, pass the ``training`` table.
 
-    Rows of another array library than NumPy stay on their device, as a tensor. Targets and weights become NumPy arrays.
+    Samples of another library than NumPy stay on their device, as a tensor. Targets and weights become NumPy arrays.
     """
     y, sample_weight = read_targets(to_numpy(y), f"y{suffix}"), unmask(to_numpy(sample_weight))
     features, y = _read_features(estimator, unmask(X), y, reset=reset)
@@ -130,7 +130,7 @@ def _validate_rows(
     return Table(X, y, weights, names=name_columns(estimator)), multilabel
 
 
-@np.errstate(invalid="ignore")  # in sums by which scikit-learn finds values to be finite
+@np.errstate(invalid="ignore")  # in the sums with which scikit-learn checks that values are finite
 def _read_features(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:
     """Return X as scikit-learn checks it, in floats that may be missing or infinite, or as a raw table; and y."""
     raw = find_raw_table(estimator, X, reset=reset)
@@ -151,7 +151,7 @@ def _read_features(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:
         X = validate_data(estimator, X, **checks, reset=reset)
     if sparse.issparse(X) and not np.isfinite(X.data).all():  # of a frame, which scikit-learn does not check
         raise ValueError(
-            "X must not have missing or infinite values where it is sparse, got NaN or infinity. Call "
+            "X must not have missing or infinite values if it is sparse, got NaN or infinity. Call "
             "X.sparse.to_dense() on the frame, or replace these values."
         )
     features = with_sorted_entries(X) if array_library is None else to_tensor(X)
@@ -159,7 +159,7 @@ def _read_features(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:
 
 
 def unmask(values: Any) -> Any:
-    """Return a masked array as an array with NaN, or None, in the place of what is masked. Others are not changed."""
+    """Return a masked array as an array with NaN, or None, for masked values. Return other arrays unchanged."""
     if not isinstance(values, np.ma.MaskedArray):
         return values
     missing: Any = np.nan if values.dtype.kind in "biuf" else None
@@ -167,10 +167,10 @@ def unmask(values: Any) -> Any:
 
 
 def read_targets(y: Any, name: str) -> Any:
-    """Return targets as an array. Sparse ones, and None, are not changed.
+    """Return targets as an array. Sparse targets and None are returned unchanged.
 
-    Raises ValueError if values are missing: None, NaN, pandas' NA and NaT, or masked. The message says that they are in
-    ``name``.
+    Raises ValueError if values are missing (None, NaN, pandas' NA and NaT, or masked). The message contains the
+    argument's ``name``.
     """
     if y is None or sparse.issparse(y):
         return y
@@ -203,7 +203,7 @@ def with_plain_numbers(labels: Any) -> Any:
 def check_targets(y: Any, name: str) -> tuple[Array, bool]:
     """Return targets as an array, (n_samples,) or (n_samples, n_outputs), and whether they are multilabel.
 
-    Errors call them by the ``name`` of the argument.
+    Errors contain the ``name`` of the argument.
     """
     if _are_plain_codes(y):
         return y, False
@@ -215,7 +215,7 @@ def check_targets(y: Any, name: str) -> tuple[Array, bool]:
         if len(others):
             raise ValueError(
                 f"{name} must have 0 and 1 for each of several labels, got also {others.tolist()}. Pass y == 1, or "
-                "whatever tells the labels that a row has."
+                "another condition for having a label."
             )
         return y, True
     if kind == "multiclass-multioutput":
@@ -230,7 +230,7 @@ def check_targets(y: Any, name: str) -> tuple[Array, bool]:
 
 @contextmanager
 def _explain_labels(name: str) -> Iterator[None]:
-    """Name the argument in errors of scikit-learn's checks of labels that do not."""
+    """Add the argument's name to errors of scikit-learn's checks of labels that lack it."""
     try:
         with np.errstate(invalid="ignore"):  # scikit-learn casts NaN to whole numbers
             yield
@@ -256,7 +256,7 @@ def _are_plain_codes(y: Any) -> bool:
 
 
 def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
-    """Return the row weights as float64 of shape (n_samples,), or None if there are none, or all are 1."""
+    """Return the sample weights as float64 of shape (n_samples,), or None if there are none, or all are 1."""
     if weights is None:
         return None
     if isinstance(weights, Real):
@@ -266,21 +266,19 @@ def check_weights(weights: Any, n_samples: int, name: str) -> Array | None:
     except (TypeError, ValueError) as error:
         if name in str(error):
             raise
-        raise ValueError(f"{name} must hold one real number a row, got other values: {error}") from error
+        raise ValueError(f"{name} must hold one real number per sample, got other values: {error}") from error
     if checked.shape != (n_samples,):
-        raise ValueError(
-            f"{name} must have shape ({n_samples},), one weight a row, got {checked.shape}. Pass one each."
-        )
+        raise ValueError(f"{name} must have shape ({n_samples},), one weight per sample, got {checked.shape}.")
     if (checked < 0).any():
         raise ValueError(f"{name} must not have negative values, got {checked.min():g}. {WEIGHT_REMEDY}")
     return None if (checked == 1).all() else checked
 
 
 def leave_out_rows(table: Table, name: str, *, may_be_all: bool = False) -> Table:
-    """Return the rows of positive weight.
+    """Return the samples of positive weight.
 
     Raise ValueError if there are none, except with ``may_be_all``, or if the weights are too large or too small to
-    compute with. The message says that ``name`` is the reason.
+    compute with. The message contains the ``name`` of the weights.
     """
     largest = 0.0 if table.sample_weights is None else table.sample_weights.max(initial=0.0)
     if largest and not WEIGHT_RANGE[0] <= largest <= WEIGHT_RANGE[1]:
@@ -296,10 +294,10 @@ def leave_out_rows(table: Table, name: str, *, may_be_all: bool = False) -> Tabl
 
 
 def with_sorted_entries(X: Features) -> Features:
-    """Return X. If it is sparse and its entries are not sorted or have duplicates, return a copy without that."""
+    """Return X, or for a sparse X with unsorted or duplicate entries a copy with sorted and unique ones."""
     if sparse.issparse(X) and not X.has_canonical_format:
         X = X.copy()
         X.sum_duplicates()
         if not np.isfinite(X.data).all():
-            raise ValueError("X must be finite, got entries of one place whose sum is not. Scale X, or leave them out.")
+            raise ValueError("X must be finite, got duplicate entries whose sum is not. Scale X, or remove duplicates.")
     return X

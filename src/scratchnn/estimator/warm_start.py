@@ -1,4 +1,4 @@
-"""Where training starts: from new coefficients, or from those that an earlier call has stored."""
+"""The initial state of training: new coefficients, or the state that an earlier call has stored."""
 
 import copy
 import hashlib
@@ -24,23 +24,23 @@ FIXED_PARAMS = ("categorical_features", "hidden_bias", "numeric_encoding", "stan
 
 @dataclass(eq=False)
 class WarmStartState:
-    """What `fit` with ``warm_start`` and `partial_fit` resume from, besides the fitted attributes."""
+    """The state from which `fit` with ``warm_start`` and `partial_fit` resume, besides the fitted attributes."""
 
     seed: int
     solver: str
     history: History
-    schedule: tuple[str, float] | None = None  # learning_rate and learning_rate_init, which the history's rate is for
+    schedule: tuple[str, float] | None = None  # learning_rate and learning_rate_init of the history's rate
     solver_state: dict[str, Array] = field(default_factory=dict)
     generator_state: Array | None = None
     flat: Array | None = None  # the last coefficients, if early stopping chose better ones
-    best_digest: bytes = b""  # of the better ones: shows whether the user has set others since
-    columns: Array | None = None  # that ``solver_state`` and ``flat`` are for, see `ColumnStatistics`; None: all
-    moments: Moments | None = None  # of all rows that `partial_fit` has seen
+    best_digest: bytes = b""  # of the better ones: shows whether the user has set new ones
+    columns: Array | None = None  # of ``solver_state`` and ``flat``, see `ColumnStatistics`; None: all
+    moments: Moments | None = None  # of all samples that `partial_fit` has seen
 
 
 @dataclass(frozen=True)
 class InitialState:
-    """Where training starts: from the fitted attributes, or from new coefficients if there are no weights."""
+    """The fitted attributes from which training starts. Without weights, it starts from new coefficients."""
 
     device: torch.device
     weights: list[torch.Tensor] = field(default_factory=list)
@@ -79,28 +79,28 @@ def get_state(estimator: Any, resume: bool, seed: int | None = None) -> WarmStar
 
 
 def check_fixed_params(estimator: Any) -> None:
-    """Raise ValueError if a parameter has changed that decides what the coefficients are for."""
+    """Raise ValueError if a parameter has changed that determines the meaning of the coefficients."""
     for name, before in getattr(estimator, "_fixed_params", {}).items():
         value = getattr(estimator, name)
         if list_fixed_params(estimator)[name] != before:
             raise ValueError(
-                f"{name} must not change while training goes on (warm_start=True, or partial_fit), got {value!r} after "
+                f"{name} must not change when training resumes (warm_start=True, or partial_fit), got {value!r} after "
                 f"{before}. Set it back, or fit with warm_start=False."
             )
 
 
 def list_fixed_params(estimator: Any) -> dict[str, str]:
-    """Return the parameters that must not change while training goes on, as text."""
+    """Return the parameters that must not change when training resumes, as text."""
     return {name: repr(describe_value(getattr(estimator, name))) for name in FIXED_PARAMS}
 
 
 def begin_schedule(state: WarmStartState, hyperparameters: Hyperparameters) -> None:
-    """Set the learning rate of the history, in place, unless training goes on with the same schedule."""
+    """Set the learning rate of the history, in place, unless training resumes with the same schedule."""
     schedule = hyperparameters.learning_rate, hyperparameters.learning_rate_init
     if state.history.rate is not None and state.schedule in (None, schedule):
         return
     state.history.rate = calc_rate(hyperparameters, state.history.n_samples_seen)
-    if state.schedule is not None and "velocity" in state.solver_state:  # steps of momentum are as long as the rate
+    if state.schedule is not None and "velocity" in state.solver_state:  # momentum is proportional to the rate
         factor = hyperparameters.learning_rate_init / state.schedule[1]
         state.solver_state = {"velocity": state.solver_state["velocity"] * factor}
 
@@ -153,7 +153,7 @@ def _digest(flat: torch.Tensor) -> bytes:
 def move_columns(flat: Array, sizes: tuple[int, ...], old: Array, new: Array) -> Array:
     """Return the buffer of a network that reads the columns ``old`` as one that reads ``new``: zeros for the others.
 
-    ``sizes`` are the neurons per layer. Both arrays of column numbers are sorted.
+    ``sizes`` are the neurons per layer. Both arrays of column indices are sorted.
     """
     start, width = sum(fan_in * fan_out for fan_in, fan_out in pairwise(sizes[1:])), sizes[1]
     stop = start + len(old) * width
@@ -170,8 +170,8 @@ def restore_coeffs(
     shapes = [tuple(weight.shape) for weight in weights]
     if shapes != list(pairwise(sizes)):
         raise ValueError(
-            "hidden_layer_sizes must not change while training goes on (warm_start=True, or partial_fit), got "
-            f"{sizes[1:-1]} where coefs_ has shapes {shapes}. Set it back, or fit with warm_start=False."
+            "hidden_layer_sizes must not change when training resumes (warm_start=True, or partial_fit), got "
+            f"{sizes[1:-1]} for coefs_ of shapes {shapes}. Set it back, or fit with warm_start=False."
         )
     if columns is not None:
         weights = [weights[0][torch.from_numpy(columns).to(weights[0].device)], *weights[1:]]
@@ -180,8 +180,8 @@ def restore_coeffs(
     buffer = pack(Coeffs(weights, biases, estimator.activation, output))
     if not torch.isfinite(buffer.flat).all():
         raise ValueError(
-            "coefs_ and intercepts_ must be finite to go on from them, got NaN or infinity. Set them to finite "
-            "numbers, or fit anew."
+            "coefs_ and intercepts_ must be finite when training resumes, got NaN or infinity. Set them to finite "
+            "numbers, or fit with warm_start=False."
         )
     return buffer
 

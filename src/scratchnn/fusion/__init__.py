@@ -1,8 +1,8 @@
-"""`fused_fits`: what scikit-learn runs through joblib trains its networks together, as stacks.
+"""`fused_fits`: networks that scikit-learn fits through joblib train together, as stacks.
 
 A joblib backend runs the tasks as greenlets of the thread that calls `joblib.Parallel`, one at a time. A task that
-comes to `ScratchNNClassifier.fit` queues its `TrainingRun` and is left, and the next task runs. When no task can go on
-without its network, the queued runs train as stacks, and the tasks are resumed.
+calls `ScratchNNClassifier.fit` queues its `TrainingRun` and waits, and the next task runs. When no task can continue
+without its network, the queued runs train as stacks, and the tasks resume.
 """
 
 from .context import fused_fits

@@ -1,6 +1,6 @@
 """The joblib backends: one chooses how a parallel call runs, one runs calls as tasks, one dispatches them to workers.
 
-Workers are those of another joblib backend. Each gets chunks of the calls, and fuses its chunks.
+Another joblib backend provides the workers. Each worker gets chunks of the calls, and fuses its chunks.
 """
 
 import sys
@@ -19,15 +19,15 @@ from .report import TrainedStack
 from .tasks import ParallelCall, Task
 
 LIBRARIES = ("joblib.", "sklearn.utils.parallel", __name__.rpartition(".")[0])
-MAX_AHEAD = 2**16  # calls that joblib submits ahead, as a chunk can only have these; joblib refuses a million
+MAX_AHEAD = 2**16  # calls that joblib submits ahead, to be divided into chunks; joblib refuses a million
 MIN_CHUNK = 64  # tasks: smaller stacks take longer for each model, and larger chunks leave workers idle at the end
 Items: TypeAlias = Sequence[tuple[Callable[..., Any], Sequence[Any], dict[str, Any]]]
 
 
 class FusedBackend(ParallelBackendBase):
-    """The joblib backend inside `fused_fits`: calls with one job are fused here, others by ``workers``, if there are.
+    """The joblib backend inside `fused_fits`: calls with one job are fused here, others by ``workers``, if any.
 
-    ``default_n_jobs`` is for calls that give none.
+    ``default_n_jobs`` is for calls without ``n_jobs``.
     """
 
     supports_sharedmem = supports_timeout = uses_threads = True
@@ -40,12 +40,12 @@ class FusedBackend(ParallelBackendBase):
         self.fusion, self.workers, self.default_n_jobs = fusion, workers, default_n_jobs
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return how many tasks run at the same time; to bagging, how many it is to make."""
+        """Return the number of tasks that run at the same time; for bagging, the number of tasks to make."""
         n_workers = self._count_workers(n_jobs)
         return n_workers if find_bagging() is None else MAX_RUNS
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
-        """Choose the backend of a call, in joblib's way: an exception names it."""
+        """Choose the backend of a call. As joblib requires, an exception contains it."""
         bagging, hub = find_bagging(), self.fusion.get_hub()
         n_workers = self._count_workers(n_jobs if bagging is None else bagging.n_jobs)
         prefers_threads = settings.get("prefer") == "threads" or settings.get("require") == "sharedmem"
@@ -54,14 +54,14 @@ class FusedBackend(ParallelBackendBase):
         raise FallbackToBackend(TaskBackend(hub, self) if n_workers == 1 else WorkerBackend(self, n_workers))
 
     def _count_workers(self, n_jobs: int | None) -> int:
-        """Return how many workers get the tasks of a call. One is that they are fused here."""
+        """Return the number of workers for a call. With one, the tasks are fused here."""
         n_jobs = self.default_n_jobs if n_jobs is None else n_jobs
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if n_jobs == 1 or self.workers is None:
             return 1
         n_workers = int(self.workers.effective_n_jobs(n_jobs))
-        return max(1, min(n_workers, n_jobs) if n_jobs > 0 else n_workers)  # Dask's backend does not look at n_jobs
+        return max(1, min(n_workers, n_jobs) if n_jobs > 0 else n_workers)  # Dask's backend ignores n_jobs
 
 
 class TaskBackend(ParallelBackendBase):
@@ -75,7 +75,7 @@ class TaskBackend(ParallelBackendBase):
         self.hub, self.origin = hub, origin
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return how many tasks joblib is to submit ahead: it submits twice as many."""
+        """Return half the number of tasks that joblib submits ahead."""
         return MAX_RUNS
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any]) -> Task:
@@ -122,7 +122,7 @@ class PendingCall:
 
 
 class WorkerBackend(ParallelBackendBase):
-    """The joblib backend of one parallel call whose tasks workers run, in chunks."""
+    """The joblib backend of one parallel call whose tasks run in workers, in chunks."""
 
     supports_timeout = True
 
@@ -132,7 +132,7 @@ class WorkerBackend(ParallelBackendBase):
         self.pending: list[PendingCall] = []
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return how many calls joblib is to submit ahead: it submits twice as many."""
+        """Return half the number of calls that joblib submits ahead."""
         return MAX_AHEAD
 
     def configure(self, n_jobs: int = 1, parallel: Any = None, **settings: Any) -> int:
@@ -148,7 +148,7 @@ class WorkerBackend(ParallelBackendBase):
     apply_async = submit
 
     def dispatch(self, timeout: float | None = None) -> None:
-        """Have the workers run the pending calls. The first error is raised, as soon as its worker sends it."""
+        """Run the pending calls in the workers. Raise the first error as soon as its worker sends it."""
         calls, self.pending = self.pending, []
         size = find_chunk_size(len(calls), self.n_workers)
         starts = range(0, len(calls), size)
@@ -170,7 +170,7 @@ class WorkerBackend(ParallelBackendBase):
 
 
 def find_chunk_size(n_calls: int, n_workers: int) -> int:
-    """Return how many tasks a chunk has: a worker's share, in as many chunks as it has times ``MIN_CHUNK`` tasks."""
+    """Return the number of tasks per chunk: a worker's share, divided into chunks of about ``MIN_CHUNK`` tasks."""
     n_rounds = max(1, round(n_calls / n_workers / MIN_CHUNK))
     return -(-n_calls // (n_rounds * n_workers))
 
@@ -191,11 +191,11 @@ def run_items(items: Items) -> list[Any]:
 
 
 def find_bagging() -> Any:
-    """Return the bagging whose fit asks joblib for a number of jobs, or makes a parallel call; None if none does.
+    """Return the bagging estimator whose `fit` asks joblib for the number of jobs, or makes a parallel call, or None.
 
     Bagging divides its estimators by the number of jobs, and passes this number to `joblib.Parallel` as ``n_jobs``. To
-    be fused, each estimator must be a task. Other code that asks is told the truth, as it may cut its work into as many
-    pieces.
+    be fused, each estimator must be a task. Other code gets the number of workers, as it may divide its work by this
+    number.
     """
     frame = sys._getframe(1)
     while frame.f_back is not None and (

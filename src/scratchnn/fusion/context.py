@@ -18,7 +18,7 @@ from .progress_bar import Bar
 from .report import FusionReport
 from .watcher import start_watcher
 
-# Several threads, whose tasks change the filters, may be inside at a time: the last to leave restores the first's.
+# Several threads, whose tasks change the filters, may be in contexts: the last thread to leave restores the filters.
 warning_filters = SharedContext(warnings.catch_warnings)
 
 
@@ -31,13 +31,13 @@ def fused_fits(*, verbose: bool | int = 0, progress: bool = False) -> Iterator[F
     verbose : bool or int, default=0
         Whether to print a line for each stack.
     progress : bool, default=False
-        Whether to show a bar on standard error or in the notebook, with the fits that are done, the stacks, and the
-        time left. It needs tqdm.
+        Whether to show a progress bar on standard error or in the notebook, with the number of finished fits and of
+        stacks, and the time left. It needs tqdm.
 
     Yields
     ------
     report : FusionReport
-        What has been trained so far: stacks, sizes, seconds, and why a fit was trained alone.
+        The stacks trained so far, with their sizes and times, and why a fit was trained alone.
 
     Raises
     ------
@@ -53,8 +53,8 @@ def fused_fits(*, verbose: bool | int = 0, progress: bool = False) -> Iterator[F
     get chunks of the tasks, and each worker fuses its chunks. Parallel calls inside a task are fused in its process.
     Calls that prefer threads or require shared memory run one after the other, as with joblib's sequential backend.
 
-    ``mean_fit_time`` of a search includes the time in which a fit waits for others. The final ``refit`` of a search is
-    no task, and trains alone. ``joblib.Parallel(return_as="generator")`` is not supported.
+    ``mean_fit_time`` of a search includes the time in which a fit waits for others. The final ``refit`` of a search
+    runs outside of joblib, and trains alone. ``joblib.Parallel(return_as="generator")`` is not supported.
 
     Examples
     --------
@@ -94,6 +94,6 @@ def _make_backend(fusion: Fusion) -> FusedBackend:
 
 def _check_parameters(verbose: object, progress: object) -> None:
     if not isinstance(verbose, bool | np.bool_) and not (isinstance(verbose, Integral) and int(verbose) >= 0):
-        raise ValueError(f"verbose must be a bool or an int of at least 0, got {verbose!r}. Use True to print a line.")
+        raise ValueError(f"verbose must be a bool or an int of at least 0, got {verbose!r}.")
     if not isinstance(progress, bool | np.bool_):
-        raise ValueError(f"progress must be a bool, got {progress!r}. Use True to show a bar.")
+        raise ValueError(f"progress must be a bool, got {progress!r}.")

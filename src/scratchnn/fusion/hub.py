@@ -1,4 +1,4 @@
-"""Starts and resumes the tasks of a thread, and trains the queued runs when no task can go on without its network."""
+"""Starts and resumes the tasks of a thread, and trains the queued runs when all tasks wait for their networks."""
 
 import asyncio
 import math
@@ -29,17 +29,17 @@ CANNOT_WAIT = "called where its task cannot wait: in a thread, an event loop, an
 class Hub:
     """The tasks of one thread.
 
-    The greenlet that waits for results outside of tasks chooses what is next: it resumes a task that has what it waits
-    for, or else starts a task, or else trains. A task runs until it ends, queues a run, or waits for tasks of its own.
+    The greenlet that waits for results outside of tasks schedules them: it resumes a task whose result is ready,
+    otherwise starts one, and otherwise trains. A task runs until it ends, queues a run, or waits for tasks of its own.
     """
 
     def __init__(self, pool: RunPool) -> None:
         self.pool = pool
         self.thread = threading.get_ident()
         self.states = StateSwitch()
-        self.seeds: Sequence[int] = ()  # of the tasks' generators; without any, the process's generators give them
+        self.seeds: Sequence[int] = ()  # of the tasks' generators; if empty, drawn from the process's generators
         self.used: Sequence[bool] = ()  # which generators the tasks of the last call have used
-        self.greenlet: Any = None  # that waits outside of tasks
+        self.greenlet: Any = None  # the one that waits outside of tasks
         self.current: Task | None = None  # the task that runs
         self.is_busy = False  # with joblib's iterator of calls, or with training: no task may wait
         self.unstarted: list[Task] = []  # those of inner calls first
@@ -47,7 +47,7 @@ class Hub:
         self.ready: deque[Task] = deque()  # tasks that can be resumed
         self.timed: list[ParallelCall] = []  # calls by tasks that wait with a timeout
         self.n_resumed = 0  # a measure of progress
-        self.n_known, self.n_done = 0, 0.0  # fits of the tasks that have ended, and how many of them were not cancelled
+        self.n_known, self.n_done = 0, 0.0  # fits of ended tasks: all, and those that were trained
 
     def can_wait(self) -> bool:
         """Return whether the code that runs may wait for tasks, or for training."""
@@ -68,7 +68,7 @@ class Hub:
         return ParallelCall(owner, state, seeds, self.wait_for)
 
     def end_call(self, call: ParallelCall) -> None:
-        """Cancel what has not ended, and forget the call."""
+        """Cancel the tasks that have not ended, and forget the call."""
         self.is_busy = False
         self.cancel(call)
         draw_if(call.used)
@@ -76,12 +76,12 @@ class Hub:
             self.greenlet, self.used = None, call.used
 
     def submit(self, task: Task) -> Task:
-        """Let a task wait for its start, and return it."""
+        """Queue a task to be started, and return it."""
         insort(self.unstarted, task, key=lambda each: -each.call.depth)
         return task
 
     def wait_for(self, task: Task, timeout: float | None = None) -> None:
-        """Let tasks run until this one has ended. Raises TaskTimeoutError, or what has interrupted its call."""
+        """Run tasks until this one has ended. Raises TaskTimeoutError, or the interrupt of its call."""
         call = task.call
         call.awaited = [task]
         call.deadline = math.inf if timeout is None else time.monotonic() + timeout
@@ -94,11 +94,11 @@ class Hub:
             raise call.interrupt
         if time.monotonic() > call.deadline:
             raise TaskTimeoutError(
-                f"A task of fused_fits took longer than timeout={timeout} s. Raise it, or leave it None."
+                f"A task of fused_fits took longer than timeout={timeout} s. Raise timeout, or set it None."
             )
 
     def cancel(self, call: ParallelCall) -> None:
-        """End the tasks of a call: those that wait raise Cancelled, and the unstarted never start."""
+        """Cancel the tasks of a call: waiting tasks raise Cancelled, and unstarted tasks never start."""
         call.awaited = [task for task in call.tasks if not task.state.is_over]
         call.interrupt, call.deadline = None, math.inf
         self.pool.remove(call.awaited)
@@ -133,7 +133,7 @@ class Hub:
             raise failure
 
     def count_fits(self) -> tuple[float, int]:
-        """Return how many fits are done, with parts of those in training, and how many are known.
+        """Return the number of finished fits, with fractions of fits in training, and the number of known fits.
 
         A task counts as one fit until it has queued more.
         """
@@ -142,20 +142,20 @@ class Hub:
         return self.n_done + sum(task.count_trained() for task in started), n_known
 
     def _wait(self, call: ParallelCall) -> None:
-        """Let tasks run until the call is answered, or until its deadline."""
+        """Run tasks until the call is answered, or until its deadline."""
         if call.owner is not None:
             if not call.is_answered:
                 self.timed += [call] if call.deadline < math.inf else []
                 self.greenlet.switch()
             return
         try:
-            # Tasks that are ready need no return to the caller between them, whose state would have to be restored.
+            # Ready tasks run without a return to the caller, whose state would have to be restored.
             while not call.is_answered or (self.ready and call.interrupt is None):
                 if time.monotonic() > call.deadline:
                     return
                 self._advance()
         finally:
-            self.current = None  # also if Ctrl-C has struck between the lines of `_resume`
+            self.current = None  # also after Ctrl-C between the lines of `_resume`
             self.states.use(self.states.caller)
 
     def _advance(self) -> None:
@@ -183,7 +183,7 @@ class Hub:
             raise RuntimeError("no task of fused_fits can run: this is a bug in scratchnn, please report it")
 
     def _resume(self, task: Task) -> None:
-        """Let a task run until it leaves."""
+        """Run a task until it waits or ends."""
         must_raise, task.must_raise = task.must_raise, False
         self.n_resumed += 1
         self.timed = [call for call in self.timed if call.owner is not task]
@@ -198,7 +198,7 @@ class Hub:
                 self._end(task)
 
     def _end(self, task: Task) -> None:
-        """Note the end of a task, and resume the task that waits for it."""
+        """Record the end of a task, and resume the task that waits for it."""
         call = task.call
         if task.is_cancelled:
             task.error = task.error or Cancelled()
@@ -232,7 +232,7 @@ class Hub:
 
 
 class Fusion:
-    """What a `fused_fits` context has: a report, a hub for each thread, and what trains elsewhere.
+    """The state of a `fused_fits` context: a report, a hub for each thread, and the fits that train elsewhere.
 
     ``log`` prints each stack.
     """
@@ -241,7 +241,7 @@ class Fusion:
         self.report, self.log = FusionReport(), log
         self.hubs: list[Hub] = []
         self.local = threading.local()
-        self.outside: list[TrainingRun] = []  # that train outside of tasks
+        self.outside: list[TrainingRun] = []  # that now train outside of tasks
         self.dispatched: list[tuple[Any, list[int]]] = []  # the workers' `joblib.Parallel`, and the sizes of its chunks
 
     def get_hub(self) -> Hub:
@@ -253,7 +253,7 @@ class Fusion:
         return hub
 
     def note(self, stack: TrainedStack) -> None:
-        """Report what has been trained."""
+        """Add a trained stack to the report."""
         self.report.stacks.append(stack)
         if self.log is not None:
             self.log(stack)
@@ -268,11 +268,11 @@ class Fusion:
             self.report.n_outside += 1
 
     def count_fits(self) -> tuple[float, int]:
-        """Return how many fits are done, with parts of those in training, and how many are known."""
+        """Return the number of finished fits, with fractions of fits in training, and the number of known fits."""
         outside = list(self.outside)
         pairs = [(self.report.n_outside + sum(map(calc_share, outside)), self.report.n_outside + len(outside))]
         pairs += [hub.count_fits() for hub in list(self.hubs)]
         for parallel, sizes in list(self.dispatched):  # calls count when their chunk is done
-            n_chunks = getattr(parallel, "n_completed_tasks", 0)  # which is there when it has begun
+            n_chunks = getattr(parallel, "n_completed_tasks", 0)  # an attribute once it has started
             pairs.append((sum(sizes[:n_chunks]), sum(sizes)))
         return sum(n_done for n_done, _ in pairs), sum(n_known for _, n_known in pairs)

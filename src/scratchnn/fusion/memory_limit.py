@@ -1,4 +1,4 @@
-"""The memory that this process may still take: the least that any limit leaves."""
+"""The memory that this process may still allocate: the minimum over all limits."""
 
 import os
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ try:
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
 
-UNKNOWN = 2**33  # bytes, where the system does not tell
+UNKNOWN = 2**33  # bytes, if the system gives no limit
 
 
 def count_free_memory(root: str = "/") -> int:
-    """Return the bytes that this process may still take. ``root`` is the directory of ``proc`` and ``sys``."""
+    """Return the bytes that this process may still allocate. ``root`` is the directory of ``proc`` and ``sys``."""
     counts = [*_count_available(root), *_count_resources(root), *_count_cgroups(root)]
     return max(0, min(counts, default=UNKNOWN))
 
@@ -24,7 +24,7 @@ def _count_available(root: str) -> Iterator[int]:
 
 
 def _count_resources(root: str) -> Iterator[int]:
-    """Yield what RLIMIT_AS and RLIMIT_DATA leave."""
+    """Yield the bytes that RLIMIT_AS and RLIMIT_DATA leave."""
     if resource is None:
         return
     for name, column in (("RLIMIT_AS", 0), ("RLIMIT_DATA", 5)):
@@ -35,7 +35,7 @@ def _count_resources(root: str) -> Iterator[int]:
 
 
 def _count_cgroups(root: str) -> Iterator[int]:
-    """Yield what the limits of this process's control group, and of those around it, leave (version 2)."""
+    """Yield the bytes that the limits of this process's control group and of its parents leave (version 2)."""
     path = next((line[3:] for line in _read(root, "proc/self/cgroup").splitlines() if line.startswith("0::")), "/")
     names = [name for name in path.split("/") if name not in ("", "..")]
     for n_names in range(len(names) + 1):

@@ -1,4 +1,4 @@
-"""The queued runs of a thread's tasks: the memory that they take, and how they are trained together."""
+"""The queue of a thread's runs, which estimates their memory and trains them together."""
 
 import time
 import traceback
@@ -24,11 +24,11 @@ class RunPool:
     def _clear(self) -> None:
         self.queue: dict[Task, TrainingRun] = {}
         self.datas: dict[object, list[Data]] = {}  # of the queued runs, by shape
-        self.n_bytes = 0  # that the queued runs and their training take, about
+        self.n_bytes = 0  # estimate for the queued runs and their training
         self.budget = 0  # the memory that was free when no run was queued
 
     def add(self, task: Task, run: TrainingRun) -> None:
-        """Queue the run of a task. Data that another run has are not kept twice."""
+        """Queue the run of a task. Equal data of several runs are kept once."""
         if not self.queue:
             self.budget = count_free_memory()
         self.n_bytes += count_bytes(run)
@@ -49,7 +49,7 @@ class RunPool:
         return not self.queue or (self.n_bytes < self.budget / 4 and len(self.queue) < MAX_RUNS)
 
     def train_all(self) -> list[Task]:
-        """Train the queued runs, in place. What this raises for a run becomes its task's ``failure``.
+        """Train the queued runs, in place. The error of a run becomes its task's ``failure``.
 
         Returns the tasks. Raises interrupts.
         """
@@ -60,7 +60,7 @@ class RunPool:
             for stack in make_stacks(list(queue.values())):
                 for run, failure in zip(stack, self._train_stack(stack), strict=True):
                     waiting.pop(id(run)).failure = failure
-        except Exception as error:  # what was not trained must not pass for it
+        except Exception as error:  # untrained runs must not count as trained
             if is_interrupt(error):
                 raise
             for task in waiting.values():
@@ -68,7 +68,7 @@ class RunPool:
         return list(queue)
 
     def _train_stack(self, runs: Sequence[TrainingRun], reason: str | None = None) -> list[Exception | None]:
-        """Train runs as one stack, or, if that fails, in parts. Return what each run at fault has raised."""
+        """Train runs as one stack, or, if that fails, in parts. Return the error of each run, or None."""
         before: list[Snapshot] = []
         try:
             before += [Snapshot(run) for run in runs if len(runs) > 1]
@@ -88,17 +88,17 @@ class RunPool:
         return [each for part in parts for each in self._train_stack(part, "its stack failed")]
 
     def train(self, runs: Sequence[TrainingRun], reason: str | None = None) -> None:
-        """Train runs as one stack, in place, and report it. ``reason`` says why a single one is alone."""
+        """Train runs as one stack, in place, and report it. ``reason`` says why a single run is alone."""
         start = time.perf_counter()
         train(runs)
         seconds = time.perf_counter() - start
         reason = (explain_alone(runs[0]) or reason) if len(runs) == 1 else None
         self.note(TrainedStack(len(runs), seconds, runs[0].buffer.sizes, len(runs[0].data), reason))
         if any(run.interrupted for run in runs):
-            raise KeyboardInterrupt  # training has taken it for the end of this stack
+            raise KeyboardInterrupt  # which training has caught to keep the models
 
     def _deduplicate(self, data: Data) -> Data:
-        """Return equal data of another queued run, or these."""
+        """Return equal data of another queued run if there are any, otherwise the given data."""
         key = data.weight_mean, *((tensor.shape, tensor.dtype, tensor.device) for tensor in _list_tensors(data))
         known = self.datas.setdefault(key, [])
         for other in known:
@@ -110,14 +110,14 @@ class RunPool:
 
 
 def count_bytes(run: TrainingRun) -> int:
-    """Return about how many bytes of memory a run takes while it is queued, and then its training."""
+    """Return an estimate of the bytes of memory that a run takes, in the queue and in training."""
     datas = [data for data in (run.data, run.validation) if data is not None]
     n_bytes = sum(tensor.nbytes for data in datas for tensor in _list_tensors(data))
-    # The task has its samples in double precision too, perhaps once more scaled, and a stack may copy what it trains
-    # on. Of the coefficients there are those of run, snapshot and stack, their gradients, and moments with copies.
+    # The task also has its samples in double precision, perhaps with a scaled copy, and a stack may copy its data.
+    # Run, snapshot and stack have coefficients each, and there are gradients and the moments of the solver.
     return 5 * n_bytes + 8 * run.buffer.flat.nbytes
 
 
 def _list_tensors(data: Data) -> list[torch.Tensor]:
-    """Return the tensors of data, those that differ between folds first."""
+    """Return the tensors of data, starting with those that differ between folds."""
     return [each for each in (data.targets, data.sample_weights, data.inputs) if isinstance(each, torch.Tensor)]

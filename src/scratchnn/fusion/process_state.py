@@ -1,6 +1,6 @@
-"""The state of the thread and the process that each task has for itself.
+"""The process state of each task: random generators, warning filters, streams and settings.
 
-A task begins with the state of its caller, and gets its own back each time that it is resumed.
+A task begins with the state of its caller, and gets its own state back whenever it resumes.
 """
 
 import random
@@ -38,7 +38,7 @@ def _write_numpy(state: Any) -> None:
 
 def _seed_numpy(seed: int) -> None:
     numpy_random.set_bit_generator(tasks_bit_generator)
-    # A tenth of the time that a new bit generator takes.
+    # Ten times as fast as a new bit generator.
     numpy_random.seed([seed >> shift & 0xFFFFFFFF for shift in (0, 32, 64, 96)])
 
 
@@ -63,19 +63,19 @@ class TaskState:
     """The state of a task, or that of the caller outside of tasks.
 
     A task begins with the state of its ``owner``, the task or the caller that has made the parallel call, and with
-    generators that ``seeds`` seed. Without seeds, it shares the global ones.
+    generators seeded by ``seeds``. Without seeds, it shares the global generators.
     """
 
     def __init__(self, owner: "TaskState | None" = None, seeds: Sequence[int] = ()) -> None:
         self.owner, self.seeds = owner, seeds
-        self.kept: Any = None  # what restores the state, while it is not active
+        self.kept: Any = None  # to restore the state, while it is not active
         self.generators: list[Any] = []
         self.grad_modes: tuple[bool, bool] | None = None
         self.is_over = False  # the task has ended: nothing is kept
 
     @contextmanager
     def own_grad_modes(self) -> Iterator[None]:
-        """Give the thread the task's modes of gradients, within the context."""
+        """Use the task's gradient modes within the context."""
         inherited = None if self.owner is None else self.owner.grad_modes
         inference, grad = self.grad_modes or inherited or (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
         with torch.inference_mode(inference):
@@ -84,14 +84,14 @@ class TaskState:
             self.grad_modes = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
 
     def keep(self) -> None:
-        """Keep the state that the thread has."""
+        """Keep the current state of the thread."""
         contexts = warnings.catch_warnings(), joblib.parallel_config()  # the exit of each restores what it has found
         for context in contexts:
             context.__enter__()
         self.kept = contexts, get_config(), sys.stdout, sys.stderr
 
     def restore(self, of_process: bool) -> None:
-        """Give the thread the kept state, and if asked, the process that of its streams."""
+        """Restore the kept state of the thread, and with ``of_process`` the streams of the process."""
         contexts, config, *streams = self.kept
         for context in contexts:
             context.__exit__(None, None, None)
@@ -106,7 +106,7 @@ class TaskState:
             generator.seed(seed)
 
     def find_used(self) -> list[bool]:
-        """Return which generators the task has used. Their state is spoiled: the task has ended."""
+        """Return which generators the ended task has used. This changes the state of the generators."""
         numbers = [generator.draw() for generator in GENERATORS]
         self.seed()
         return [generator.draw() != number for generator, number in zip(GENERATORS, numbers, strict=True)]
@@ -118,14 +118,14 @@ def is_main_thread() -> bool:
 
 
 class StateSwitch:
-    """Whose state the thread has. It changes only where another task, or the caller, needs its own."""
+    """Switches the thread between the states of tasks and caller, only when one of them needs its own state."""
 
     def __init__(self) -> None:
         self.of_process = is_main_thread()  # whether tasks have streams and generators of their own
         self.caller = self.active = TaskState()
 
     def use(self, state: TaskState) -> None:
-        """Give the thread a state, and keep the one that it has."""
+        """Activate a state, and keep the current one."""
         if state is self.active:
             return
         if not self.active.is_over:
@@ -144,7 +144,7 @@ class StateSwitch:
 
 
 def peek_seeds() -> Sequence[int]:
-    """Return what seeds the generators of tasks: the next draw of each global generator. None if tasks share them."""
+    """Return the seeds of the generators of tasks: the next draw of each global one. Empty if tasks share these."""
     seeds = []
     for generator in GENERATORS if is_main_thread() else ():
         state = generator.read()

@@ -1,4 +1,4 @@
-"""The bar of `fused_fits`: how many fits are done, of how many that are known, and how long the others will take."""
+"""The progress bar of `fused_fits`: the numbers of finished and of known fits, and the time left."""
 
 import sys
 import threading
@@ -13,7 +13,7 @@ FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 class Bar:
-    """A bar of tqdm. A thread draws it, so that training neither counts nor writes anything for it."""
+    """A tqdm bar. A thread of its own updates it, so it costs the training nothing."""
 
     INTERVAL = 0.2  # seconds from one drawing to the next
 
@@ -29,7 +29,7 @@ class Bar:
 
     @contextmanager
     def show(self) -> Iterator[None]:
-        """Show what is done, until the context ends. After an error, the bar stays where it was."""
+        """Show the progress until the context ends. After an error, the bar stays as it is."""
         thread = threading.Thread(target=self._live, name="scratchnn-bar", daemon=True)
         thread.start()
         try:
@@ -41,7 +41,7 @@ class Bar:
             self.bar.close()
 
     def draw(self) -> None:
-        """Draw what is done now."""
+        """Draw the current progress."""
         n_done, n_known = self.fusion.count_fits()
         n_stacks = len(self.fusion.report.stacks)
         self.bar.n = n_done / n_known if n_known else 0.0
@@ -63,4 +63,4 @@ def load_tqdm() -> Any:
             "progress=True needs tqdm, which is not installed. Install it with pip install 'scratchnn[progress]', or "
             "leave progress=False."
         ) from error
-    return type("Bar", (tqdm,), {"monitor_interval": 0})  # its own thread would look after bars that nobody draws
+    return type("Bar", (tqdm,), {"monitor_interval": 0})  # without tqdm's own monitor thread

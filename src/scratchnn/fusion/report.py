@@ -1,4 +1,4 @@
-"""What `fused_fits` trained."""
+"""The report of `fused_fits`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TrainedStack:
-    """Fits that were trained together, in so many ``seconds``."""
+    """A stack of fits that were trained together, in ``seconds``."""
 
     n_models: int
     seconds: float
@@ -33,7 +33,7 @@ class TrainedStack:
 
 @dataclass
 class FusionReport:
-    """What `fused_fits` trained, in the order of training. Fits that diverged are included.
+    """The stacks that `fused_fits` trained, in the order of training. Fits that diverged are included.
 
     ``n_outside`` counts the fits outside of joblib's tasks, such as the final ``refit`` of a search. They train alone,
     and are in no stack.

@@ -11,7 +11,7 @@ from .process_state import TaskState
 
 
 class Cancelled(BaseException):
-    """Ends a task whose result is not needed any more, where it waits."""
+    """Ends a waiting task whose result is no longer needed."""
 
 
 class ParallelCall:
@@ -24,19 +24,19 @@ class ParallelCall:
         self.used = [False] * len(seeds)  # whether a task has used each generator
         self.tasks: list[Task] = []
         self.ended: deque[Task] = deque()  # whose callbacks have not been called
-        self.has_failed = False  # whether a task has: then no other needs to start
-        self.interrupt: BaseException | None = None  # what Ctrl-C or a signal handler has raised in a task
+        self.has_failed = False  # whether a task has failed: then no other needs to start
+        self.interrupt: BaseException | None = None  # raised by Ctrl-C or a signal handler in a task
         self.awaited: list[Task] = []  # that the caller waits for
         self.deadline = math.inf  # when the caller stops waiting, by `time.monotonic`
 
     @property
     def is_answered(self) -> bool:
-        """Whether the caller has what it waits for, or an interrupt."""
+        """Whether the caller has the results that it waits for, or an interrupt."""
         return self.interrupt is not None or all(task.state.is_over for task in self.awaited)
 
 
 class Task:
-    """A function that joblib submitted, with what is to be called with its result. joblib calls `get` for it."""
+    """A function that joblib submitted, with a callback for its result, which joblib gets by `get`."""
 
     def __init__(self, function: Callable[[], Any], callback: Callable[[Any], Any], call: ParallelCall) -> None:
         self.function: Any = function  # until the end: it holds the model, and joblib may hold the task for long
@@ -45,8 +45,8 @@ class Task:
         self.greenlet: Any = None  # from its start to its end
         self.is_cancelled = self.must_raise = False  # the second until Cancelled has been raised
         self.run: TrainingRun | None = None  # that is queued
-        self.failure: BaseException | None = None  # what its training has raised
-        self.n_fits = 0  # how many runs it has queued
+        self.failure: BaseException | None = None  # error of its training
+        self.n_fits = 0  # number of runs that it has queued
         self.result: Any = None
         self.error: BaseException | None = None
         call.tasks.append(self)
@@ -59,17 +59,17 @@ class Task:
         return self.result
 
     def execute(self) -> None:
-        """Make the call: what the greenlet does."""
+        """Call the function, in the greenlet."""
         try:
             self.result = self.function()
         except BaseException as error:
             self.error = error
 
     def count_trained(self) -> float:
-        """Return how many of its fits are trained, with the part of the one in training."""
+        """Return the number of its trained fits, with the fraction of a fit in training."""
         return self.n_fits if self.run is None else self.n_fits - 1 + calc_share(self.run)
 
 
 def calc_share(run: TrainingRun) -> float:
-    """Return which part of a run's epochs is done, from 0 to 1. Early stopping may end it before 1."""
+    """Return the finished fraction of a run's epochs, from 0 to 1. Early stopping may end it before 1."""
     return min(1.0, run.n_epochs / run.hyperparameters.max_iter)

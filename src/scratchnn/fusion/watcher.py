@@ -1,4 +1,4 @@
-"""A warning where a task waits for what another task holds across its fit: nothing else can end that wait."""
+"""A warning about deadlocks: a task waits for a lock that another task holds across its fit."""
 
 import sys
 import threading
@@ -11,14 +11,14 @@ LIMIT = 30.0  # seconds without progress
 
 
 def start_watcher(fusion: Fusion) -> threading.Event:
-    """Start a thread that reads now and then whether tasks make progress, and warns once. Return what ends it."""
+    """Start a thread that checks whether tasks make progress, and warns once. Return the event that ends it."""
     is_over = threading.Event()
     threading.Thread(target=_watch, args=(fusion, is_over), name="scratchnn-watcher", daemon=True).start()
     return is_over
 
 
 def _watch(fusion: Fusion, is_over: threading.Event) -> None:
-    seen: dict[Hub, int] = {}  # how far each hub was at the last look
+    seen: dict[Hub, int] = {}  # progress of each hub at the last check
     while not is_over.wait(LIMIT):
         for hub in list(fusion.hubs):
             text = _describe(hub) if seen.get(hub) == hub.n_resumed else None
@@ -29,7 +29,7 @@ def _watch(fusion: Fusion, is_over: threading.Event) -> None:
 
 
 def _describe(hub: Hub) -> str | None:
-    """Return where a hub's task is, if others wait for it."""
+    """Return a warning about a hub's task, with its position in the code, if others wait for it."""
     task, frame = hub.current, sys._current_frames().get(hub.thread)
     if task is None or not hub.pool.queue or frame is None:
         return None

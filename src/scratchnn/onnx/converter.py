@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from skl2onnx._parse import _parse_sklearn_classifier  # there is no public one
+from skl2onnx._parse import _parse_sklearn_classifier  # there is no public parser
 from skl2onnx.common import data_types as types
 from sklearn.utils.validation import check_is_fitted
 
@@ -24,11 +24,11 @@ OPTIONS = {
     "output_class_labels": [False, True],
     "raw_scores": [True, False],
 }
-OPERATORS = {"relu": "Relu", "tanh": "Tanh", "logistic": "Sigmoid"}  # activations that are one operator
+OPERATORS = {"relu": "Relu", "tanh": "Tanh", "logistic": "Sigmoid"}  # activations with an operator of their own
 
 
 def convert(scope: Any, operator: Any, container: Any) -> None:
-    """Add a network to an ONNX graph: labels and probabilities of the rows."""
+    """Add a network to an ONNX graph, with labels and probabilities of the samples as outputs."""
     network = operator.raw_operator
     graph = Graph(scope, container)
     options = scope.get_options(network, {"nocl": False, "raw_scores": False}, fail=False)
@@ -46,13 +46,13 @@ def convert(scope: Any, operator: Any, container: Any) -> None:
     elif not options["nocl"]:
         codes = graph.add("Gather", graph.add_constant(_read_classes(network)), codes)
     graph.write(codes, operator.outputs[0])
-    if not options["raw_scores"]:  # each of two probabilities by itself: one minus the other would lose its digits
+    if not options["raw_scores"]:  # two probabilities, as one minus the other would lose digits
         scores = graph.add("Softmax", scores, axis=1) if labels.output == "softmax" else graph.add("Sigmoid", scores)
     graph.write(scores, operator.outputs[1])
 
 
 def parse(scope: Any, model: Any, inputs: Sequence[Any], custom_parsers: Any = None) -> Any:
-    """Return the outputs that the options ask for. A dict for each row has floats, as the operator ZipMap requires."""
+    """Return the outputs that the options request. A dict for each row has floats, as the operator ZipMap requires."""
     outputs = _parse_sklearn_classifier(scope, model, inputs, custom_parsers=custom_parsers)
     if isinstance(outputs[-1].type, types.SequenceType):
         outputs[-1].set_type(types.SequenceType(types.DictionaryType(outputs[0].type, types.FloatTensorType())))
@@ -76,13 +76,13 @@ def calc_shapes(operator: Any) -> None:
 
 
 def _read_classes(network: Any) -> Array:
-    """Return the classes as ONNX has them: text as an array of objects, and numbers, which are whole, as int64."""
+    """Return the classes in the types of ONNX: text as an array of objects, and numbers, which are whole, as int64."""
     classes = np.asarray(network.classes_)
     return classes.astype(object if classes.dtype.kind in "OUT" else np.int64)
 
 
 def _scale(graph: Graph, values: str, scaling: ColumnTransform) -> str:
-    """Return what `ColumnTransform.apply` makes of encoded columns, in doubles."""
+    """Return encoded columns transformed as by `ColumnTransform.apply`, in doubles."""
     scaled, bins = values, scaling.bins
     if scaling.factor is not None:
         scaled = graph.add("Mul", values, graph.add_constant(scaling.factor))
@@ -99,7 +99,7 @@ def _scale(graph: Graph, values: str, scaling: ColumnTransform) -> str:
 
 
 def _clip(graph: Graph, scaled: str, bins: Bins | None, n_columns: int) -> str:
-    """Return what `ColumnTransform.apply` makes of scaled columns: clipped smoothly with bins, and far out without."""
+    """Return scaled columns clipped as by `ColumnTransform.apply`: smoothly with bins, otherwise at wide limits."""
     others = _limit(graph, scaled, -WIDE_LIMIT, WIDE_LIMIT)
     if bins is None:
         return others
@@ -127,8 +127,8 @@ def _send_forward(graph: Graph, inputs: str, network: Any) -> str:
     if dtype == np.float32:
         inputs = _limit(graph, inputs, -LARGEST_INPUT, LARGEST_INPUT)
     values = graph.cast(inputs, dtype)
-    for number, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        if number:
+    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
+        if layer > 0:
             values = _activate(graph, values, network._activation, dtype)
         values = graph.add("Gemm", values, graph.add_constant(weight), graph.add_constant(bias))
     return values

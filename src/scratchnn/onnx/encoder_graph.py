@@ -1,4 +1,4 @@
-"""Raw columns to numbers, in an ONNX graph: what `tables.encoder` does."""
+"""The encoding of raw columns in an ONNX graph, as by `tables.encoder`."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ from ..tables.categories import to_number, to_text
 from ..tables.encoder import ColumnEncoder, find_fill
 from .graph import Columns, Graph
 
-MISSING_TEXTS = ("None", "nan", "NaN", "<NA>", "NaT")  # what onnxruntime makes of Python's missing values
+MISSING_TEXTS = ("None", "nan", "NaN", "<NA>", "NaT")  # Python's missing values as text in onnxruntime
 
 
 def encode(graph: Graph, columns: Columns, network: Any) -> str:
-    """Return what `tables.encoder.encode` makes of X, in doubles: no categories, no missing values."""
+    """Return X encoded as by `tables.encoder.encode`, in doubles, without categories and missing values."""
     if network.encoder_ is not None:
         return _encode_table(graph, columns, network.encoder_)
     numbers = columns.read_numbers(range(network.n_features_in_))
@@ -29,7 +29,7 @@ def convert_encoder(scope: Any, operator: Any, container: Any) -> None:
 
 
 def calc_encoder_shapes(operator: Any) -> None:
-    """Set the type and shape of what a `TableEncoder` returns."""
+    """Set the type and shape of the output of a `TableEncoder`."""
     check_is_fitted(operator.raw_operator)
     n_columns = int(operator.raw_operator.encoder_.starts[-1])
     operator.outputs[0].type = DoubleTensorType([operator.inputs[0].get_first_dimension(), n_columns])
@@ -39,8 +39,8 @@ def _encode_table(graph: Graph, columns: Columns, encoder: ColumnEncoder) -> str
     for column, kind in enumerate(encoder.kinds):
         if kind in ("date", "duration"):
             raise TypeError(
-                f"Column {columns.names[column]!r} of X must hold numbers or text in ONNX, which has no {kind}s. Make "
-                "numbers of it before the fit, such as its year."
+                f"Column {columns.names[column]!r} of X must hold numbers or text in ONNX, which has no {kind}s. "
+                "Replace it by numbers before the fit, such as its year."
             )
     parts = []
     if encoder.numbers:
@@ -57,7 +57,7 @@ def _encode_table(graph: Graph, columns: Columns, encoder: ColumnEncoder) -> str
 
 
 def _encode_category(columns: Columns, column: int, codes: dict[str | None, int], n_codes: int) -> str:
-    """Return a feature for each code, (n_rows, n_codes), in doubles. A last one without category is of unknown ones."""
+    """Return the one-hot encoding of a column, (n_rows, n_codes), in doubles. The last is for unknown categories."""
     graph = columns.graph
     other = len(codes) if n_codes > len(codes) else -1
     values, kind = columns.take([column])
@@ -81,16 +81,16 @@ def _encode_category(columns: Columns, column: int, codes: dict[str | None, int]
     if None in codes and not is_whole:
         matches.append(graph.add("IsNaN", values))
         rows.append(codes[None])
-    indicator = np.eye(n_codes)[rows]  # which code each match has; of a row without one, ``rest``
+    indicator = np.eye(n_codes)[rows]  # the code of each match; ``rest`` is that of rows without one
     rest = np.arange(n_codes) == other
     found = graph.add("MatMul", graph.cast(graph.concat(matches), np.float64), graph.add_constant(indicator - rest))
     return graph.add("Add", found, graph.add_constant(rest[np.newaxis], np.float64))
 
 
 def _list_texts(name: str, codes: dict[str | None, int]) -> dict[str, int]:
-    """Return the code of each text in a tensor of strings, which knows no missing values: some texts stand for them.
+    """Return the code of each text in a tensor of strings, which represents missing values by some texts.
 
-    Raises ValueError if such a text is a category, too.
+    Raises ValueError if such a text is also a category.
     """
     texts = {text: code for text, code in codes.items() if text is not None}
     if None not in codes:

@@ -1,4 +1,4 @@
-"""An ONNX graph while it is built, and the columns of X among its inputs."""
+"""The construction of an ONNX graph, and the columns of X among its inputs."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -12,7 +12,7 @@ from ..tables.encoder import name_features
 
 
 class Graph:
-    """Adds nodes to an ONNX graph. The tensors that nodes read and write are known by their names."""
+    """Adds nodes to an ONNX graph. Nodes read and write tensors by their names."""
 
     def __init__(self, scope: Any, container: Any) -> None:
         self.scope, self.container = scope, container
@@ -36,7 +36,7 @@ class Graph:
         return name
 
     def cast(self, values: str, dtype: Any) -> str:
-        """Return a tensor as one of a NumPy dtype."""
+        """Return a tensor cast to a NumPy dtype."""
         return self.add("Cast", values, to=_find_type(dtype))
 
     def concat(self, parts: Sequence[str]) -> str:
@@ -69,8 +69,8 @@ class Columns:
             widths = [n_features]
         if None in widths or sum(widths) != n_features:
             raise ValueError(
-                f"The ONNX inputs must have the {n_features} columns of X, one a column or one for all, got widths "
-                f"{widths}. Pass rows like those of training to to_onnx, or initial_types for all columns."
+                f"The ONNX inputs must have the {n_features} columns of X, one per column or one for all, got widths "
+                f"{widths}. Pass training samples to to_onnx, or initial_types for all columns."
             )
         input_names = [each.raw_name for each in inputs]
         if names is not None and sorted(input_names) == sorted(names) and input_names != list(names):
@@ -79,8 +79,8 @@ class Columns:
                 "Order the columns of X, or initial_types."
             )
         self.widths: list[int] = widths
-        # Of each column: the number of its input, and its place there.
-        self.places = [(number, place) for number, width in enumerate(widths) for place in range(width)]
+        # For each column: the index of its input, and its place there.
+        self.places = [(index, place) for index, width in enumerate(widths) for place in range(width)]
 
     def take(self, columns: Iterable[int]) -> tuple[str, Any]:
         """Return columns of one input as a tensor, and its type."""
@@ -111,5 +111,5 @@ class Columns:
 
 
 def _find_type(dtype: Any) -> int:
-    """Return ONNX's number of a NumPy dtype."""
+    """Return the code of a NumPy dtype in ONNX."""
     return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
