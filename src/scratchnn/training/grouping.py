@@ -64,7 +64,7 @@ def explain_alone(run: TrainingRun) -> str | None:
     if run.hyperparameters.solver == "lbfgs":
         return "solver='lbfgs' trains one model at a time"
     if not isinstance(run.data.inputs, Tensor):
-        return "sparse or mapped rows are taken one model at a time"
+        return "sparse, memory-mapped and very large tables are read one model at a time"
     if not equals_its_copy(run.hyperparameters.loss):
         return "its loss equals no copy of itself: use a function, or a class with __eq__ and __hash__"
     return None
