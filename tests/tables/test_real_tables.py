@@ -203,7 +203,7 @@ def test_all_columns_of_other_values_are_named_at_once():
     frame = FRAME.assign(pair=[(1, [2])] * N_ROWS, odd=[Decimal("sNaN")] * N_ROWS, z=1j)
     with pytest.raises(TypeError, match=r"'pair', 'odd', 'z' of X have values of type tuple, Decimal, complex128"):
         network().fit(frame, y)
-    with pytest.raises(TypeError, match="Column 'sex' of X has values of type tuple"):
+    with pytest.raises(TypeError, match=r"^Column 'sex' of X has values of type tuple"):
         network().fit(FRAME, y).predict(FRAME.assign(sex=frame["pair"]))
 
 
@@ -294,6 +294,17 @@ def test_large_whole_numbers_train_alike_in_all_frames():
     frames = [pd.DataFrame(data).astype({"flag": "boolean"}), pl.DataFrame(data), pa.table(data)]
     coefs = [network().fit(frame, [0, 1] * 10).coefs_[0] for frame in frames]
     np.testing.assert_array_equal(coefs, coefs[:1] * 3)
+
+
+REPEATED = np.eye(4)[:3]
+
+
+@pytest.mark.parametrize(
+    "frame", [pd.DataFrame(REPEATED.T, columns=list("aba")), pa.table(list(REPEATED), list("aba"))]
+)
+def test_columns_of_one_name_are_refused_by_that_name(frame):
+    with pytest.raises(ValueError, match=r"X must have columns of different names, got 'a' more than once. Rename"):
+        network().fit(frame, [0, 1, 0, 1])
 
 
 def test_a_sparse_table_where_training_had_categories_is_refused():

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 from scipy import sparse
+from torch import Tensor
 
-from .arrays import Array
+from .arrays import Array, Features, to_tensor
 from .table import Table
 
 
@@ -75,27 +76,25 @@ def cut_table(table: Table, shares: Array) -> Table:
 def _hash_rows(table: Table) -> Array:
     """Return a 64-bit number for each sample, the same for equal rows of X and y, whatever the order of the rows."""
     n_features = table.X.shape[1]
-    columns = table.y[:, np.newaxis] if table.y.ndim == 1 else table.y
-    multipliers = np.random.default_rng(0).integers(2**64, size=n_features + columns.shape[1], dtype=np.uint64) | 1
-    keys = np.empty(len(table), np.uint64)
+    columns = (table.y[:, np.newaxis] if table.y.ndim == 1 else table.y).astype(np.float64)
+    odd = np.random.default_rng(0).integers(2**64, size=n_features + columns.shape[1], dtype=np.uint64) | 1
+    factors = torch.from_numpy(odd.view(np.int64))
+    keys = np.empty(len(table), np.int64)
     for samples, block in table.split():
-        keys[samples] = _mix(columns[samples]) @ multipliers[n_features:]
-        if sparse.issparse(block):  # zeros add nothing
-            keys[samples] += (
-                sparse.csr_array((_mix(block.data), block.indices, block.indptr), block.shape)
-                @ multipliers[:n_features]
-            )
-        elif isinstance(block, torch.Tensor):  # the same numbers, on the tensor's device
-            bits = ((block.double() + 0.0).view(torch.int64) + 2**19) & -(2**20)
-            factors = torch.from_numpy(multipliers[:n_features].view(np.int64)).to(bits.device)
-            sums = ((bits ^ ((bits >> 32) & 0xFFFFFFFF)) * factors).sum(-1)
-            keys[samples] += sums.cpu().numpy().view(np.uint64)
-        else:
-            keys[samples] += _mix(block) @ multipliers[:n_features]
-    return keys
+        keys[samples] = _hash(block, factors[:n_features]) + _hash(columns[samples], factors[n_features:])
+    return keys.view(np.uint64)
 
 
-def _mix(values: Array) -> Array:
+def _hash(rows: Features, factors: Tensor) -> Array:
+    """Return the sums of the bits of rows times ``factors``, (n_rows,), modulo 2**64."""
+    if sparse.issparse(rows):  # zeros add nothing
+        entries = sparse.csr_array((_mix(to_tensor(rows.data)).numpy(), rows.indices, rows.indptr), rows.shape)
+        return np.asarray(entries @ factors.numpy())
+    bits = _mix(to_tensor(rows))
+    return (bits * factors.to(bits.device)).sum(-1).cpu().numpy()
+
+
+def _mix(values: Tensor) -> Tensor:
     # -0.0 becomes 0.0. Without the last bits, in which what fills missing values differs with the order of the rows.
-    bits = ((values.astype(np.float64) + 0.0).view(np.uint64) + np.uint64(2**19)) & np.uint64(2**64 - 2**20)
-    return bits ^ (bits >> np.uint64(32))  # whole numbers have only zeros in their low half
+    bits = ((values.double() + 0.0).view(torch.int64) + 2**19) & -(2**20)
+    return bits ^ ((bits >> 32) & 0xFFFFFFFF)  # whole numbers have only zeros in their low half
