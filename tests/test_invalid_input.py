@@ -123,7 +123,7 @@ COMBINATIONS = [
         for weight in ("x", 1j, [1])
     ],
     *[
-        ({"class_weight": keys}, r"must have no keys except the classes, got .* while .* are not in class_weight. Rena")
+        ({"class_weight": keys}, r"number, got {.*: The classes, .*, are not in class_weight. Pass .* no keys except")
         for keys in ({7: 1.0}, {"no": 1, "yes": 2}, {0: 1, 5: 2}, {"0": 1.0})
     ],
     ({"early_stopping": True, "validation_fraction": 0}, "validation set is too small: validation_fraction=0 of 40"),

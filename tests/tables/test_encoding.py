@@ -166,7 +166,7 @@ def test_outliers_are_clipped_and_keep_their_order():
 
 def test_bins_of_sparse_tables_are_refused():
     with pytest.raises(
-        ValueError, match=r"numeric_encoding must be None or 'auto' for a sparse X, got 'piecewise'.*toarray"
+        ValueError, match=r"numeric_encoding must be None or 'auto' for a sparse X.*got 'piecewise'.*toarray"
     ):
         network().fit(sparse.csr_array(X), y)
 

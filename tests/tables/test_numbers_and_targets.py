@@ -209,7 +209,7 @@ def test_a_linear_model_of_categories_says_why_it_has_no_coefficient_for_each_fe
     frame = pd.DataFrame(X).assign(kind=np.where(y, "a", "b"))
     frame.columns = frame.columns.astype(str)
     linear = network(hidden_layer_sizes=()).fit(frame, y)
-    message = "coef_ has one value for each feature, and the categories of a feature have one each. See coefs_"
+    message = "coef_ has one value per feature, but each category has a weight of its own. See coefs_"
     with pytest.raises(AttributeError, match=message):
         _ = linear.coef_
     with pytest.raises(AttributeError, match=message):

@@ -24,7 +24,7 @@ class Bins:
     """
 
     def __init__(self, edges: NDArray[Any], device: torch.device) -> None:
-        columns = find_binned(edges)
+        columns = np.flatnonzero(~np.isnan(edges[:, 0]))
         of, low, high = list_bins(edges)
         with np.errstate(over="ignore"):
             width = np.minimum(high - low, np.finfo(np.float64).max)
@@ -51,11 +51,6 @@ class Bins:
         if self.columns is None:
             return z
         return scaled.double().clamp(-WIDE_LIMIT, WIDE_LIMIT).index_copy_(1, self.columns, z)
-
-
-def find_binned(edges: NDArray[Any] | None) -> NDArray[Any]:
-    """Return the indices of the columns that have edges, (n_binned,)."""
-    return np.empty(0, np.int64) if edges is None else np.flatnonzero(~np.isnan(edges[:, 0]))
 
 
 def list_bins(edges: NDArray[Any] | None) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:

@@ -1,5 +1,6 @@
 """Raw tables as users have them: frames, and arrays of objects. What each column holds, and its values."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from numbers import Real
@@ -15,6 +16,8 @@ NUMBER_TYPES = (Real, Decimal, np.bool_)
 # What arrays hold, by the letter of their dtype. scikit-learn makes floats of the first ones.
 ARRAY_KINDS = dict.fromkeys("fiub", "number") | dict.fromkeys("UT", "text")
 ARRAY_KINDS |= {"O": "object", "M": "date", "m": "duration"}
+FRAME_KINDS = {nw.String: "text", nw.Categorical: "category", nw.Enum: "category", nw.Date: "date"}
+FRAME_KINDS |= {nw.Datetime: "date", nw.Duration: "duration"}
 # Why a column must hold numbers.
 IN_TRAINING, UNNAMED = "as in training", "as categorical_features does not name it"
 TEXT_KINDS = ("category", "text")
@@ -32,36 +35,26 @@ class RawTable:
         self.source = source
         self.shape: tuple[int, int] = tuple(source.shape)
         self.is_pandas_like = nw.dependencies.is_pandas_like_dataframe(source)
-        self.frame: Any = None  # in narwhals; not of pandas, whose column names may not be unique
-        self.names: Sequence[Any] = range(self.shape[1])
-        self._codes: dict[int, tuple[Array, list[Any]]] = {}
         if isinstance(source, np.ndarray):
+            self.frame: Any = None
+            self.names: Sequence[Any] = range(self.shape[1])
             self.dtypes = [source.dtype] * self.shape[1]
-            self.kinds = [ARRAY_KINDS.get(source.dtype.kind, "refused")] * self.shape[1]
-            return
-        if self.is_pandas_like:
-            self.names, self.dtypes = list(source.columns), list(source.dtypes)
-            found: dict[Any, str] = {}
-            for place, dtype in enumerate(self.dtypes):
-                if isinstance(dtype, np.dtype):
-                    found[dtype] = ARRAY_KINDS.get(dtype.kind, "refused")
-                elif dtype not in found:
-                    column = nw.from_native(source.iloc[:0, place], series_only=True)
-                    found[dtype] = _find_kind(column.dtype, dtype)
-            self.kinds = [found[dtype] for dtype in self.dtypes]
         else:
             self.frame = nw.from_native(source)
             self.names = self.frame.columns
             self.dtypes = list(source.dtypes if hasattr(source, "dtypes") else source.schema.types)
-            self.kinds = list(map(_find_kind, self.frame.schema.values(), self.dtypes))
+        places = {dtype: place for place, dtype in enumerate(self.dtypes)}  # as there may be thousands of columns
+        kinds = {dtype: self._find_kind(place) for dtype, place in places.items()}
+        self.kinds = [kinds[dtype] for dtype in self.dtypes]
+        self._codes: dict[int, tuple[Array, list[Any]]] = {}
 
     @property
     def is_plain(self) -> bool:
         """Whether scikit-learn makes floats of all columns, without losing a missing value."""
-        if self.frame is not None:
-            return all(str(dtype) in ("Float32", "Float64") for dtype in self.dtypes)
         return all(
-            dtype.kind in "fiub" if isinstance(dtype, np.dtype) else _is_sparse(dtype) and dtype.fill_value == 0
+            dtype.kind in "fiub"
+            if isinstance(dtype, np.dtype)
+            else str(dtype) in ("Float32", "Float64") or (_is_sparse(dtype) and dtype.fill_value == 0)
             for dtype in set(self.dtypes)
         )
 
@@ -78,8 +71,8 @@ class RawTable:
             if kind == "object":
                 try:
                     types = {type(value) for value in self.read_codes(column)[1] if not is_missing(value)}
-                except TypeError as error:
-                    refused[column] = error.args[-1]
+                except TypeError:  # of the hash of a value
+                    refused[column] = self._find_unhashable(column)
                     continue
                 others = [each.__name__ for each in types if not issubclass(each, (str, *NUMBER_TYPES))]
                 if others:
@@ -105,18 +98,16 @@ class RawTable:
             taken: Array = self.source[:, columns].astype(dtype, copy=False)
             return taken
         result: Array = np.empty((self.shape[0], len(columns)))
-        is_bulk = np.array([self.kinds[column] == "number" for column in columns], bool)
-        if is_bulk.any():
-            bulk = [column for column, whether in zip(columns, is_bulk, strict=True) if whether]
-            if self.is_pandas_like:
-                result[:, is_bulk] = self.source.iloc[:, bulk].to_numpy(np.float64, na_value=np.nan)
-            else:  # in NumPy: pyarrow refuses to make floats of whole numbers above 2**53
-                for place in np.flatnonzero(is_bulk):
-                    result[:, place] = self.frame[:, columns[place]].to_numpy()
-        for place in np.flatnonzero(~is_bulk):
-            codes, values = self.read_codes(columns[place])
-            numbers = [self._to_float(value, columns[place], reason) for value in values]
-            result[:, place] = np.array(numbers)[codes]
+        if self.is_pandas_like:  # all at once, as there may be thousands
+            numbers = [place for place, column in enumerate(columns) if self.kinds[column] == "number"]
+            frame = self.source.iloc[:, [columns[place] for place in numbers]]
+            result[:, numbers] = frame.to_numpy(np.float64, na_value=np.nan)
+        for place, column in enumerate(columns):
+            if self.kinds[column] != "number":
+                codes, values = self.read_codes(column)
+                result[:, place] = np.array([self._to_float(value, column, reason) for value in values])[codes]
+            elif not self.is_pandas_like:  # in NumPy: pyarrow refuses to make floats of whole numbers above 2**53
+                result[:, place] = self._take(column).to_numpy()
         return result
 
     def read_codes(self, column: int) -> tuple[Array, list[Any]]:
@@ -127,9 +118,8 @@ class RawTable:
         if column not in self._codes:
             try:
                 self._codes[column] = self._factorize(column)
-            except TypeError as error:  # of the hash of a value
-                kind = _find_unhashable(self._list_values(column))
-                raise TypeError(self._refuse({column: kind}), kind) from error
+            except TypeError as error:
+                raise TypeError(self._refuse({column: self._find_unhashable(column)})) from error
         return self._codes[column]
 
     def read_times(self, column: int, kind: str) -> dict[str, Array]:
@@ -146,13 +136,14 @@ class RawTable:
                 )
             return dict.fromkeys(("", *parts), np.full(self.shape[0], np.nan))
         local = universal = self._take(column)
-        if not isinstance(local, np.ndarray):
-            series = nw.from_native(local, series_only=True)
-            zone = getattr(series.dtype, "time_zone", None)
+        if self.frame is not None:
+            zone = getattr(local.dtype, "time_zone", None)
             if kind == "date":
-                series = series.cast(nw.Datetime("us", zone))
-            both = [series, series] if zone is None else [series, series.dt.convert_time_zone("UTC")]
-            local, universal = ((each if zone is None else each.dt.replace_time_zone(None)).to_numpy() for each in both)
+                local = universal = local.cast(nw.Datetime("us", zone))
+            if zone is not None:
+                universal = local.dt.convert_time_zone("UTC")
+                local, universal = (each.dt.replace_time_zone(None) for each in (local, universal))
+            local, universal = local.to_numpy(), universal.to_numpy()
         unit = "M8[us]" if kind == "date" else "m8[us]"
         local, universal = np.asarray(local, unit), np.asarray(universal, unit)
         found: list[Array] = [universal.view(np.int64) / 1e6]
@@ -162,19 +153,17 @@ class RawTable:
         return {part: np.where(np.isnat(local), np.nan, each) for part, each in zip(("", *parts), found, strict=True)}
 
     def _take(self, column: int) -> Any:
-        """Return a column as its library has it."""
-        if self.is_pandas_like:
-            return self.source.iloc[:, column]
-        return self.source[:, column] if self.frame is None else self.frame[:, int(column)].to_native()
+        """Return a column as a series of narwhals, or of an array as an array."""
+        return self.source[:, column] if self.frame is None else self.frame[:, int(column)]
 
     def _list_values(self, column: int) -> list[Any]:
-        values: list[Any] = self._take(column).tolist() if self.frame is None else self.frame[:, int(column)].to_list()
+        values: list[Any] = self._take(column).tolist() if self.frame is None else self._take(column).to_list()
         return values
 
     def _factorize(self, column: int) -> tuple[Array, list[Any]]:
         is_long = self.shape[0] > 100  # shorter columns are sooner listed
-        if self.is_pandas_like and is_long:
-            codes, found = self._take(column).factorize()
+        if is_long and self.is_pandas_like:
+            codes, found = self._take(column).to_native().factorize()
             values = found.tolist()
         elif (
             is_long
@@ -182,7 +171,7 @@ class RawTable:
             and self.frame.implementation.is_polars()
             and self.kinds[column] in TEXT_KINDS
         ):
-            series = self.frame[:, int(column)].cast(nw.Categorical)
+            series = self._take(column).cast(nw.Categorical)
             physical = nw.from_native(series.to_native().to_physical(), series_only=True).cast(nw.Int64)
             _, rows, codes = np.unique(physical.fill_null(-1).to_numpy(), return_index=True, return_inverse=True)
             values = series[rows.tolist()].to_list()
@@ -192,6 +181,27 @@ class RawTable:
             codes = np.fromiter((places.setdefault(value, len(places)) for value in listed), np.int32, len(listed))
             values = list(places)
         return codes.astype(np.int32) + np.int32(1), [None, *values]
+
+    def _find_unhashable(self, column: int) -> str:
+        """Return the type of a value that has no hash."""
+        for value in self._list_values(column):
+            try:
+                hash(value)
+            except TypeError:
+                return type(value).__name__
+        return "unknown"
+
+    def _find_kind(self, column: int) -> str:
+        """Return what a column holds, by its dtype in its own library and in narwhals."""
+        native = self.dtypes[column]
+        if isinstance(native, np.dtype):
+            return ARRAY_KINDS.get(native.kind, "refused")
+        dtype = self._take(column).dtype
+        if isinstance(dtype, nw.Object) or str(native).lower().startswith("null"):
+            return "object"
+        if dtype.is_numeric() or isinstance(dtype, nw.Boolean) or _is_sparse(native):
+            return "number"
+        return next((kind for each, kind in FRAME_KINDS.items() if isinstance(dtype, each)), "refused")
 
     def _to_float(self, value: Any, column: int, reason: str) -> float:
         if is_missing(value):
@@ -220,7 +230,7 @@ def to_raw_table(X: Any, always: bool) -> RawTable | None:
 
     With ``always``, any dense table becomes one.
 
-    Raises TypeError if X is a frame whose values are not computed yet.
+    Raises TypeError if X is a frame whose values are not computed yet; ValueError if it has two columns of one name.
     """
     if isinstance(X, list | tuple):
         X = _to_array(X)
@@ -228,17 +238,21 @@ def to_raw_table(X: Any, always: bool) -> RawTable | None:
         return RawTable(X) if X.ndim == 2 and X.dtype.kind != "c" and (always or X.dtype.kind not in "fiub") else None
     if sparse.issparse(X):
         return None
-    if not nw.dependencies.is_pandas_like_dataframe(X):
-        is_dask = nw.dependencies.is_dask_dataframe(X)
+    is_dask = nw.dependencies.is_dask_dataframe(X)
+    try:
         frame = X if is_dask else nw.from_native(X, pass_through=True)
-        if is_dask or isinstance(frame, nw.LazyFrame):
-            remedy = "compute" if is_dask else "collect"
-            raise TypeError(
-                f"X must be a table in memory, got a lazy {type(X).__module__.partition('.')[0]} frame. Call "
-                f".{remedy}() and pass what it returns."
-            )
-        if not isinstance(frame, nw.DataFrame):
-            return None
+    except nw.exceptions.DuplicateError as error:
+        names = Counter(X.columns if hasattr(X, "iloc") else X.column_names)
+        twice = ", ".join(repr(name) for name, count in names.items() if count > 1)
+        raise ValueError(f"X must have columns of different names, got {twice} more than once. Rename them.") from error
+    if is_dask or isinstance(frame, nw.LazyFrame):
+        remedy = "compute" if is_dask else "collect"
+        raise TypeError(
+            f"X must be a table in memory, got a lazy {type(X).__module__.partition('.')[0]} frame. Call "
+            f".{remedy}() and pass what it returns."
+        )
+    if not isinstance(frame, nw.DataFrame):
+        return None
     table = RawTable(X)
     return table if always or not table.is_plain else None
 
@@ -262,27 +276,6 @@ def _to_array(rows: Any) -> Any:
         objects = np.array(rows, dtype=object)
     # Of rows of different lengths, scikit-learn says so.
     return rows if objects is None or objects.ndim != 2 else objects
-
-
-def _find_unhashable(values: Iterable[Any]) -> str:
-    """Return the type of a value that has no hash."""
-    for value in values:
-        try:
-            hash(value)
-        except TypeError:
-            return type(value).__name__
-    return "unknown"
-
-
-def _find_kind(dtype: Any, native: Any) -> str:
-    """Return what a column of a frame holds, by its dtype in narwhals and in its own library."""
-    if isinstance(dtype, nw.Object) or str(native).lower().startswith("null"):
-        return "object"
-    if dtype.is_numeric() or isinstance(dtype, nw.Boolean) or _is_sparse(native):
-        return "number"
-    kinds = {nw.String: "text", nw.Categorical: "category", nw.Enum: "category", nw.Date: "date"}
-    kinds |= {nw.Datetime: "date", nw.Duration: "duration"}
-    return next((kind for each, kind in kinds.items() if isinstance(dtype, each)), "refused")
 
 
 def _is_sparse(dtype: Any) -> bool:

@@ -135,17 +135,12 @@ def merge_classes(classes: Array) -> Array:
     return classes if len(found) == 1 else np.unique(np.concatenate(found))
 
 
-def merge_class_weights(y: Array, sample_weights: Array | None) -> tuple[Array, Array | None]:
-    """Return a column of targets with its weights, or for several parts each class once, with its whole weight."""
-    if _exchange is None:
-        return y, sample_weights
-    classes, codes = np.unique(y, return_inverse=True)
-    found = gather((classes, np.bincount(codes, sample_weights)))
-    merged = np.unique(np.concatenate([each for each, _ in found]))
-    totals = np.zeros(len(merged))
-    for each, weights in found:
-        totals[np.searchsorted(merged, each)] += weights
-    return merged, totals
+def merge_class_weights(y: Array, sample_weights: Array | None) -> tuple[Array, Array]:
+    """Return the classes in a column of targets of all parts, and the whole weight of each, (n_classes,) both."""
+    own, codes = np.unique(y, return_inverse=True)
+    found, weights = map(np.concatenate, zip(*gather((own, np.bincount(codes, sample_weights))), strict=True))
+    classes, codes = np.unique(found, return_inverse=True)
+    return classes, np.bincount(codes, weights)
 
 
 @dataclass(eq=False)

@@ -139,32 +139,15 @@ def _list_specs(class_weight: Any, labels: Labels, n_columns: int) -> list[Any]:
 def _find_class_weights(spec: Any, labels: Labels, y: Array, sample_weight: Array | None) -> tuple[Array, Array]:
     """Return the classes of a column of targets, and their weights, (n_classes,) both."""
     classes = np.unique(y) if labels.multilabel or spec == "balanced" else labels.classes
-    if isinstance(spec, dict):
-        _check_keys(spec, classes)
     try:
         class_weights = compute_class_weight(spec, classes=classes, y=y, sample_weight=sample_weight)
     except (TypeError, ValueError) as error:
-        if "class_weight" in str(error):
-            raise
         raise ValueError(
-            f"class_weight must give each class a number, got {spec!r}: {error}. Pass a dict such as {{0: 1, 1: 5}}."
+            f"class_weight must give each class a number, got {spec!r}: {error}. Pass a dict such as {{0: 1, 1: 5}}, "
+            "with no keys except the classes. A class without a key has weight 1."
         ) from error
     if not (np.isfinite(class_weights).all() and (class_weights >= 0).all()):
         raise ValueError(
             f"class_weight must have finite weights that are not negative, got {spec!r}. Use 0 to leave a class out."
         )
     return classes, class_weights
-
-
-def _check_keys(weights: dict[Any, float], classes: Array) -> None:
-    """Raise ValueError if some keys are not classes while some classes have no key, which looks like a mistake.
-
-    Keys that are not classes are no mistake by themselves, as a fold may lack a class.
-    """
-    missing = [label for label in classes.tolist() if label not in weights]
-    unknown = [label for label in weights if label not in classes.tolist()]
-    if missing and unknown:
-        raise ValueError(
-            f"class_weight must have no keys except the classes, got {unknown}, while {missing} are not in "
-            "class_weight. Rename these keys, or leave them out: a class without a key has weight 1."
-        )
