@@ -54,7 +54,7 @@ LIBRARIES = {name: {"torch"} for name in TEXTBOOK} | {
 MAX_LINES = {
     "textbook": 680,
     "classifier": 550,
-    "tables": 1975,
+    "tables": 1960,
     "estimator": 1880,
     "training": 1700,
     "fusion": 1248,

@@ -319,6 +319,9 @@ def test_what_fills_missing_values_leaves_the_split_to_early_stopping_alone():
     X = np.where(rng.random((130, 3)) < 0.3, np.nan, rng.normal(size=(130, 3)))
     labels, weights = np.arange(130) % 2, rng.integers(1, 4, 130)
     params = {"hidden_layer_sizes": (), "early_stopping": True, "batch_size": "full"}
+    frame = pd.DataFrame(X).add_prefix("x").astype("Float64")
+    in_frame = network(**params).fit(frame, labels)
+    np.testing.assert_array_equal(in_frame.predict_proba(frame), network(**params).fit(X, labels).predict_proba(X))
     weighted = network(**params).fit(X, labels, weights)
     repeated = network(**params).fit(np.repeat(X, weights, 0), np.repeat(labels, weights))
     np.testing.assert_allclose(weighted.predict_proba(X), repeated.predict_proba(X), rtol=1e-9)

@@ -9,7 +9,6 @@ import torch
 from helpers import call_in_thread, make_table, run_python
 
 from scratchnn import ScratchNNClassifier, fused_fits
-from scratchnn.tables.arrays import count_values
 from scratchnn.training import objective
 from scratchnn.training import threads as _threads
 from scratchnn.training.threads import SharedContext, one_thread, run_parts
@@ -234,26 +233,6 @@ finally:
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
 def test_bits_depend_neither_on_the_cores_nor_on_other_processes():
     run_python(BITS)
-
-
-@pytest.mark.parametrize(
-    ("X", "expected"),
-    [
-        (np.ones((3, 2)), 6),
-        (torch.ones(3, 2), 6),
-        ([[1.0, 2.0]], 0),
-        (np.array(1.0), 0),
-        (type("Lazy", (), {"shape": (None, 2)})(), 0),
-    ],
-)
-def test_count_values(X, expected):
-    assert count_values(X) == expected
-
-
-def test_count_values_of_a_sparse_matrix_and_a_frame():
-    sparse, pandas = pytest.importorskip("scipy.sparse"), pytest.importorskip("pandas")
-    assert count_values(sparse.csr_array(np.eye(5))) == 5
-    assert count_values(pandas.DataFrame({"nnz": [1.0, 2.0, 3.0], "shape": [1.0, 2.0, 3.0]})) == 6
 
 
 def test_shared_context_is_left_by_the_last():

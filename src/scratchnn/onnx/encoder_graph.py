@@ -50,7 +50,7 @@ def _encode_table(graph: Graph, columns: Columns, encoder: ColumnEncoder) -> str
         if len(encoder.missing):
             marked = graph.add_constant(encoder.missing, np.int64)
             parts.append(graph.cast(graph.add("Gather", is_missing, marked, axis=1), np.float64))
-    for place, column in enumerate(np.flatnonzero(encoder.is_categorical).tolist()):
+    for place, column in enumerate(encoder.categorical):
         codes = {category: code for code, category in enumerate(encoder.categories[place])}
         parts.append(_encode_category(columns, column, codes, int(np.diff(encoder.starts)[place])))
     return graph.concat(parts)

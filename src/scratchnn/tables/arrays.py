@@ -18,16 +18,6 @@ def count_block_rows(X: Features, width: int = 1) -> int:
     return min(8192, max(1, 2**18 // max(n_values, width)))
 
 
-def count_values(X: Any) -> int:
-    """Return how many values X holds: its entries if it is sparse, and 0 if its shape is not known, as of a list."""
-    if sparse.issparse(X):
-        return int(X.nnz)
-    shape: Any = getattr(X, "shape", None)
-    if not isinstance(shape, tuple) or len(shape) != 2 or not all(isinstance(length, int) for length in shape):
-        return 0
-    return int(shape[0] * shape[1])
-
-
 def is_mapped_file(X: Any) -> bool:
     """Return whether the user has mapped an array. One that joblib has mapped for its workers fitted in memory."""
     while isinstance(X, np.ndarray):

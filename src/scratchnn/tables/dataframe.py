@@ -48,16 +48,6 @@ class RawTable:
         self.kinds = [kinds[dtype] for dtype in self.dtypes]
         self._codes: dict[int, tuple[Array, list[Any]]] = {}
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether scikit-learn makes floats of all columns, without losing a missing value."""
-        return all(
-            dtype.kind in "fiub"
-            if isinstance(dtype, np.dtype)
-            else str(dtype) in ("Float32", "Float64") or (_is_sparse(dtype) and dtype.fill_value == 0)
-            for dtype in set(self.dtypes)
-        )
-
     def find_kinds(self, is_chosen: Array | None) -> list[str]:
         """Return the kinds of columns; "object" only of those without values, as the values decide.
 
@@ -254,7 +244,7 @@ def to_raw_table(X: Any, always: bool) -> RawTable | None:
     if not isinstance(frame, nw.DataFrame):
         return None
     table = RawTable(X)
-    return table if always or not table.is_plain else None
+    return table if always or not all(map(_is_plain, set(table.dtypes))) else None
 
 
 def is_missing(value: Any) -> bool:
@@ -276,6 +266,13 @@ def _to_array(rows: Any) -> Any:
         objects = np.array(rows, dtype=object)
     # Of rows of different lengths, scikit-learn says so.
     return rows if objects is None or objects.ndim != 2 else objects
+
+
+def _is_plain(dtype: Any) -> bool:
+    """Return whether scikit-learn makes floats of a column, without losing a missing value."""
+    if isinstance(dtype, np.dtype):
+        return dtype.kind in "fiub"
+    return str(dtype) in ("Float32", "Float64") or (_is_sparse(dtype) and dtype.fill_value == 0)
 
 
 def _is_sparse(dtype: Any) -> bool:

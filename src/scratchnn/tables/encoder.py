@@ -11,7 +11,7 @@ from scipy import sparse
 
 from .._compat import warn_user
 from .arrays import Array, Features, to_host, to_tensor
-from .categories import CodedRows, Counts, choose_categories, count_categories, describe_problem, find_codes
+from .categories import CodedRows, choose_categories, count_categories, describe_problem, find_codes
 from .dataframe import DATE_PARTS, IN_TRAINING, TEXT_KINDS, UNNAMED, RawTable, to_raw_table
 from .statistics import find_moments
 from .summary import gather, merge_columns, merge_flags
@@ -31,17 +31,21 @@ class ColumnEncoder:
 
     def __init__(self, table: RawTable, kinds: list[str], weights: Array | None = None) -> None:
         rows = slice(None) if weights is None or not weights.any() else weights > 0
-        self.kinds, self.is_categorical = kinds, np.array([kind in TEXT_KINDS for kind in kinds], bool)
+        self.kinds = kinds
+        self.categorical = [column for column, kind in enumerate(kinds) if kind in TEXT_KINDS]
         self.numbers = [
             (column, part)
-            for column in np.flatnonzero(~self.is_categorical).tolist()
-            for part in ("", *(DATE_PARTS if kinds[column] == "date" else ()))
+            for column, kind in enumerate(kinds)
+            if kind not in TEXT_KINDS
+            for part in ("", *(DATE_PARTS if kind == "date" else ()))
         ]
-        codes = [table.read_codes(column) for column in np.flatnonzero(self.is_categorical).tolist()]
+        codes = [table.read_codes(column) for column in self.categorical]
         counts = [count_categories(own[rows], values) for own, values in codes]
         are_numbers = [not any(isinstance(value, str) for value in values) for _, values in codes]
         own_weights = None if weights is None else weights[rows]
         summary = merge_columns(self._read_numbers(table, UNNAMED)[rows], counts, are_numbers, own_weights)
+        found = zip(self.numbers, summary.n_values, strict=True)
+        problems = {column: "no values" for (column, part), n_values in found if not part and not n_values}
         is_whole = np.array([not part for _, part in self.numbers], bool)
         is_kept = is_whole | (summary.low < summary.high)
         self.numbers = [each for each, whether in zip(self.numbers, is_kept, strict=True) if whether]
@@ -51,18 +55,19 @@ class ColumnEncoder:
         self.categories = [choose_categories(own) for own in summary.counts]
         widths = [len(own) + (len(own) < len(all_)) for own, all_ in zip(self.categories, summary.counts, strict=True)]
         self.starts = len(self.numbers) + len(self.missing) + np.cumsum([0, *widths])
-        found = zip(self.numbers, summary.n_values[is_kept], strict=True)
-        empty = [column for (column, part), n_values in found if not part and not n_values]
-        self._warn_of_problems(table.names, summary.counts, dict.fromkeys(empty, "no values"))
+        for column, own, categories in zip(self.categorical, summary.counts, self.categories, strict=True):
+            problem = describe_problem(own, categories, kinds[column] == "category")
+            if problem is not None:
+                problems[column] = problem
+        warn_of_problems(problems, table.names)
 
     def name_columns(self, names: Array) -> Array:
         """Return the names of the columns that come out, from those of the raw columns."""
         found = [f"{names[column]}_{part}" if part else f"{names[column]}" for column, part in self.numbers]
         found += [f"missingindicator_{found[place]}" for place in self.missing]
-        widths = np.diff(self.starts)
-        for name, categories, width in zip(names[self.is_categorical], self.categories, widths, strict=True):
-            found += [f"{name}_{category}" for category in categories]
-            found += [f"{name}_infrequent_sklearn"] * int(width - len(categories))
+        for column, categories, width in zip(self.categorical, self.categories, np.diff(self.starts), strict=True):
+            found += [f"{names[column]}_{category}" for category in categories]
+            found += [f"{names[column]}_infrequent_sklearn"] * int(width - len(categories))
         return np.array(found, object)
 
     @property
@@ -82,8 +87,8 @@ class ColumnEncoder:
         if not self.categories:
             return numbers
         codes = np.empty((table.shape[0], len(self.categories)), np.int8)
-        columns, widths = np.flatnonzero(self.is_categorical).tolist(), np.diff(self.starts)
-        for place, (column, categories) in enumerate(zip(columns, self.categories, strict=True)):
+        widths = np.diff(self.starts)
+        for place, (column, categories) in enumerate(zip(self.categorical, self.categories, strict=True)):
             own, values = table.read_codes(column)
             other = len(categories) if widths[place] > len(categories) else -1
             codes[:, place] = find_codes(values, categories, self.are_numbers[place], other)[own]
@@ -104,25 +109,23 @@ class ColumnEncoder:
         check_finite(numbers, [table.names[column] for column in columns])
         return numbers
 
-    def _warn_of_problems(self, names: Sequence[Any], counts: list[Counts], problems: dict[int, str]) -> None:
-        """Warn of columns that count for little or nothing, all at once: of ``problems``, and of categories."""
-        for column, own, categories in zip(np.flatnonzero(self.is_categorical), counts, self.categories, strict=True):
-            problem = describe_problem(own, categories, self.kinds[column] == "category")
-            problems |= {} if problem is None else {int(column): problem}
-        if problems:
-            listed = ", ".join(f"{names[column]!r} ({problems[column]})" for column in sorted(problems))
-            warn_user(
-                f"Columns of X count for little or nothing: {listed}. Make numbers of text with pandas.to_numeric(..., "
-                "errors='coerce'), and dates with pandas.to_datetime; leave out columns whose values are all different "
-                "or missing. Text that is meant as categories may get the dtype 'category'."
-            )
-
     def with_means(self, means: Array) -> "ColumnEncoder":
         """Return an encoder that fills columns of which no value was missing in training with ``means``."""
         encoder = copy.copy(self)
         is_complete = self.indicators[: len(self.numbers)] < 0
         encoder.means = np.where(is_complete, means[: len(self.numbers)], self.means)
         return encoder
+
+
+def warn_of_problems(problems: dict[int, str], names: Sequence[Any]) -> None:
+    """Warn of columns that count for little or nothing, all at once."""
+    if problems:
+        listed = ", ".join(f"{names[column]!r} ({problems[column]})" for column in sorted(problems))
+        warn_user(
+            f"Columns of X count for little or nothing: {listed}. Make numbers of text with pandas.to_numeric(..., "
+            "errors='coerce'), and dates with pandas.to_datetime; leave out columns whose values are all different "
+            "or missing. Text that is meant as categories may get the dtype 'category'."
+        )
 
 
 def find_raw_table(estimator: Any, X: Any, *, reset: bool) -> RawTable | None:
@@ -253,7 +256,7 @@ def has_missing(estimator: Any, X: Features) -> bool:
         return False
     values = to_host(X)
     check_finite(values, getattr(estimator, "feature_names_in_", range(values.shape[1])))
-    return bool(values.size) and math.isnan(values.min())
+    return math.isnan(values.min())
 
 
 @np.errstate(over="ignore", invalid="ignore")  # in the sum, by which most values are found to be finite

@@ -47,9 +47,11 @@ class Moments:
         n_added = len(table) if table.sample_weights is None else float(table.sample_weights.sum())
         counts_zeros = self.counts_zeros if self.n_samples else sparse.issparse(table.X)
         filled = _count_filled(table) / n_added if counts_zeros else np.ones(table.X.shape[1])
-        describe = _describe_sparse_columns if sparse.issparse(table.X) else _describe_columns
-        mean, variance, low, high, is_two_valued, reach = describe(table, n_added, filled)
-        self.merge(Moments(n_added, mean, variance, low, high, is_two_valued, filled, counts_zeros, reach))
+        if sparse.issparse(table.X):
+            added = _describe_sparse_columns(table, n_added, filled)
+        else:
+            added = _describe_columns(table, n_added)
+        self.merge(replace(added, filled=filled, counts_zeros=counts_zeros))
 
     def merge(self, other: "Moments") -> None:
         """Add the samples of other moments, in place (Chan, Golub & LeVeque, 1983)."""
@@ -185,28 +187,25 @@ def _find_medians(values: Tensor, counts: Tensor | None) -> Tensor:
     return ordered.gather(-1, torch.searchsorted(ends, ends[:, -1:] / 2)).squeeze(-1)
 
 
-def _describe_sparse_columns(table: Table, n_samples: float, filled: Array) -> list[Any]:
-    """Return what `_describe_columns` does, for a sparse table. Columns that are mostly zeros have no far values."""
+def _describe_sparse_columns(table: Table, n_samples: float, filled: Array) -> Moments:
+    """Return the moments of the columns of a sparse table. Those that are mostly zeros have no far values."""
     X = table.get_features()
     low, high = min_max_axis(X, axis=0)
     _check_range(low, high, table)
     mean, variance = mean_variance_axis(X.astype(np.float64), axis=0, weights=table.sample_weights)
     others = (X.data != low[X.indices]) & (X.data != high[X.indices]) & (X.data != 0)
     is_two_valued = (np.bincount(X.indices, others, len(low)) == 0) & ((low == 0) | (high == 0))
-    described = [mean, variance, low, high, is_two_valued]
+    moments = Moments(n_samples, mean, variance, low, high, is_two_valued)
     columns = np.flatnonzero(np.mean(gather(filled), axis=0) > 0.5)
     if len(columns):
-        *parts, _ = _describe_columns(replace(table, X=X[:, columns].toarray(), rows=None), n_samples, filled)
-        for values, part in zip(described, parts, strict=True):
-            values[columns] = part
-    return [*described, None]
+        dense = _describe_columns(replace(table, X=X[:, columns].toarray(), rows=None), n_samples)
+        for name in ("mean", "variance", "low", "high", "is_two_valued"):
+            getattr(moments, name)[columns] = getattr(dense, name)
+    return moments
 
 
-def _describe_columns(table: Table, n_samples: float, filled: Array) -> list[Any]:
-    """Return mean, variance, least and largest value of the columns, which have two values or one, and `find_reach`.
-
-    The variance is computed in a second pass, so that no digits cancel.
-    """
+def _describe_columns(table: Table, n_samples: float) -> Moments:
+    """Return the moments of the columns of a dense table. The second pass for the variance avoids cancellation."""
     reach = center, limit = find_reach(table)
     total, low, high = _sum_columns(table)
     _check_range(low.cpu().numpy(), high.cpu().numpy(), table)
@@ -219,10 +218,8 @@ def _describe_columns(table: Table, n_samples: float, filled: Array) -> list[Any
         values = _fold(block, far)
         squares += _weigh((values - mean).square_(), table, samples).sum(0)
         has_others |= ((values != low) & (values != high)).any(0)
-    *described, medians, limits = (
-        column.cpu().numpy() for column in (mean, squares / n_samples, low, high, ~has_others, *reach)
-    )
-    return [*described, (medians, limits)]
+    described: list[Any] = [each.cpu().numpy() for each in (mean, squares / n_samples, low, high, ~has_others)]
+    return replace(Moments(n_samples, *described), reach=(center.cpu().numpy(), limit.cpu().numpy()))
 
 
 def _sum_columns(table: Table, far: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:

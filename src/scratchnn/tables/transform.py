@@ -5,7 +5,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-from .arrays import Array, Features, count_values, is_mapped_file, to_tensor
+from .arrays import Array, Features, is_mapped_file, to_tensor
 from .bins import WIDE_LIMIT, Bins, count_bins
 from .categories import CodedRows
 from .table import Table
@@ -69,7 +69,7 @@ class TensorRows:
         columns: Array | None = None,
     ) -> None:
         self.table, self.scaling, self.dtype, self.device = table, scaling, dtype, device
-        n_rows, n_features = table.X.shape
+        n_features = table.X.shape[1]
         self.shape = (len(table), (n_features if columns is None else len(columns)) + scaling.n_bins)
         self.positions: Array | None = None  # of the columns of X among those read, or -1
         if columns is not None:
@@ -78,7 +78,6 @@ class TensorRows:
         # Of which zeros must be made entries.
         self.n_centered = len(scaling.centered) if sparse.issparse(table.X) else 0
         self.is_sparse = sparse.issparse(table.X) and scaling.bins is None and 2 * self.n_centered <= self.shape[1]
-        self.n_values = (count_values(table.X) + n_rows * scaling.n_bins) * len(table) // max(1, n_rows)
 
     def take(self, samples: slice | torch.Tensor) -> torch.Tensor:
         """Return samples, (n_taken, n_features); in COO format if ``is_sparse``."""
