@@ -40,7 +40,7 @@ def suits_penalty_rule(estimator: Any) -> bool:
 def calc_penalty(table: Table, labels: Labels, statistics: ColumnStatistics, row_length: float) -> float:
     """Return the strength of the penalty for a batch of all samples: ``row_length`` if they are sparse, or one sample.
 
-    All processes draw the same samples, and each contributes those that it has.
+    All processes draw the same samples. Each process contributes the drawn samples that it holds.
     """
     rows = statistics.make_rows(table, torch.empty(0, dtype=torch.float64, device="cpu"))
     if rows.is_sparse or locate(len(table))[1] < 2:

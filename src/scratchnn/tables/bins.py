@@ -90,14 +90,16 @@ def choose_n_bins(n_samples: float, n_columns: int) -> int:
 def calc_edges(values: Tensor, n_bins: int, weights: Tensor | None = None) -> NDArray[Any]:
     """Return the edges of at most ``n_bins`` bins for a column, NaN where it has two values or fewer.
 
-    NaN do not count as values. The edges are all the values, if these are few, and else weighted quantiles, which are
-    values, too: a row of weight k counts as k rows. A value that more rows have than belong to a bin is an edge, and
-    the other edges divide the other rows. Where there are fewer values than edges, the last edges coincide, so
-    that fits on other rows of a table have the same number of bins and train in one stack.
+    NaN do not count. The edges are all values if there are few, and otherwise quantiles, for which a sample of weight k
+    counts as k. A value with more samples than a bin is one edge, and the other edges divide the other samples. The
+    last edges coincide if there are fewer values, so that folds have the same number of bins and train in one stack.
     """
     # KBinsDiscretizer merges edges that coincide, and its weighted quantiles need scikit-learn 1.7 or later.
     is_there = ~values.isnan()
     values, weights = values[is_there], None if weights is None else weights[is_there]
+    if not n_bins and len(values):  # of one of many columns: without a sort
+        low, high = values.aminmax()
+        return np.array([float(low) if bool(((values != low) & (values != high)).any()) else np.nan])
     distinct, places = values.double().unique(return_inverse=True)
     if len(distinct) <= 2:
         return np.full(1, np.nan)
@@ -116,7 +118,7 @@ def calc_edges(values: Tensor, n_bins: int, weights: Tensor | None = None) -> ND
 
 def find_share(shares: Tensor, n_bins: int) -> float:
     """Return the share of samples of each bin: that of all, less those of values with more samples than a bin has."""
-    largest = shares.sort(descending=True).values[: max(1, n_bins)]
+    largest = shares.sort(descending=True).values[:n_bins]
     left = shares.sum() - largest.cumsum(0) + largest  # without the values before each
-    parts = left / torch.arange(max(1, n_bins), 0, -1, device=shares.device)
+    parts = left / torch.arange(n_bins, 0, -1, device=shares.device)
     return float(parts[int((largest <= parts).nonzero()[0])])
