@@ -55,7 +55,7 @@ MAX_LINES = {
     "textbook": 680,
     "classifier": 550,
     "tables": 1960,
-    "estimator": 1880,
+    "estimator": 1945,
     "training": 1700,
     "fusion": 1248,
     "checkpoints": 500,
@@ -63,7 +63,7 @@ MAX_LINES = {
     "display": 250,
     "onnx": 420,
 }
-MAX_ALL_LINES = 9_970
+MAX_ALL_LINES = 10_023
 MAX_MODULES = 12  # of a folder
 
 

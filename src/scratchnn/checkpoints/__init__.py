@@ -2,5 +2,5 @@
 
 from .archive import Archive, Contents
 from .checkpoint import Checkpoint, find_checkpoint
-from .fingerprint import describe_fit, describe_value
+from .fingerprint import describe_fit, describe_table, describe_value
 from .session import Session, open_session

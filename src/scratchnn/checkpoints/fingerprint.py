@@ -32,8 +32,8 @@ def describe_fit(
         "estimator": type(estimator).__name__,
         **{name: describe_value(parameters[name]) for name in parameters if name not in IGNORED_PARAMETERS},
         "random_state": None if estimator.random_state is None else seed,
-        **_describe_table(training, labels),
-        **_describe_table(validation, labels, "_val"),
+        **describe_table(training, labels),
+        **describe_table(validation, labels, "_val"),
         "fitted attributes": None if start is None else _calc_digest(repr(describe_value(start))),
     }
 
@@ -70,7 +70,7 @@ def describe_value(value: Any) -> Any:
     return f"{value.__module__}.{value.__qualname__}, code {_calc_digest(body)}"
 
 
-def _describe_table(table: Table | None, labels: Labels, suffix: str = "") -> Description:
+def describe_table(table: Table | None, labels: Labels, suffix: str = "") -> Description:
     """Return samples, targets and weights of a table, under the names of the arguments of `fit`."""
     if table is None:
         return {}

@@ -17,15 +17,7 @@ from ..tables.arrays import to_tensor
 from ..tables.bins import count_bins
 from ..tables.encoder import find_fill
 from ..tables.split import cut_table, split_validation
-from ..tables.statistics import (
-    ColumnStatistics,
-    Moments,
-    find_bin_edges,
-    find_moments,
-    find_read_columns,
-    find_statistics,
-    list_columns,
-)
+from ..tables.statistics import ColumnStatistics, list_columns
 from ..tables.summary import SampleCounts, complete_weights, count_samples
 from ..tables.table import Table
 from ..tables.targets import Labels, make_class_weights
@@ -35,7 +27,7 @@ from . import parameters, warm_start
 from .attributes import read_coeffs, read_edges, read_scales, store_coeffs, store_history
 from .call import Call, Tables
 from .callbacks import Reporter, make_reporter
-from .penalty import calc_penalty, suits_penalty_rule
+from .columns import describe_columns
 from .scoring import make_calc_score
 from .validation import leave_out_rows
 from .warm_start import InitialState, WarmStartState
@@ -151,62 +143,6 @@ def begin_or_resume(call: Call, table: Table) -> InitialState:
     weights, biases = read_coeffs(estimator, device)
     scales = read_scales(estimator) if estimator.standardize else (None, None)
     return InitialState(device, weights, biases, scales, read_edges(estimator))
-
-
-def describe_columns(
-    call: Call, table: Table, counts: SampleCounts, state: WarmStartState, start: InitialState
-) -> tuple[ColumnStatistics, float]:
-    """Return how the network reads the columns, and the strength of alpha="auto" per sample of a minibatch, or 0."""
-    estimator = call.estimator
-    alpha = parameters.resolve_alpha(estimator)
-    if call.incremental and not call.resume:
-        parameters.warn_of_few_samples(estimator, counts)
-    has_new_bins = not call.resume and parameters.resolve_numeric_encoding(estimator, table) is not None
-    moments, keeps_scales = _find_moments(call, table, state, start)
-    statistics = ColumnStatistics(None, None)
-    if estimator.standardize:
-        statistics = find_statistics(moments, table.X.shape[1], start.scales if keeps_scales else None)
-    if not keeps_scales:  # replaces missing numbers. A list, as an array would have to be of X's library
-        is_in_mean = statistics.mean is not None and moments.is_centered.all()
-        estimator._fill = None if is_in_mean else [moments.mean]
-    indicators = None if estimator.encoder_ is None else estimator.encoder_.indicators
-    n_samples = max(counts.n_samples, counts.weight)  # a sample of weight k counts as k; weights may sum up to 1
-    edges = find_bin_edges(table, moments, n_samples, indicators) if has_new_bins else start.edges
-    statistics = replace(statistics, edges=edges)
-    if call.leaves_out_columns:
-        statistics = find_read_columns(statistics, moments, table, start.find_trained_columns(state))
-    if alpha != "auto":
-        return statistics, 0.0
-    n_seen = counts.n_samples + (state.history.n_samples_seen if call.incremental else 0)
-    penalty = moments.calc_row_length(statistics.scale)
-    if not call.incremental and suits_penalty_rule(estimator):
-        penalty = calc_penalty(table, call.labels, statistics, penalty)
-    return statistics, parameters.calc_alpha_per_row(penalty, n_seen, counts.weight_mean)
-
-
-def _find_moments(call: Call, table: Table, state: WarmStartState, start: InitialState) -> tuple[Moments, bool]:
-    """Return the moments of the columns, and whether earlier scales are kept.
-
-    `fit` keeps the scales of an earlier call. `partial_fit` keeps the scales of a `fit`, which saw all the data, and
-    scales that the user has set. Otherwise it adds the samples to the moments of all calls, in ``state``, in place.
-    """
-    moments = state.moments
-    keeps_scales = call.resume and (not call.incremental or moments is None or not _are_scales_of(call, moments, start))
-    if keeps_scales or moments is None:
-        moments = Moments()
-    if len(table):
-        moments = find_moments(table, moments)
-    if call.incremental and not keeps_scales:
-        state.moments = moments
-    return moments, keeps_scales
-
-
-def _are_scales_of(call: Call, moments: Moments, start: InitialState) -> bool:
-    """Return whether ``mean_`` and ``scale_`` follow from the moments, so that the user has not set others."""
-    if not call.estimator.standardize or moments.n_samples == 0:
-        return True
-    mean, scale = start.scales
-    return warm_start.are_equal(mean, moments.calc_mean()) and warm_start.are_equal(scale, moments.calc_scale())
 
 
 def make_run(plan: Plan) -> TrainingRun:

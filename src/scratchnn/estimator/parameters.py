@@ -254,21 +254,20 @@ def resolve_alpha(estimator: Any) -> float | str:
     return float(1 / estimator.C)
 
 
-def resolve_numeric_encoding(estimator: Any, table: Table) -> str | None:
-    """Return how a new network encodes the numeric columns of a table: "piecewise" or None.
+def has_bins(estimator: Any, table: Table) -> bool:
+    """Return whether a new network encodes the numeric columns of a table by bins.
 
     Raises ValueError if ``numeric_encoding`` asks for bins of a sparse table.
     """
-    encoding: str | None = estimator.numeric_encoding
-    if encoding == "piecewise" and sparse.issparse(table.X):
+    is_sparse = sparse.issparse(table.X)
+    if estimator.numeric_encoding == "piecewise" and is_sparse:
         raise ValueError(
             "numeric_encoding must be None or 'auto' for a sparse X, as the bins of a zero are not zero, got "
             "'piecewise'. Pass X.toarray() to have bins."
         )
-    if encoding != "auto":
-        return encoding
-    has_hidden_layer = len(resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)) > 0
-    return "piecewise" if has_hidden_layer and not sparse.issparse(table.X) else None
+    if estimator.numeric_encoding == "auto":
+        return len(resolve_hidden_layer_sizes(estimator.hidden_layer_sizes)) > 0 and not is_sparse
+    return estimator.numeric_encoding is not None
 
 
 def warn_of_few_samples(estimator: Any, counts: SampleCounts) -> None:
