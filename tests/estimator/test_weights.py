@@ -1,5 +1,6 @@
 """Weights of rows and of classes, and those of 0."""
 
+import warnings
 from functools import partial
 
 import numpy as np
@@ -8,6 +9,7 @@ from helpers import ALL_EPOCHS, assert_same_fit, make_network
 from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.ensemble import BaggingClassifier, VotingClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_sample_weight
 
@@ -166,3 +168,16 @@ def test_partial_fit_on_rows_of_weight_zero_learns_nothing(kind, params):
     first.partial_fit(*nothing)
     np.testing.assert_array_equal(first.predict_proba(X), before)
     assert (len(first.loss_curve_), first.t_) == (1, n_seen)
+
+
+def test_weights_of_a_survey_get_a_warning_with_the_remedy():
+    """They are how many people a sample stands for, not how many samples there are."""
+    weights = np.random.default_rng(0).uniform(100_000, 300_000, 300)
+    with pytest.warns(UserWarning, match=r"mean of 20\d,\d{3}, so .* Divide sample_weight by its mean"):
+        network().fit(X, y, weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        network().fit(X, y, weights / weights.mean())
+        network().fit(X, y, np.full(300, 50.0))  # counts
+        network().fit(X, y, np.full(300, 1 / 300))  # as AdaBoost's

@@ -90,6 +90,7 @@ def make_plan(call: Call, tables: Tables, seed: int | None = None) -> Plan | Non
     if call.resume and len(tables.training) == 0:
         return None
     counts = count_samples(tables.training)
+    parameters.warn_of_weights(counts)
     start = begin_or_resume(call, tables.training)
     statistics, alpha_per_row = describe_columns(call, tables.training, counts, state, start)
     hyperparameters = parameters.make_hyperparameters(

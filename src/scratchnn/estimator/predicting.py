@@ -13,8 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .._compat import warn_user
+from ..activations import OUTPUTS
 from ..exceptions import MissingDeviceError
-from ..network import Coeffs, calc_preds, run_forward
+from ..network import Coeffs, run_forward
 from ..tables.array_api import resolve_device
 from ..tables.arrays import Features, count_block_rows, get_device
 from ..tables.table import Table
@@ -30,7 +31,7 @@ MIN_FROM_ONE = float(np.finfo(np.float64).epsneg)  # from 1 to the next smaller 
 
 def predict_logits(estimator: Any, X: Any, method: str) -> Tensor:
     """Return the logits of the rows that a user passes to ``method``, (n_samples, n_outputs)."""
-    return _predict(_calc_logits, torch.isfinite, estimator, X, method)[:, -estimator.n_outputs_ :]
+    return _predict(_calc_logits, torch.isfinite, estimator, X, method)
 
 
 def predict_probabilities(estimator: Any, X: Any, method: str) -> Tensor:
@@ -38,7 +39,7 @@ def predict_probabilities(estimator: Any, X: Any, method: str) -> Tensor:
 
     They are rounded into the open interval from 0 to 1, where sigmoid and softmax have all their values.
     """
-    preds = _predict(_calc_preds, _is_positive, estimator, X, method)
+    preds = _predict(_calc_probabilities, _is_positive, estimator, X, method)
     return preds.clamp_(torch.finfo(preds.dtype).tiny, 1 - MIN_FROM_ONE)
 
 
@@ -54,8 +55,11 @@ def _calc_logits(coeffs: Coeffs, indeps: Tensor) -> Tensor:
     return run_forward(coeffs, indeps).logits
 
 
-def _calc_preds(coeffs: Coeffs, indeps: Tensor) -> Tensor:
-    return calc_preds(coeffs, indeps, torch.float64)
+def _calc_probabilities(coeffs: Coeffs, indeps: Tensor) -> Tensor:
+    logits = _calc_logits(coeffs, indeps).double()
+    if logits.shape[-1] == 1:  # of two classes: each has a sigmoid, as 1 less the other's would round to 0 early
+        logits = torch.cat([-logits, logits], -1)
+    return OUTPUTS[coeffs.output].forward(logits)
 
 
 def _is_positive(preds: Tensor) -> Tensor:
@@ -78,7 +82,8 @@ def _predict(
     prepared = prepare(estimator, features)
     coeffs, scaling = prepared.coeffs, prepared.scaling
     weight = coeffs.weights[-1]
-    outputs = torch.empty((features.shape[0], weight.shape[-1]), dtype=torch.float64, device=get_device(features))
+    n_columns = 2 if calc is _calc_probabilities and estimator.n_outputs_ == 1 else estimator.n_outputs_
+    outputs = torch.empty((features.shape[0], n_columns), dtype=torch.float64, device=get_device(features))
     table = Table(features, np.empty(len(outputs), bool))
     rows = TensorRows(table, scaling, weight.dtype, weight.device)
     # The first weight has a row for each column, of which only dense rows use all.
@@ -125,7 +130,7 @@ def _to_double(tensors: Sequence[Tensor | None]) -> list[Any]:
 
 
 class Prepared:
-    """The network of a fitted estimator, with an output for each class or label, and the scaling of its columns.
+    """The network of a fitted estimator, and the scaling of its columns.
 
     The tensors of coefficients share the memory of ``coefs_`` and ``intercepts_`` where they can, so that changes in
     place count. Of all other arrays ``snapshots`` keep the values.
@@ -133,8 +138,7 @@ class Prepared:
 
     def __init__(self, estimator: Any, device: torch.device, device_of_X: torch.device) -> None:
         weights, biases = read_coeffs(estimator, device)
-        coeffs = Coeffs(weights, list(biases), estimator._activation, estimator.out_activation_)
-        self.coeffs = _add_first_class(coeffs) if estimator.n_outputs_ == 1 else coeffs
+        self.coeffs = Coeffs(weights, list(biases), estimator._activation, estimator.out_activation_)
         self.scaling = ColumnTransform(*read_scales(estimator), read_edges(estimator), device_of_X)
         self.cache_key = _make_cache_key(estimator, device, device_of_X)
         self.arrays = _list_arrays(estimator)
@@ -197,15 +201,3 @@ def _list_arrays(estimator: Any) -> list[Any]:
 
 def _make_cache_key(estimator: Any, *devices: torch.device) -> tuple[Any, ...]:
     return (estimator._activation, estimator.out_activation_, estimator.n_outputs_, *devices)
-
-
-def _add_first_class(coeffs: Coeffs) -> Coeffs:
-    """Return a network with an output for each of two classes, the first of which is always 0.
-
-    The softmax of 0 and a logit is the logit's sigmoid. It finds each probability by itself, so that neither is rounded
-    to 0 early.
-    """
-    weight, bias = coeffs.weights[-1], coeffs.biases[-1]
-    weights = [*coeffs.weights[:-1], F.pad(weight, (1, 0))]
-    biases = [*coeffs.biases[:-1], None if bias is None else F.pad(bias, (1, 0))]
-    return replace(coeffs, weights=weights, biases=biases, output="softmax")
