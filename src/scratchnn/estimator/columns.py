@@ -56,7 +56,8 @@ def describe_columns(
     def describe() -> Description:
         return _describe(call, table, counts, state, start, has_new_bins, rule)
 
-    if call.resume or call.incremental or not _is_in_memory(table):
+    is_costly = has_new_bins or rule == "evidence"
+    if call.resume or call.incremental or not is_costly or not _is_in_memory(table):
         found = describe()
     else:
         indicators = None if estimator.encoder_ is None else estimator.encoder_.indicators.tobytes()
