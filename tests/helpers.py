@@ -1,7 +1,11 @@
-"""Data, networks, checks and processes that tests of several rooms share."""
+"""Data, networks, checks and processes that tests of several folders share."""
 
+import ast
+import contextlib
+import doctest
 import functools
 import importlib.util
+import io
 import os
 import re
 import subprocess
@@ -50,6 +54,22 @@ def find_code_blocks(text):
         (options.partition(":caption: ")[2].strip() or None, textwrap.dedent(code))
         for _, options, code in re.findall(pattern, text + "\n", re.MULTILINE)
     ]
+
+
+def run_block(code, page, names):
+    """Run a block, and compare the comments below a statement with its value, or with what it prints."""
+    for statement in ast.parse(code).body:
+        below = "\n".join(code.split("\n")[statement.end_lineno :]) + "\n"
+        expected = re.match(r"(?:#.*\n)+", below) if isinstance(statement, ast.Expr) else None
+        if expected is None:
+            exec(compile(ast.Module([statement], []), page, "exec"), names)
+            continue
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            value = eval(compile(ast.Expression(statement.value), page, "eval"), names)
+        got = printed.getvalue() if value is None else repr(value)
+        flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        wanted = re.sub("(?m)^# ?", "", expected[0])
+        assert doctest.OutputChecker().check_output(wanted, got.rstrip() + "\n", flags), (wanted, got)
 
 
 def spoil(runs):

@@ -1,15 +1,10 @@
-"""Each recipe of the page works, with a small network, and its result is right."""
+"""Each recipe of the page works, and its result is right."""
 
-import importlib
 import re
-import sys
-from types import SimpleNamespace
-from unittest.mock import patch
 
-import joblib
 import numpy as np
 import pytest
-from helpers import ROOT, find_code_blocks
+from helpers import ROOT, find_code_blocks, run_block
 
 PAGE = (ROOT / "docs" / "guide" / "recipes.rst").read_text(encoding="utf-8")
 _, _, INTRODUCTION, *PARTS = re.split(r"(?m)^(.+)\n[=-]{3,}\n", PAGE)
@@ -22,11 +17,8 @@ def check_dates(names):
 
 
 def check_class_weight(names):
-    recalls = [
-        names["recall_score"](names["rare"], model.predict(names["X_train"]))
-        for model in (names["weighted"], names["clone"](names["net"]).fit(names["X_train"], names["rare"]))
-    ]
-    assert recalls[0] > recalls[1]
+    found = [(names[name].predict(names["X_test"]) == 0).sum() for name in ("equal", "weighted")]
+    assert found[1] > found[0]
 
 
 def check_threshold(names):
@@ -43,30 +35,20 @@ def check_tuning(names):
     assert names["search"].cv_results_["mean_test_score"].shape == (12,)
 
 
-def check_service(names):
-    """FastAPI is not installed: what it would call is called."""
-    joblib.dump(names["net"].fit(names["X_train"], names["y_train"]), "model.joblib")
-    fastapi = SimpleNamespace(FastAPI=lambda: SimpleNamespace(post=lambda path: lambda function: function))
-    with patch.dict(sys.modules, fastapi=fastapi):
-        service = importlib.import_module("service")
-    proba = service.predict(names["X_test"].iloc[0].to_dict())
-    np.testing.assert_allclose(proba, names["net"].predict_proba(names["X_test"][:1])[0])
-
-
 def check_dependence(names):
     assert names["curve"]["average"].shape == (1, 20)
-    assert names["curve"]["average"][0, 0] > names["curve"]["average"][0, -1]  # large tumours are rarely benign
+    assert names["curve"]["average"][0, 0] > names["curve"]["average"][0, -1]  # tumours of coarse texture are rarely benign
 
 
 def check_importances(names):
-    assert names["importances"].importances.shape == (30, 3)
+    assert names["importances"].importances.shape == (10, 5)
     assert names["importances"].importances_mean.max() > 0
 
 
 def check_selection(names):
     weights = np.abs(names["model"][1].estimator_.coef_[0])
-    assert names["model"][1].get_support().sum() == 8
-    assert set(np.flatnonzero(names["model"][1].get_support())) == set(np.argsort(weights)[-8:])
+    assert names["model"][1].get_support().sum() == 3
+    assert set(np.flatnonzero(names["model"][1].get_support())) == set(np.argsort(weights)[-3:])
 
 
 def check_skops(names):
@@ -92,7 +74,6 @@ CHECKS = {
     "Thresholds": check_threshold,
     "Calibrated probabilities": check_calibration,
     "Tuning in one search": check_tuning,
-    "A service": check_service,
     "Permutation importance": check_importances,
     "Partial dependence": check_dependence,
     "Feature selection": check_selection,
@@ -112,10 +93,9 @@ def test_recipe(title, tmp_path, monkeypatch):
     names = {}
     ((_, code),) = find_code_blocks(INTRODUCTION)
     exec(code, names)
-    names["net"].set_params(hidden_layer_sizes=(5,), max_iter=5, learning_rate_init=0.02)
     for caption, code in find_code_blocks(RECIPES[title]):
         if caption is None:
-            exec(compile(code, title, "exec"), names)
+            run_block(code, title, names)
         else:
             (tmp_path / caption).write_text(code)
     CHECKS[title](names)
@@ -124,7 +104,7 @@ def test_recipe(title, tmp_path, monkeypatch):
 def test_each_recipe_is_short():
     for title, text in RECIPES.items():
         for _, code in find_code_blocks(text):
-            assert len(re.findall(r"(?m)^.*\S.*$", code)) <= 8, title
+            assert len(re.findall(r"(?m)^(?! *#).*\S.*$", code)) <= 8, title  # without the results
             assert max(map(len, code.splitlines())) <= 79, title
 
 
