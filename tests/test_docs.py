@@ -130,6 +130,17 @@ def test_readme_code_runs(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out
 
 
+def test_the_text_of_the_readme_on_quality_agrees_with_its_table():
+    text = (ROOT / "README.md").read_text()
+    rows = re.findall(r"(?m)^\| (\w+) \| \**([\d.]+)\** \| \**([\d.]+)\** \|$", text)
+    by_loss = [model for model, *_ in sorted(rows, key=lambda row: row[1])]
+    by_accuracy = [model for model, *_ in sorted(rows, key=lambda row: row[2], reverse=True)]
+    assert "MLPClassifier has the best means here" in text
+    assert by_loss[0] == by_accuracy[0] == "MLPClassifier"
+    assert "scratchnn is second in log loss, and third in\naccuracy" in text
+    assert by_loss[1] == by_accuracy[2] == "ScratchNNClassifier"
+
+
 def test_each_example_shows_or_saves_its_figure():
     texts = {path.name: path.read_text() for path in (ROOT / "examples").rglob("plot_*.py")}
     assert len(texts) >= 14

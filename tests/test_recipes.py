@@ -37,7 +37,7 @@ def check_tuning(names):
 
 def check_dependence(names):
     assert names["curve"]["average"].shape == (1, 20)
-    assert names["curve"]["average"][0, 0] > names["curve"]["average"][0, -1]  # tumours of coarse texture are rarely benign
+    assert names["curve"]["average"][0, 0] > names["curve"]["average"][0, -1]  # coarse texture is malignant
 
 
 def check_importances(names):

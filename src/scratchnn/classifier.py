@@ -32,9 +32,9 @@ from .training.threads import one_thread
 class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, ClassifierMixin, BaseEstimator):
     """A neural network written by hand on PyTorch tensors, as a scikit-learn classifier.
 
-    A drop-in replacement for LogisticRegression and MLPClassifier. MLPClassifier's parameters keep their names and
-    meanings. Targets may be binary, multiclass or multilabel, with labels of any type. The parameters are listed by
-    topic: network, penalty, training, stopping, columns, computation, and last tutorial and parity with MLPClassifier.
+    A drop-in replacement for LogisticRegression and MLPClassifier: all parameters of MLPClassifier have the same names.
+    Targets may be binary, multiclass or multilabel, with labels of any type. The parameters are listed by topic:
+    network, penalty, training, stopping, columns, computation, and last tutorial and parity with MLPClassifier.
 
     Parameters
     ----------
