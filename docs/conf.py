@@ -61,6 +61,7 @@ html_theme_options = {
 html_context = {"default_mode": "auto"}
 html_math_renderer = "mathml"
 html_show_sourcelink = False
+html_domain_indices = False  # the API page lists both modules
 numpydoc_show_class_members = False
 autosummary_generate = True
 autodoc_member_order = "bysource"

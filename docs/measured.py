@@ -135,7 +135,7 @@ def make_speed_bars():
 
 def make_quality_bars():
     """Return the mean log loss of each model, the best first."""
-    (rows,) = find_tables(read_results("quality"), "Log loss on tables set aside").values()
+    (rows,) = find_tables(read_results("quality"), "Log loss on tables that played no part").values()
     longest = max(float(row["mean"]) for row in rows)
     rows = sorted(rows, key=lambda row: (row["mean"], row["model"]))
     bars = [

@@ -130,7 +130,7 @@ def draw(text, bar, line):
 
 def make_quality_table():
     """Return the models, the best first, with their means over all tables, of which the best are bold."""
-    (rows,) = find_tables(read_results("quality"), "Log loss on tables set aside").values()
+    (rows,) = find_tables(read_results("quality"), "Log loss on tables that played no part").values()
     columns = {"log loss": "mean", "accuracy": "accuracy"}
     best = {"mean": min(row["mean"] for row in rows), "accuracy": max(row["accuracy"] for row in rows)}
     lines = [f"| | {' | '.join(columns)} |", "|---|---|---|"]
