@@ -99,11 +99,11 @@ assert (loaded.predict_proba(X_test) == expected).all()
 # %%
 # When early stopping helps
 # -------------------------
-# With ``early_stopping`` the fit ends when the validation loss no longer
-# falls, and goes back to its best epoch. The defaults seldom need it: their
-# schedule ends by itself, and ``alpha="auto"`` keeps the weights small. It
-# helps where a network can learn noise by heart, as here: 30 % of the labels
-# are drawn at random, the learning rate is constant, and there is no penalty.
+# With ``early_stopping``, the fit ends when the validation loss no longer
+# falls, and restores its best epoch. The defaults seldom need it: their
+# schedule ends after 50 epochs, and ``alpha="auto"`` keeps the weights small.
+# It helps where a network can memorize noise, as here: 30 % of the labels are
+# drawn at random, the learning rate is constant, and there is no penalty.
 
 X, y = make_classification(1500, n_informative=8, flip_y=0.3, random_state=0)
 parts = train_test_split(X, y, random_state=0, stratify=y)

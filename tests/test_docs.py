@@ -137,7 +137,7 @@ def test_the_text_of_the_readme_on_quality_agrees_with_its_table():
     by_accuracy = [model for model, *_ in sorted(rows, key=lambda row: row[2], reverse=True)]
     assert "MLPClassifier has the best means here" in text
     assert by_loss[0] == by_accuracy[0] == "MLPClassifier"
-    assert "scratchnn is second in log loss, and third in\naccuracy" in text
+    assert "scratchnn is second in log loss, and third in accuracy" in text
     assert by_loss[1] == by_accuracy[2] == "ScratchNNClassifier"
 
 

@@ -156,7 +156,7 @@ def test_files_need_nothing_of_torch(name):
 def test_a_model_trained_on_cuda_predicts_where_there_is_none(device):
     loaded = pickle.loads(pickle.dumps(copy.copy(MODELS["plain"]).set_params(device=device)))
     for method in ["predict", "predict_proba", "predict_log_proba", "decision_function"]:
-        with pytest.warns(UserWarning, match=r"device='cuda.*' is not there, .* on the CPU. Call set_params"):
+        with pytest.warns(UserWarning, match=r"device='cuda.*' is missing, .* on the CPU. Call set_params"):
             values = getattr(loaded, method)(X)
         np.testing.assert_array_equal(values, getattr(MODELS["plain"], method)(X))
     loaded.set_params(device="auto").predict(X)

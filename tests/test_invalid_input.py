@@ -200,7 +200,7 @@ MIXED = [np.resize(np.array(labels, dtype=object), 40) for labels in (["a", 1], 
         ((np.where(X > 2, np.inf, X), y), "Input X contains infinity"),
         ((sparse.csr_array(with_infinities()), y), "Input X contains infinity"),  # without a warning of inf - inf
         ((sparse.csr_array(with_value(np.nan)), y), "Input X contains NaN"),
-        ((X, np.where(y == 1, np.nan, 0.0)), r"y has \d+ missing values \(first at index 0\). Drop these rows."),
+        ((X, np.where(y == 1, np.nan, 0.0)), r"y has \d+ missing values \(first at index 0\). Drop these samples."),
         ((X, y[:-1]), r"inconsistent numbers of samples: \[40, 39\]"),
         ((X, X[:, 0]), "Unknown label type: continuous"),
         ((X, np.column_stack([y, y + 1])), "y must be one label per sample, .* got multiclass-multioutput of shape"),

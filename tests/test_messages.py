@@ -90,7 +90,7 @@ def test_lbfgs_that_converges_gives_no_warning_and_max_fun_is_named():
     assert find_warnings(network(hidden_layer_sizes=(), solver="lbfgs")) == []
     model = network(solver="lbfgs", max_fun=3)
     (message,) = find_warnings(model)
-    assert message.endswith("max_fun=3 evaluations of the loss are done. Raise max_fun, or tol=0.0001.")
+    assert message.endswith("max_fun=3 evaluations of the loss were made. Raise max_fun, or tol=0.0001.")
     assert model.n_iter_ <= 3
 
 
@@ -129,7 +129,7 @@ def test_a_line_search_that_fails_says_what_helps(loss, standardize, dtype, monk
     assert ("standardize=True" in message) != standardize
     assert ("dtype='float64'" in message) == (dtype == "float32")
     assert ("make sure that loss, your function," in message) == callable(function)
-    assert message.endswith(", or take solver='adam', which needs no smooth loss.")
+    assert message.endswith(", or set solver='adam', which needs no smooth loss.")
 
 
 # --- divergence
@@ -156,7 +156,7 @@ def test_divergence_with_early_stopping_does_not_advise_what_is_set():
     model = network(solver="sgd", early_stopping=True, learning_rate_init=1.0, learning_rate="constant", max_iter=500)
     model.set_params(alpha=30.0, batch_size=10, tol=0, n_iter_no_change=np.inf)
     (message,) = find_warnings(model)
-    assert "coefficients of the best epoch before are kept. Lower learning_rate_init=1.0." in message
+    assert "coefficients of the best epoch are kept. Lower learning_rate_init=1.0." in message
 
 
 @pytest.mark.parametrize("solver", ["adam", "lbfgs"])

@@ -126,4 +126,4 @@ def test_losses_that_equal_no_copy_train_alone_and_the_report_says_why(loss):
     is_equal = isinstance(loss, FrozenLoss) or loss is squared_logits
     assert [stack.n_models for stack in report.stacks] == ([3] if is_equal else [1] * 3)
     reason = report.stacks[0].unfused_reason or ""
-    assert reason.startswith("" if is_equal else "its loss equals no copy of itself: use a function, or a class with")
+    assert reason.startswith("" if is_equal else "its loss does not equal its own copy: use a function, or a class")

@@ -163,5 +163,5 @@ def test_a_task_that_waits_for_a_lock_of_another_is_named_once(monkeypatch):
         run_fused(hold)
     (message,) = [str(each.message).splitlines() for each in caught]
     assert message[0].startswith("Task 1 of fused_fits has run for 0.1 s, while 1 tasks wait for their networks.")
-    assert "take the lock inside the fit, or fit without fused_fits" in message[0]
+    assert "acquire the lock inside the fit, or fit without fused_fits" in message[0]
     assert any("in hold" in line for line in message[1:])

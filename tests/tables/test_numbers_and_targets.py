@@ -169,7 +169,7 @@ def test_masked_values_are_missing_values(dtype):
     masked, plain = network().fit(np.ma.masked_array(hidden, mask), y), network().fit(missing, y)
     assert_same_fit(masked, plain)
     np.testing.assert_array_equal(masked.predict(np.ma.masked_array(hidden, mask)), plain.predict(missing))
-    with pytest.raises(ValueError, match=r"y has 2 missing values \(first at index 3\). Drop these rows"):
+    with pytest.raises(ValueError, match=r"y has 2 missing values \(first at index 3\). Drop these samples"):
         network().fit(X, np.ma.masked_array(y, np.isin(np.arange(1500), [3, 9])))
     with pytest.raises(ValueError, match="sample_weight contains NaN"):
         network().fit(X, y, np.ma.masked_array(np.ones(1500), np.arange(1500) == 3))
@@ -254,7 +254,7 @@ MISSING = {
 def test_missing_targets_are_one_clear_error(form):
     labels = y.copy()
     labels[[1, 5, 8]] = 2
-    message = r"{} has 3 missing values \(first at index 1\)\. Drop these rows\."
+    message = r"{} has 3 missing values \(first at index 1\)\. Drop these samples\."
     with pytest.raises(ValueError, match="^" + message.format("y")):
         network().fit(X, form(labels))
     with pytest.raises(ValueError, match=message.format("y_val")):

@@ -149,7 +149,7 @@ def test_lbfgs_without_another_remedy_names_alpha():
     run = make_run(data, solver="lbfgs", standardize=True, alpha=2.0)
     train([run])
     assert str(run.error) == (
-        "Training diverged: the loss or its gradient is not finite at the start. Lower alpha=2, or take solver='adam'."
+        "Training diverged: the loss or its gradient is not finite at the start. Lower alpha=2, or set solver='adam'."
     )
 
 

@@ -1,4 +1,4 @@
-"""`Checkpoint`, which says where and how often a fit writes its state. The fit itself writes and reads it."""
+"""`Checkpoint`: the path and the interval of a fit's checkpoints. The fit itself writes and reads the file."""
 
 import os
 import re
@@ -32,7 +32,7 @@ class Checkpoint:
 
     See Also
     --------
-    ScratchNNClassifier : The network whose ``fit`` it is for.
+    ScratchNNClassifier : Its ``fit`` writes and reads the file.
 
     Notes
     -----

@@ -18,11 +18,11 @@ from .checkpoint import Checkpoint
 from .fingerprint import Description, calc_name, find_differences
 from .state import get_state, set_state
 
-FORMAT = 2  # of the file; another number for each change that this module could not read
+FORMAT = 2  # of the file; increased by each change that older versions cannot read
 
 
 class Session:
-    """The checkpoint of one fit, which has ``description``, and is written after ``every`` epochs.
+    """The checkpoint of the fit with this ``description``, written after every ``every`` epochs.
 
     ``seed`` is the seed in the file, or else the one given. Raises ValueError if the file belongs to another fit.
     """
@@ -35,7 +35,7 @@ class Session:
             self.seed = self.saved.values["seed"]
 
     def restore(self, run: TrainingRun) -> bool:
-        """Set the state of a run, in place, to the one in the file, if there is one. Return whether it had ended."""
+        """Set the state of a run to that of the file, if there is one, in place. Return whether the run had ended."""
         if self.saved is None:
             return False
         arrays, values = self.saved
@@ -65,7 +65,7 @@ class Session:
         if values.get("format") != FORMAT:
             raise ValueError(
                 f"The checkpoint {self.archive.path!r} must have format {FORMAT}, got {values.get('format')}, written "
-                "by another version of scratchnn, or in data_parallel. Use that again, or delete the file."
+                "by another version of scratchnn, or in data_parallel. Use the same again, or delete the file."
             )
         self._refuse(find_differences(self.description, values["fit"]))
         if values["scratchnn"] != __version__:

@@ -1,4 +1,4 @@
-"""The loss curves of a fitted network, also of one in a pipeline or a search."""
+"""The loss curves of a fitted network, alone or in a pipeline or a search."""
 
 from typing import Any, NamedTuple
 

@@ -18,11 +18,11 @@ from .connection import Connection
 
 
 class JointSteps(Steps):
-    """How the samples of all ranks are divided among the steps of an epoch.
+    """The division of the samples of all ranks among the steps of an epoch.
 
     In each step, a rank takes an equal part of its own samples. A rank with no samples left repeats its last ones with
     weight 0. A minibatch's losses and gradients are divided by the number of samples of all ranks in the step. Summed
-    over the ranks, they equal what one process with all samples would compute. ``batch_size`` of a run counts them all.
+    over the ranks, they equal what one process with all samples would compute. ``batch_size`` counts these.
     """
 
     def __init__(self, connection: Connection, run: TrainingRun) -> None:
@@ -68,7 +68,7 @@ class JointSteps(Steps):
         return self.connection.add_up(losses * self.validation_share)
 
     def agree_on_end(self, is_last: bool, error: Exception | None) -> tuple[bool, Exception | None]:
-        """Return whether the epoch is the last in any rank, and the error: of this rank, or about another one's."""
+        """Return whether the epoch is the last in any rank, and the error of this rank, or one about another."""
         if error is None:
             try:
                 return any(self.connection.gather(is_last)), None

@@ -1,4 +1,4 @@
-"""The bridge to scikit-learn's callbacks, experimental and new in its version 1.9."""
+"""Reports to scikit-learn's callbacks, which are experimental and new in version 1.9."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -59,7 +59,7 @@ def get_callbacks(estimator: Any) -> list[Any]:
 
 
 def make_reporter(call: Call, run: TrainingRun, statistics: ColumnStatistics, has_ended: bool) -> Reporter | None:
-    """Return a reporter that tells the estimator's callbacks of the run; None if there are no callbacks."""
+    """Return a reporter of the run to the estimator's callbacks; None if there are no callbacks."""
     if call.reported is None or not get_callbacks(call.estimator):
         return None
 

@@ -130,7 +130,7 @@ def find_hint(params: dict[str, Any], message: str) -> str:
 def forbid_partial_fit(estimator: Any) -> str | None:
     """Return the reason for which the parameters make `partial_fit` unavailable, or None."""
     if estimator.early_stopping:
-        return "partial_fit does not support early_stopping=True, as it sees data in parts. Use fit, or set it False."
+        return "partial_fit does not support early_stopping=True, as the data come in parts. Use fit, or set it False."
     if estimator.solver == "lbfgs":
         return "partial_fit does not support solver='lbfgs', which needs all data. Use fit, or set solver='adam'."
     return None
@@ -188,7 +188,7 @@ def make_hyperparameters(estimator: Any, n_samples: int, alpha_per_row: float, *
         "learning_rate": schedule,
         "max_iter": default_max_iter if max_iter is None or (is_capped and max_iter > N_SCHEDULED) else max_iter,
         # A schedule that ends before patience could run out is one that the user cut short.
-        "ends_by_itself": schedule in SCHEDULES and (max_iter is None or max_iter >= min(default_max_iter, patience)),
+        "full_schedule": schedule in SCHEDULES and (max_iter is None or max_iter >= min(default_max_iter, patience)),
         "early_stopping": early_stopping,
         "n_iter_no_change": patience,
         "verbose": bool(estimator.verbose),

@@ -1,4 +1,4 @@
-"""From samples to logits and probabilities, with what one call has prepared for the next."""
+"""Predictions: logits and probabilities of samples. The prepared network is kept for the next call."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,19 +25,19 @@ from ..training.threads import count_cores, run_parts
 from .attributes import read_coeffs, read_edges, read_scales
 from .validation import validate_features
 
-MAX_INPUT = 1e100  # of a scaled column: products with coefficients and sums of them stay finite in float64
+MAX_INPUT = 1e100  # of a scaled column: the sums of its products with coefficients stay finite in float64
 MIN_FROM_ONE = float(np.finfo(np.float64).epsneg)  # from 1 to the next smaller number
 
 
 def predict_logits(estimator: Any, X: Any, method: str) -> Tensor:
-    """Return the logits of the rows that a user passes to ``method``, (n_samples, n_outputs)."""
+    """Return the logits of the samples X of ``method``, (n_samples, n_outputs)."""
     return _predict(_calc_logits, torch.isfinite, estimator, X, method)
 
 
 def predict_probabilities(estimator: Any, X: Any, method: str) -> Tensor:
-    """Return the probabilities of the rows that a user passes to ``method``, (n_samples, n_classes or n_outputs).
+    """Return the probabilities of the samples X of ``method``, (n_samples, n_classes or n_outputs).
 
-    They are rounded into the open interval from 0 to 1, where sigmoid and softmax have all their values.
+    They are rounded into the open interval from 0 to 1, the range of sigmoid and softmax.
     """
     preds = _predict(_calc_probabilities, _is_positive, estimator, X, method)
     return preds.clamp_(torch.finfo(preds.dtype).tiny, 1 - MIN_FROM_ONE)
@@ -69,10 +69,10 @@ def _is_positive(preds: Tensor) -> Tensor:
 def _predict(
     calc: Callable[[Coeffs, Tensor], Tensor], is_sound: Callable[[Tensor], Tensor], estimator: Any, X: Any, method: str
 ) -> Tensor:
-    """Send the rows of X through the network, block by block. Return what ``calc`` makes of them, in float64.
+    """Return the values of ``calc`` for the samples X, block by block, in float64.
 
-    Where values of a row are not sound, float32 may be too narrow for it, which may be far from all rows of training.
-    Its values are then found in float64.
+    Samples far from the training data may overflow in float32. If values of a sample are not sound, they are computed
+    again in float64.
 
     Raises ValueError if logits are not finite in float64 either, because coefficients are not finite or too large.
     """
@@ -86,7 +86,7 @@ def _predict(
     outputs = torch.empty((features.shape[0], n_columns), dtype=torch.float64, device=get_device(features))
     table = Table(features, np.empty(len(outputs), bool))
     rows = TensorRows(table, scaling, weight.dtype, weight.device)
-    # The first weight has a row for each column, of which only dense rows use all.
+    # Sparse samples use only some rows of the first weight, and dense samples use all.
     widths = [each.shape[-2] for each in coeffs.weights[1 if rows.is_sparse else 0 :]]
     size = count_block_rows(features, max([rows.n_centered, *widths]))
 
@@ -108,7 +108,7 @@ def _predict(
 
 
 def _send_in_double(calc: Callable[[Coeffs, Tensor], Tensor], coeffs: Coeffs, inputs: Tensor) -> Tensor:
-    """Return what ``calc`` makes of the inputs in float64. They are clipped where sums of products would overflow."""
+    """Return the values of ``calc`` for the inputs, in float64, clipped so that sums of products do not overflow."""
     if inputs.is_sparse:
         values = inputs.values().clamp(-MAX_INPUT, MAX_INPUT)
         inputs = torch.sparse_coo_tensor(
@@ -132,8 +132,8 @@ def _to_double(tensors: Sequence[Tensor | None]) -> list[Any]:
 class Prepared:
     """The network of a fitted estimator, and the scaling of its columns.
 
-    The tensors of coefficients share the memory of ``coefs_`` and ``intercepts_`` where they can, so that changes in
-    place count. Of all other arrays ``snapshots`` keep the values.
+    The tensors of the coefficients share the memory of ``coefs_`` and ``intercepts_`` if possible, so they follow
+    changes in place. ``snapshots`` has copies of all other arrays.
     """
 
     def __init__(self, estimator: Any, device: torch.device, device_of_X: torch.device) -> None:
@@ -150,12 +150,12 @@ class Prepared:
         ]
 
     def is_current(self, estimator: Any, features: Features, *devices: torch.device) -> bool:
-        """Return whether the estimator has the arrays that were prepared, with the same values as far as rows need.
+        """Return whether the estimator still has the prepared arrays, with the same values for these samples.
 
-        Of lists, that is not known.
+        If an attribute is a list, return False.
         """
         arrays = _list_arrays(estimator)
-        # Of as many scales as columns, few sparse rows need those of their entries, if no column is centered.
+        # A few sparse samples need only the scales of their entries, if no column is centered.
         is_short = sparse.issparse(features) and estimator.mean_ is None and features.nnz < features.shape[1]
         return (
             len(arrays) == len(self.arrays)
@@ -171,7 +171,7 @@ class Prepared:
 
 
 def prepare(estimator: Any, features: Features) -> Prepared:
-    """Return the network for rows, as it was prepared for the last call if nothing has changed since."""
+    """Return the prepared network: that of the last call, if nothing has changed since."""
     devices = _find_device(estimator.device, features), get_device(features)
     cache: dict[str, Prepared] = getattr(estimator, "_cache", {})
     prepared = cache.get("prepared")
@@ -181,16 +181,16 @@ def prepare(estimator: Any, features: Features) -> Prepared:
 
 
 def _find_device(device: Any, features: Features) -> torch.device:
-    """Return the device to compute on. It is the CPU, with a warning, if a model trained on CUDA is used where none is.
+    """Return the device of the computation. If the estimator's device is missing, return the CPU, with a warning.
 
-    The CPU computes the same model, so its file can be used on any machine.
+    So the file of a model trained on CUDA can be used on any machine.
     """
     try:
         return resolve_device(device, features)
     except MissingDeviceError:
         warn_user(
-            f"device={str(device)!r} is not there, so the predictions are computed on the CPU. Call "
-            "set_params(device='auto') to say so."
+            f"device={str(device)!r} is missing, so the predictions are computed on the CPU. Call "
+            "set_params(device='auto') to avoid this warning."
         )
         return torch.device("cpu")
 

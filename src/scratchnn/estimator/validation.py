@@ -132,11 +132,11 @@ def _validate_rows(
 
 @np.errstate(invalid="ignore")  # in the sums with which scikit-learn checks that values are finite
 def _read_features(estimator: Any, X: Any, *y: Any, reset: bool) -> Any:
-    """Return X as scikit-learn checks it, in floats that may be missing or infinite, or as a raw table; and y."""
+    """Return X after scikit-learn's checks, as floats (perhaps missing or infinite) or as a raw table, and y."""
     raw = find_raw_table(estimator, X, reset=reset)
     if raw is not None:
         validate_data(estimator, raw.source, *y, skip_check_array=True, reset=reset)
-        zeros = np.broadcast_to(0.0, raw.shape)  # the checks of shapes, and of y, without those of values
+        zeros = np.broadcast_to(0.0, raw.shape)  # for the checks of shapes and of y alone
         if y:
             return raw, check_X_y(zeros, *y, multi_output=True, estimator=estimator)[1]
         check_array(zeros, estimator=estimator)
@@ -176,7 +176,7 @@ def read_targets(y: Any, name: str) -> Any:
         return y
     try:
         values = np.asarray(unmask(y), object if isinstance(y, list | tuple) else None)
-    except ValueError:  # rows of different lengths: scikit-learn says so
+    except ValueError:  # rows of different lengths: scikit-learn raises the error
         return y
     if values.dtype.kind == "O" and any(isinstance(value, SET_TYPES) for value in values.flat):
         raise ValueError(f"{name} {TARGETS_RULE}, got sets of labels. {SETS_REMEDY}")
@@ -186,7 +186,7 @@ def read_targets(y: Any, name: str) -> Any:
         if len(places):
             raise ValueError(
                 f"{name} has {len(places)} missing value{'s' * (len(places) > 1)} (first at index {places[0][0]}). "
-                "Drop these rows."
+                "Drop these samples."
             )
     return with_plain_numbers(y if isinstance(y, list | tuple) else values)
 
@@ -230,9 +230,9 @@ def check_targets(y: Any, name: str) -> tuple[Array, bool]:
 
 @contextmanager
 def _explain_labels(name: str) -> Iterator[None]:
-    """Add the argument's name to errors of scikit-learn's checks of labels that lack it."""
+    """Add the argument's name to scikit-learn's errors about labels that lack it."""
     try:
-        with np.errstate(invalid="ignore"):  # scikit-learn casts NaN to whole numbers
+        with np.errstate(invalid="ignore"):  # scikit-learn casts NaN to integers
             yield
     except (TypeError, ValueError) as error:
         if re.search(rf"\b{name}\b", str(error)):
@@ -245,7 +245,7 @@ def _explain_labels(name: str) -> Iterator[None]:
 
 
 def _are_plain_codes(y: Any) -> bool:
-    """Return whether targets are whole numbers, and so few that scikit-learn would not warn of too many classes."""
+    """Return whether targets are integers in a range so small that scikit-learn warns of no excess of classes."""
     return (
         type(y) is np.ndarray
         and y.ndim == 1

@@ -33,7 +33,7 @@ class WarmStartState:
     solver_state: dict[str, Array] = field(default_factory=dict)
     generator_state: Array | None = None
     flat: Array | None = None  # the last coefficients, if early stopping chose better ones
-    best_digest: bytes = b""  # of the better ones: shows whether the user has set new ones
+    best_digest: bytes = b""  # of the best coefficients: shows whether the user has set new ones
     columns: Array | None = None  # of ``solver_state`` and ``flat``, see `ColumnStatistics`; None: all
     moments: Moments | None = None  # of all samples that `partial_fit` has seen
 
@@ -106,7 +106,7 @@ def begin_schedule(state: WarmStartState, hyperparameters: Hyperparameters) -> N
 
 
 def keep_state(run: TrainingRun, state: WarmStartState, columns: Array | None) -> None:
-    """Store in ``state``, in place, what a later call needs to resume the run."""
+    """Store the state from which a later call resumes the run, in place."""
     state.solver_state = {name: buffer.cpu().numpy() for name, buffer in run.solver_state.items()}
     state.generator_state = run.generator.get_state().numpy()
     state.schedule = run.hyperparameters.learning_rate, run.hyperparameters.learning_rate_init
@@ -151,7 +151,7 @@ def _digest(flat: torch.Tensor) -> bytes:
 
 
 def move_columns(flat: Array, sizes: tuple[int, ...], old: Array, new: Array) -> Array:
-    """Return the buffer of a network that reads the columns ``old`` as one that reads ``new``: zeros for the others.
+    """Convert the buffer of a network that reads the columns ``old`` to the columns ``new``, with zeros for new ones.
 
     ``sizes`` are the neurons per layer. Both arrays of column indices are sorted.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 from .hub import Fusion
 
-# {bar} fills the width that the rest leaves. In a notebook it is a widget.
+# {bar} takes the remaining width. In a notebook, it is a widget.
 FORMAT = "{desc} {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 

@@ -40,5 +40,5 @@ def _describe(hub: Hub) -> str | None:
     return (
         f"Task {task.call.tasks.index(task)} of fused_fits has run for {LIMIT:g} s, while {len(hub.pool.queue)} tasks "
         "wait for their networks. If it waits for a lock that another task holds across its fit, the wait never ends: "
-        f"take the lock inside the fit, or fit without fused_fits. The task is here:\n{where}"
+        f"acquire the lock inside the fit, or fit without fused_fits. The task is here:\n{where}"
     )

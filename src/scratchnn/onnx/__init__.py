@@ -1,8 +1,8 @@
 """Fitted networks and encoders as ONNX models, by skl2onnx: importing this package registers the converters.
 
 After ``import scratchnn.onnx``, ``skl2onnx.to_onnx`` converts `ScratchNNClassifier` and `TableEncoder`, alone and in
-pipelines. The graph repeats what ``predict`` and ``predict_proba`` do: it encodes categories and missing values, scales
-columns in double precision, adds bins, and sends the rows through the layers in the precision of ``coefs_``.
+pipelines. The graph repeats the steps of ``predict`` and ``predict_proba``: it encodes categories and missing values,
+scales columns in double precision, adds bins, and applies the layers in the precision of ``coefs_``.
 """
 
 try:

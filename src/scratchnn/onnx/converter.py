@@ -17,7 +17,7 @@ from .encoder_graph import encode
 from .graph import Columns, Graph
 
 CPU = torch.device("cpu")
-LARGEST_INPUT = 1e30  # of a scaled column in float32: products with coefficients and sums of them stay finite
+LARGEST_INPUT = 1e30  # of a scaled column in float32: the sums of its products with coefficients stay finite
 OPTIONS = {
     "zipmap": [True, False, "columns"],
     "nocl": [True, False],

@@ -1,8 +1,7 @@
-"""From runs to trained networks: epochs, minibatches, and when to stop.
+"""The training of networks: epochs, minibatches and stopping.
 
-A `TrainingRun` is one model to train: its data, its hyperparameters, and what training changes. `train` takes runs of
-one shape and trains them together, as a stack along the leading models axis of `network`; a single fit is a stack of
-one.
+A `TrainingRun` is one model to train: its data, its hyperparameters and its state. `train` takes runs of one shape and
+trains them together, as a stack along the leading models axis of `network`. A single fit is a stack of one run.
 """
 
 from .grouping import count_models, explain_alone, make_stacks

@@ -44,7 +44,7 @@ class BatchSource:
                 run.generator.set_state(generator.get_state())
 
     def _gather(self) -> Iterator[tuple[Batch, int, list[int] | None]]:
-        """Yield successive minibatches gathered together, and their size. To gather several takes as long as one.
+        """Yield successive minibatches gathered together, which takes as long as gathering one, and their size.
 
         If samples of weight 0 pad a minibatch, it is gathered alone, and the last value counts the samples of each
         source in it. Otherwise that value is None.
@@ -153,7 +153,7 @@ def _list_weights(datas: Sequence[Data]) -> list[Tensor]:
 def _stack_padded(
     datas: Sequence[Data], orders: Sequence[Tensor | None], start: int, *, models_per_source: int
 ) -> Batch:
-    """Return the rows from ``start`` on as a batch, in which rows of weight 0 pad the sources that have fewer rows."""
+    """Return the samples from ``start`` on as a batch. Samples of weight 0 pad the sources that have fewer."""
     counts = [len(data) for data in datas]
     rows = []
     for data, order, count in zip(datas, orders, counts, strict=True):

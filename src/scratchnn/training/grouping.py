@@ -1,4 +1,4 @@
-"""Which runs train together as a stack, and how many."""
+"""The choice of the runs that train together, as a stack."""
 
 import copy
 import math
@@ -12,18 +12,18 @@ from torch import Tensor
 
 from .run import TrainingRun
 
-# Limits for the values that all models of a stack compute for one batch: a CPU's stay in its cache.
+# Limits for the intermediate values of a stack for one batch. On a CPU, the values then stay in the cache.
 N_STACK_BYTES = 2**20
 N_STACK_BYTES_ON_DEVICE = 2**30
 # A run may have this many times as many samples as the shortest run of its stack, plus this many. Folds differ by less,
-# and padding with rows of weight 0 costs time.
+# and padding with samples of weight 0 costs time.
 PADDING_TOLERANCE = (1.02, 2)
 
 T = TypeVar("T")
 
 
 def make_stacks(runs: Sequence[TrainingRun]) -> list[list[TrainingRun]]:
-    """Return the runs in stacks for `train`, each of as many models as train fast together."""
+    """Return the runs in stacks for `train`, of the sizes that train fastest."""
     return [stack for group in _group_by_shape(runs) for stack in _pack_stacks(_bundle_by_batches(group))]
 
 
@@ -66,12 +66,12 @@ def explain_alone(run: TrainingRun) -> str | None:
     if not isinstance(run.data.inputs, Tensor):
         return "sparse, memory-mapped and very large tables are read one model at a time"
     if not equals_its_copy(run.hyperparameters.loss):
-        return "its loss equals no copy of itself: use a function, or a class with __eq__ and __hash__"
+        return "its loss does not equal its own copy: use a function, or a class with __eq__ and __hash__"
     return None
 
 
 def equals_its_copy(loss: object) -> bool:
-    """Return whether the losses of a cloned estimator's fits can be told to be one: `sklearn.clone` copies them."""
+    """Return whether a loss equals its copy, which `sklearn.clone` makes for each fit of a search."""
     if isinstance(loss, str | FunctionType):
         return True
     try:
@@ -87,7 +87,7 @@ def count_models(run: TrainingRun) -> int:
     if flat.device.type == "cpu":
         # The coefficients, gradients and moments of a large network fill the cache alone.
         return 1 if 4 * flat.nbytes > N_STACK_BYTES else max(1, N_STACK_BYTES // n_bytes)
-    # About six times the values: each layer's, their slopes, and results of products. About eight times the
+    # About six times the values: each layer's, their gradients, and results of products. About eight times the
     # coefficients: those of run, snapshot and stack, gradients, and moments with copies.
     n_needed = 6 * n_bytes + 8 * flat.nbytes
     return max(1, min(N_STACK_BYTES_ON_DEVICE // n_bytes, count_device_memory(flat.device) // 2 // n_needed))

@@ -86,7 +86,7 @@ def _find_reason(result: scipy.optimize.OptimizeResult, flat: Tensor, tol: float
 def _explain_lbfgs(run: TrainingRun, reason: str) -> str:
     params = run.hyperparameters
     if reason == "max_fun":
-        return f"max_fun={params.max_fun} evaluations of the loss are done. Raise max_fun, or tol={params.tol:g}."
+        return f"max_fun={params.max_fun} evaluations of the loss were made. Raise max_fun, or tol={params.tol:g}."
     remedies = [f"Raise tol={params.tol:g}"]
     if not params.standardize:
         remedies.append("scale the columns of X (standardize=True does so)")
@@ -94,12 +94,12 @@ def _explain_lbfgs(run: TrainingRun, reason: str) -> str:
         remedies.append("set dtype='float64'")
     if callable(params.loss):
         remedies.append(stopping.FINITE_LOSS)
-    remedies.append("take solver='adam', which needs no smooth loss")
+    remedies.append("set solver='adam', which needs no smooth loss")
     return f"its line search found no smaller loss. {', or '.join(remedies)}."
 
 
 class _Problem:
-    """What L-BFGS needs of a run: its penalized loss and gradient at any coefficients, and the end of an iteration."""
+    """The optimization problem of a run: its penalized loss and gradient, and the end of an iteration."""
 
     def __init__(self, run: TrainingRun) -> None:
         data = run.data

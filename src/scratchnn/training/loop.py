@@ -30,9 +30,9 @@ def train_run(run: TrainingRun) -> None:
 def train(runs: Sequence[TrainingRun]) -> None:
     """Train the runs, in place, each until its own rule stops it.
 
-    They must be of one shape: the same sizes of layers and data, and equal `Hyperparameters`, except that numbers other
-    than ``batch_size`` may differ. An interrupt (Ctrl-C) ends all runs, which keep their current coefficients. An error
-    that concerns one run is stored in its ``error``.
+    The runs must have one shape: the same sizes of layers and data, and equal `Hyperparameters`, except that numbers
+    other than ``batch_size`` may differ. An interrupt (Ctrl-C) ends all runs, which keep their current coefficients.
+    The error of a single run is stored in its ``error``.
     """
     with (
         one_thread(),
@@ -43,7 +43,7 @@ def train(runs: Sequence[TrainingRun]) -> None:
             for run in runs:
                 train_lbfgs(run)
             return
-        # Sparse and memory-mapped rows are taken for one model at a time, so these runs train one by one.
+        # Sparse and memory-mapped samples are taken for one model at a time, so these runs train one by one.
         stacks = [list(runs)] if all(isinstance(run.data.inputs, Tensor) for run in runs) else [[run] for run in runs]
         while stacks:
             stack = stacks.pop()
@@ -63,7 +63,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class Snapshot:
-    """A run as it was before training, except its data, which training does not change."""
+    """The state of a run before training, without its data, which training does not change."""
 
     def __init__(self, run: TrainingRun) -> None:
         self.run, self.flat, self.drawn = run, run.buffer.flat.clone(), run.generator.get_state()
@@ -73,7 +73,7 @@ class Snapshot:
         }
 
     def restore(self) -> None:
-        """Undo, in place, what training did."""
+        """Undo the training, in place."""
         self.run.buffer.flat.copy_(self.flat)
         self.run.generator.set_state(self.drawn)
         for name, value in self.fields.items():

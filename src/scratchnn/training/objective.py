@@ -1,4 +1,4 @@
-"""What every solver minimizes and watches: the loss in parts, the penalty beside it, and the validation loss."""
+"""The objective of all solvers: gradients in parts, the penalty, and the validation loss."""
 
 import math
 from dataclasses import replace
@@ -15,15 +15,15 @@ from .buffers import Buffer
 from .run import Data, TrainingRun
 from .threads import count_cores, run_parts
 
-# A step is cut into two parts if each has this many multiply-adds and rows, and into more if each has a lot.
+# A step has two parts if each gets this many multiply-adds and samples, and more parts if each gets many more.
 MIN_PART_WORK, MIN_PART_ROWS = 2**24, 64
 LARGE_PART_WORK, MAX_PARTS = 2**26, 8
 
 
 class PartedGrads:
-    """The gradients of steps in parts, which are shares of a minibatch's rows. Each part has gradients of its own.
+    """The gradients of steps in parts, which are shares of a minibatch's samples. Each part has its own gradients.
 
-    The work of one model's step decides how many there are, so that a model trains in a stack as it does alone.
+    The number of parts depends on the step of one model, so that a model trains in a stack as it does alone.
     """
 
     def __init__(self, run: TrainingRun, buffer: Buffer) -> None:
@@ -34,7 +34,7 @@ class PartedGrads:
         buffers = [buffer, *(replace(buffer, flat=buffer.flat.detach()) for _ in range(n_parts - 1))]
         self.grads = [get_grad(each.flat) for each in buffers]
         self.coeffs = [run.data.as_coeffs(each) for each in buffers]
-        # A function of the user's need not be safe for threads.
+        # A user's function may not be thread-safe.
         self.n_cores = 1 if n_parts == 1 or callable(run.hyperparameters.loss) else count_cores()
 
     def store(self, coeffs: Coeffs, batch: Batch, loss: Loss) -> Tensor:
@@ -43,10 +43,10 @@ class PartedGrads:
         def store_part(number: int) -> Tensor:
             if number:
                 self.grads[number].zero_()
-            pieces = split_rows(parts[number])  # so that memory use does not grow with the number of rows
+            pieces = split_rows(parts[number])  # so that memory use does not grow with n_rows
             return join_rows([store_grads(self.coeffs[number], piece, loss) for piece in pieces])
 
-        # Padded minibatches of a stack may have some rows more, and the last of an epoch has fewer.
+        # Padded minibatches of a stack may have a few more samples, and the last minibatch of an epoch has fewer.
         parts = split_rows(batch, max(self.n_rows, math.ceil(batch.deps.shape[-2] / len(self.coeffs))))
         logits = run_parts([partial(store_part, number) for number in range(len(parts))], self.n_cores)
         for grads in self.grads[1 : len(parts)]:
@@ -55,7 +55,7 @@ class PartedGrads:
 
 
 def count_parts(n_rows: int, n_weights: int) -> int:
-    """Return in how many parts a step is computed."""
+    """Return the number of parts of a step."""
     work = 3 * n_rows * n_weights  # multiply-adds: the backward pass takes twice as many as the forward pass
     most = min(work // MIN_PART_WORK, n_rows // MIN_PART_ROWS, MAX_PARTS)
     return max(1, min(most, max(2, work // LARGE_PART_WORK)))

@@ -1,4 +1,4 @@
-"""How exact products of float32 numbers are, whatever the process is set to."""
+"""The precision of float32 products, independent of the settings of the process."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,8 +12,8 @@ from .threads import SharedContext
 def use_precision(precision: str, device: torch.device) -> AbstractContextManager[Any, Any]:
     """Return a context in which products are computed in one precision: "float32", "tf32" (CUDA only), or "bfloat16".
 
-    Numbers of float64 are not concerned. PyTorch has one setting of TF32 for the whole process. While several threads
-    are inside, the last to enter decides for all of them. The last to leave restores what the first has found.
+    Products of float64 are not affected. PyTorch has one TF32 setting for the whole process. If several threads are
+    inside, the last one to enter sets it for all, and the last one to leave restores the setting that the first found.
     """
     wanted = "high" if precision == "tf32" and device.type != "cpu" else "highest"
     is_cast = precision == "bfloat16"
@@ -54,7 +54,7 @@ _kept = SharedContext(_keep)
 
 
 def _read() -> str | None:
-    """Return the process's setting, in PyTorch's words. None: it differs between backends."""
+    """Return PyTorch's setting for the process; None if it differs between backends."""
     try:
         return torch.get_float32_matmul_precision()
     except RuntimeError:

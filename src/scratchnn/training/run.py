@@ -1,4 +1,4 @@
-"""What is trained: a run, with its hyperparameters, its data and its history."""
+"""A run, which is a model to train: its hyperparameters, its data and its history."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ from .buffers import Buffer
 
 @dataclass(frozen=True, kw_only=True)
 class Hyperparameters:
-    """How to train: the estimator's parameters of the same names, validated and resolved to plain values."""
+    """The estimator's parameters of the same names, validated and resolved to plain values."""
 
     loss: str | Callable[[Tensor, Tensor], Tensor]
     solver: str
@@ -26,7 +26,7 @@ class Hyperparameters:
     dropout: float
     power_t: float
     max_iter: int
-    ends_by_itself: bool  # whether the schedule ends with the last epoch, which then is no reason to warn
+    full_schedule: bool  # whether max_iter leaves the schedule its full length, so its end needs no warning
     shuffle: bool
     tol: float
     momentum: float
@@ -39,7 +39,7 @@ class Hyperparameters:
     max_fun: int
     verbose: bool
     precision: str = "float32"  # of products of float32 numbers, see `use_precision`
-    standardize: bool = False  # only for the remedies that messages name
+    standardize: bool = False  # only for the remedies in messages
 
 
 class RowSource(Protocol):
@@ -55,7 +55,7 @@ class RowSource(Protocol):
 class Data:
     """Samples: ``inputs`` (n, features), ``targets`` (n, outputs), and weights (n,) with a mean of one, or None.
 
-    Of many classes, ``targets`` may be class indices, (n, 1) of int64, see `losses`. ``weight_mean`` is the mean that
+    For many classes, ``targets`` may be class indices, (n, 1) of int64, see `losses`. ``weight_mean`` is the mean that
     the weights were divided by: a sample of weight 2 counts as two samples.
     """
 
@@ -100,7 +100,7 @@ class EpochResult:
     number: int  # epochs of this call so far
     is_last: bool  # whether the run's own rules end it
     get_buffer: Callable[[], Buffer]  # returns a copy of the coefficients
-    generator: torch.Generator  # that the run draws from: in a stack, perhaps that of a run with the same draws
+    generator: torch.Generator  # of the run, or of another run in the stack with the same draws
 
 
 class Steps:
@@ -155,7 +155,7 @@ class TrainingRun:
     n_updates_before: int = field(init=False)  # steps before this call
     interrupted: bool = False
     warning: str | None = None  # why the run ended before its own rule stopped it
-    error: Exception | None = None  # of this run alone: divergence, or what a scorer or callback raised
+    error: Exception | None = None  # of this run alone: divergence, or an error of a scorer or a callback
     steps: Steps = field(default_factory=Steps)
 
     def __post_init__(self) -> None:

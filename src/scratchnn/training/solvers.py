@@ -1,7 +1,7 @@
-"""Update rules for a stack of models, by which gradients change coefficients, and the schedules of learning rates.
+"""Update rules of the coefficients, for a stack of models, and learning rate schedules.
 
-Buffers are flat, ``(models, n_coeffs)``, and each model's own params are columns, ``(models, 1)``. The formulas are
-those of scikit-learn's MLPClassifier, so that its params keep their meaning.
+Buffers are flat, ``(models, n_coeffs)``, and hyperparameters of each model are columns, ``(models, 1)``. The formulas
+are those of scikit-learn's MLPClassifier, so its parameters keep their meaning.
 """
 
 from collections.abc import Callable, Sequence
@@ -75,7 +75,7 @@ class Adam:
 
     def __init__(self, runs: Sequence[TrainingRun]) -> None:
         self.solver_state = _stack_solver_states(runs, ["mean", "square"])
-        mean, params = self.solver_state["mean"], runs[0].hyperparameters  # one stack, one setting, see `make_stacks`
+        mean, params = self.solver_state["mean"], runs[0].hyperparameters  # the same in a stack, see `make_stacks`
         self.steps = torch.zeros_like(mean)
         self.betas, self.epsilon = (params.beta_1, params.beta_2), params.epsilon
         self.step_count = torch.tensor(1e9, dtype=torch.float32, device=mean.device)

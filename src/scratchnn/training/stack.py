@@ -19,7 +19,7 @@ from .objective import PartedGrads, Penalty, calc_validation_losses
 from .run import TrainingRun
 from .solvers import calc_rate_factors, count_steps_left, make_solver
 
-CLEARING_INTERVAL = 16  # steps from one look for tiny values to the next, see `_clear_tiny_values`
+CLEARING_INTERVAL = 16  # steps between two searches for tiny values, see `_clear_tiny_values`
 MAX_STEPS_AHEAD = 128  # steps whose rates are computed together
 
 
@@ -110,8 +110,8 @@ class Stack:
     def _clear_tiny_values(self) -> None:
         """Set coefficients and moments to zero, in place, that are too small to change any sum.
 
-        A penalty halves what the data do not need again and again. Processors take a hundred times as long to multiply
-        numbers that are no longer normal, and a fit ten times.
+        The penalty shrinks unused weights towards zero. Products of subnormal numbers take a hundred times as long, and
+        a fit with many of them ten times as long.
         """
         limits = torch.finfo(self.buffer.flat.dtype)
         torch.hardshrink(self.buffer.flat, limits.tiny**0.5, out=self.buffer.flat)
@@ -128,7 +128,7 @@ class Stack:
 
     @cached_property
     def validation_batch(self) -> Batch:
-        """All validation samples as one batch. If samples pad shorter data, the weights correct the means for them."""
+        """All validation samples as one batch. If shorter data are padded, the weights correct their means."""
         batch = stack_whole([run.validation for run in self.runs if run.validation is not None])
         if batch.sample_weights is None or batch.n_samples is None:
             return batch

@@ -1,4 +1,4 @@
-"""The end of an epoch and of a run: improvement, patience, the learning rate, divergence, and what the user reads."""
+"""The end of an epoch and of a run: improvement, patience, the learning rate, divergence, and messages."""
 
 import math
 import signal
@@ -42,7 +42,7 @@ def end_epoch(
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Return whether an error is Ctrl-C, or what a signal handler has raised, wherever the main thread was."""
+    """Return whether an error is Ctrl-C, or an error of a signal handler."""
     handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()} - {None}
     frames = (frame for frame, _ in traceback.walk_tb(error.__traceback__))
     return not isinstance(error, Exception) or any(frame.f_code in handlers for frame in frames)
@@ -51,7 +51,7 @@ def is_interrupt(error: BaseException) -> bool:
 def end_run(run: TrainingRun) -> None:
     """Record, in place, that a run diverged if its coefficients are not finite.
 
-    No loss shows what the last update did. If early stopping has kept coefficients, those become the run's.
+    The last update is part of no loss. If early stopping has kept coefficients, the run gets them.
     """
     if torch.isfinite(run.buffer.flat).all():
         return
@@ -72,7 +72,7 @@ def calc_rate(params: Hyperparameters, n_samples_seen: int) -> float:
 def diverge(run: TrainingRun, sign: str) -> None:
     """Record, in place, that training diverged: as a warning if the best coefficients are kept, else as an error.
 
-    ``sign`` says in a few words what shows it.
+    ``sign`` is the evidence, as a clause.
     """
     when = f"at epoch {run.n_epochs}" if run.n_epochs else "at the start"
     message = f"Training diverged: {sign} {when}. "
@@ -80,7 +80,7 @@ def diverge(run: TrainingRun, sign: str) -> None:
     if run.best_flat is None:
         run.error = DivergenceError(message + remedy)
     else:
-        run.warning = f"{message}The coefficients of the best epoch before are kept. {remedy}"
+        run.warning = f"{message}The coefficients of the best epoch are kept. {remedy}"
 
 
 def _judge_epoch(
@@ -164,7 +164,7 @@ def _is_out_of_epochs(run: TrainingRun) -> bool:
     if run.n_epochs < params.max_iter:
         return False
     has_rule = params.tol > 0 or math.isfinite(params.n_iter_no_change)
-    if has_rule and not params.ends_by_itself:
+    if has_rule and not params.full_schedule:
         run.warning = (
             f"Maximum iterations (max_iter={params.max_iter}) reached and the training has not converged "
             f"yet. {_advise_on_end(run)}"
@@ -180,7 +180,7 @@ def _advise_on_end(run: TrainingRun) -> str:
     if params.solver != "lbfgs":
         return (
             f"{more}, or raise tol={params.tol:g} or learning_rate_init={params.learning_rate_init:g}, or set "
-            "learning_rate='auto', which ends by itself."
+            "learning_rate='auto', which ends after 50 epochs."
         )
     return f"{more}, or raise tol={params.tol:g}{'' if params.standardize else ', or set standardize=True'}."
 
@@ -196,7 +196,7 @@ def _advise_on_divergence(run: TrainingRun) -> str:
         remedies.append("scale the columns of X (standardize=True does so)")
     if callable(params.loss):
         remedies.append(FINITE_LOSS)
-    remedy = ", or ".join(remedies or [f"lower alpha={params.alpha:g}, or take solver='adam'"])
+    remedy = ", or ".join(remedies or [f"lower alpha={params.alpha:g}, or set solver='adam'"])
     return f"{remedy[0].upper()}{remedy[1:]}."
 
 

@@ -1,8 +1,8 @@
 """PyTorch's operations on one thread each, and settings that several threads share.
 
-Where PyTorch gives an operation several threads, these wait for one another at its end. If another process has the core
-of one of them, they wait for a time slice of the system, some milliseconds, about ten times a step. And they do not
-survive a fork: in the child, an operation for several threads waits for ever. `run_parts` uses several cores.
+If PyTorch runs an operation on several threads, they wait for one another at its end. If another process occupies one
+of the cores, each wait lasts a time slice of the system, some milliseconds, about ten times a step. After a fork, the
+child has none of these threads, and an operation on several threads never ends. `run_parts` uses several cores.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ _local = threading.local()  # .block: the outermost `one_thread` that this threa
 
 
 class one_thread:
-    """A context whose PyTorch operations use one thread. It leaves the calling thread's number as it was found.
+    """A context whose PyTorch operations use one thread. It leaves the calling thread's number as before.
 
     OpenMP's and MKL's functions set the number of this thread alone; ``torch.set_num_threads``, used where these are
     missing (on Windows), also changes the default of threads that use PyTorch for the first time meanwhile. A number
@@ -49,7 +49,7 @@ class one_thread:
 
 @contextmanager
 def found_threads() -> Iterator[None]:
-    """Give code that is not ours, within a `one_thread`, the number of threads that was found."""
+    """Within a `one_thread`, restore the earlier number of threads for code outside of scratchnn."""
     block: one_thread | None = getattr(_local, "block", None)
     if block is None:
         yield
@@ -62,9 +62,9 @@ def found_threads() -> Iterator[None]:
 
 
 def count_cores() -> int:
-    """Return how many cores this thread's work may use: as many as PyTorch's threads, and as the process may use.
+    """Return the number of cores for this thread: at most PyTorch's number of threads, and the cores of the process.
 
-    Affinity and a container's quota, which PyTorch does not know, may change: they are asked for each time.
+    PyTorch ignores affinity and a container's quota. Both may change, so they are read at each call.
     """
     block: one_thread | None = getattr(_local, "block", None)
     number = torch.get_num_threads() if block is None else block.found
@@ -105,7 +105,7 @@ def _get_helpers(number: int) -> ThreadPoolExecutor:
 
 
 def run_parts(functions: Sequence[Callable[[], R]], n_cores: int) -> list[R]:
-    """Return what the functions return. The caller computes all that no helper has begun, so that none is waited for.
+    """Return the results of the functions. The caller makes all calls that no helper has started.
 
     Helpers compute in inference mode, with one thread, and with the caller's autocast.
     """
@@ -172,7 +172,7 @@ class SharedContext:
 
 
 def call_after_fork(function: Callable[[], None]) -> None:
-    """Have a function called in every process that this one forks, on systems that can fork."""
+    """Register a function that every forked process calls first, on systems that can fork."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=function)
 
