@@ -3,9 +3,9 @@ A neural network from scratch
 =============================
 
 This example runs the functions of `scratchnn.network` one by one: the
-predictions, the gradient by hand, a step, and a training loop that watches
-validation data. At the end the estimator does the same. The data are the 569
-tumours of scikit-learn's breast cancer table.
+predictions, the gradient by hand, a step, and a training loop with validation
+data. At the end, the estimator does the same. The data are the 569 tumours of
+scikit-learn's breast cancer table.
 """
 
 import copy
@@ -37,8 +37,8 @@ torch.set_num_threads(1)  # the matrices are too small for more
 # Training, validation and test data
 # ----------------------------------
 # The network learns from the training data. We choose by the validation data,
-# and use the test data once, at the end. ``indeps`` are the inputs, one row a
-# tumour, scaled to mean 0 and deviation 1. ``deps`` say whether it is benign.
+# and use the test data once, at the end. ``indeps`` are the scaled features of
+# the tumours. ``deps`` are 1 for benign tumours, and 0 for the others.
 
 X, y = load_breast_cancer(return_X_y=True)
 X_train, X_rest, y_train, y_rest = train_test_split(
@@ -60,9 +60,9 @@ def to_tensors(X, y):
 train_indeps, train_deps = to_tensors(X_train, y_train)
 val_indeps, val_deps = to_tensors(X_val, y_val)
 test_indeps, test_deps = to_tensors(X_test, y_test)
-for name, rows in {"training": X_train, "validation": X_val}.items():
-    print(f"{len(rows)} rows for {name}")
-print(f"{len(X_test)} rows for the test")
+for name, part in {"training": X_train, "validation": X_val}.items():
+    print(f"{len(part)} samples for {name}")
+print(f"{len(X_test)} samples for the test")
 
 # %%
 # Predictions and their loss
@@ -146,9 +146,9 @@ for _ in range(3):
     print(f"loss {loss:.3f}, then {after:.3f}")
 
 # %%
-# Three runs, watched
-# -------------------
-# The loop of `train_model`, and beside it the loss of the validation data.
+# Three runs with validation
+# --------------------------
+# The loop of `train_model`, with the validation loss of each epoch.
 
 
 def train_and_watch(epochs, lr):
@@ -178,10 +178,10 @@ for epochs, lr in [(30, 1.4), (30, 20), (100, 10)]:
     )
 
 # %%
-# With the smallest rate 30 epochs are too few: both losses still fall. With
-# larger steps the training loss falls further, and the validation loss stays
-# behind. In the longest run it even rises again: the network learns the
-# training rows by heart. That is what validation data are for.
+# At the smallest rate, 30 epochs are too few: both losses still fall. At
+# larger rates, the training loss falls further, but the validation loss does
+# not. In the longest run, it even rises again: the network memorizes the
+# training samples. Validation data reveal this.
 
 _, losses, _ = runs[100, 10]
 print(f"lowest validation loss of 100 epochs: after {losses[:, 1].argmin()}")
@@ -220,8 +220,8 @@ print(f"{best[0]} epochs at rate {best[1]}: test accuracy {test_accuracy:.3f}")
 # %%
 # The estimator does the same
 # ---------------------------
-# The recipe "scratch" is this method: from the same seed, it has the same loss
-# after every epoch.
+# The recipe "scratch" is this method: with the same seed, it has the same loss
+# in every epoch.
 
 for (epochs, lr), (_, losses, _) in runs.items():
     classifier = ScratchNNClassifier.from_recipe(
@@ -232,9 +232,9 @@ for (epochs, lr), (_, losses, _) in runs.items():
     assert difference < 1e-4
 
 # %%
-# The other parameters of the estimator offer what is common today: Adam,
-# minibatches, the log loss, a penalty, early stopping. Its defaults use most
-# of it.
+# The other parameters of the estimator offer today's standard methods: Adam,
+# minibatches, the log loss, a penalty, early stopping. The defaults use most
+# of them.
 
 classifier = ScratchNNClassifier(random_state=442).fit(X_train, y_train)
 print(f"defaults: test accuracy {classifier.score(X_test, y_test):.3f}")

@@ -36,7 +36,7 @@ X_train, X_test, y_train, y_test = parts
 # %%
 # The swap
 # --------
-# ScratchNNClassifier scales the columns itself; the others need a scaler. The
+# ScratchNNClassifier scales the features itself; the others need a scaler. The
 # log loss measures the probabilities: lower is better.
 
 linear = LogisticRegression()
@@ -47,7 +47,7 @@ classifiers = {
     "ScratchNNClassifier": ScratchNNClassifier(random_state=0),
 }
 losses = {}
-print(f"On {len(y_test)} test rows after a fit on {len(y_train)} rows:")
+print(f"On {len(y_test)} test samples after a fit on {len(y_train)}:")
 print(f"{'':22s}{'accuracy':>10s}{'log loss':>10s}{'seconds':>10s}")
 for name, classifier in classifiers.items():
     start = time.perf_counter()
@@ -60,9 +60,9 @@ for name, classifier in classifiers.items():
 # %%
 # A search that trains its networks together
 # ------------------------------------------
-# Inside `fused_fits` the networks of all folds and candidates train together.
-# The defaults suit noisy tables. A search is worth its time where the labels
-# follow an exact rule, as in the table that ``make_hastie_10_2`` makes.
+# Inside `fused_fits`, the networks of all folds and candidates train together.
+# The defaults suit noisy tables. A search is worth its time if the labels
+# follow an exact rule, as in the table that ``make_hastie_10_2`` generates.
 
 X, y = make_hastie_10_2(2000, random_state=0)
 X_train, X_test, y_train, y_test = train_test_split(X, y, random_state=0)
@@ -85,7 +85,7 @@ for name, model in {"the defaults": network, "the best": search}.items():
     print(f"{name}: test log loss {loss:.3f}")
 
 # %%
-# To a file and back
+# Saving and loading
 # ------------------
 
 with tempfile.TemporaryDirectory() as folder:
@@ -131,10 +131,10 @@ print(f"the early stop kept epoch {best}")
 # The figure
 # ----------
 # Above: the log loss of the three classifiers. Below: the network without a
-# penalty. The training loss falls further while it learns the noise, and the
-# validation loss rises. ``training_loss_curve_`` compares with
-# ``validation_loss_curve_``: neither holds the penalty, as ``loss_curve_``
-# does.
+# penalty. The training loss keeps falling while the network memorizes the
+# noise, and the validation loss rises. ``training_loss_curve_`` can be
+# compared with ``validation_loss_curve_``, because neither contains the
+# penalty, unlike ``loss_curve_``.
 
 try:
     import matplotlib.pyplot as plt

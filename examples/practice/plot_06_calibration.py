@@ -2,9 +2,9 @@
 Calibration of the probabilities
 ================================
 
-A model is calibrated if, of the rows to which it gives a probability of 80 %,
-80 % belong to the class. This example draws the curve for the defaults, for a
-network that was trained too long, and for the same network after
+A model is calibrated if 80 % of the samples with a predicted probability of
+80 % belong to the class. This example draws the calibration curve of the
+defaults, of a network without a penalty, and of the same network after
 scikit-learn's CalibratedClassifierCV.
 """
 
@@ -20,8 +20,8 @@ from scratchnn import ScratchNNClassifier, fused_fits
 # %%
 # Noisy labels
 # ------------
-# A fifth of the labels are drawn at random. 1,000 rows are for training; the
-# test has 5,000, so that its curves are smooth.
+# A fifth of the labels are drawn at random. 1,000 samples are for training,
+# and 5,000 for the test, so that the curves are smooth.
 
 X, y = make_classification(
     6000, 20, n_informative=8, flip_y=0.2, random_state=0
@@ -33,11 +33,11 @@ X_train, X_test, y_train, y_test = train_test_split(
 # %%
 # Three models
 # ------------
-# ``alpha="auto"``, the default, sets the penalty by how noisy the table is.
-# Without a penalty the network learns the noise by heart, and becomes too sure
-# of itself. CalibratedClassifierCV repairs that: it fits the network on folds,
-# and learns from the other rows how to map its outputs to probabilities.
-# Inside `fused_fits` the networks of the folds train together.
+# ``alpha="auto"``, the default, chooses the penalty by the noise of the table.
+# Without a penalty, the network memorizes the noise, and becomes
+# overconfident. CalibratedClassifierCV corrects this: it fits the network on
+# folds, and learns from the held-out samples how to map its outputs to
+# probabilities. Inside `fused_fits`, the networks of the folds train together.
 
 overfitted = ScratchNNClassifier(
     (50,),
@@ -70,10 +70,11 @@ for name, model in models.items():
 # The curves
 # ----------
 # A model on the black line is perfectly calibrated. Without a penalty, the
-# network is too sure: of the rows to which it gives about 98 %, fewer belong
-# to the class. The defaults are too cautious: of the rows to which they give
-# about 25 %, some 10 % belong to the class. Recalibration makes the network
-# without a penalty like them, but for its accuracy, which stays lower.
+# network is overconfident: fewer than 98 % of the samples with a probability
+# of about 98 % belong to the class. The defaults are underconfident: of the
+# samples with a probability of about 25 %, some 10 % belong to the class.
+# Recalibration gives the network without a penalty a similar curve, but a
+# lower accuracy.
 
 figure, axes = plt.subplots(figsize=(4.8, 3.4), layout="constrained")
 axes.plot([0, 1], [0, 1], color="black", linewidth=1)

@@ -2,10 +2,10 @@
 Imbalanced classes and thresholds
 =================================
 
-One row in twenty is a fraud. To miss one costs 20 times as much as a false
-alarm. A classifier that says "fraud" above a probability of one half misses
-most of them. This example compares three ways to spend less: a threshold from
-the costs, a threshold that scikit-learn tunes, and ``class_weight``.
+One sample in twenty is a fraud. Missing a fraud costs 20 times as much as a
+false alarm. A classifier with a threshold of one half misses most frauds. This
+example compares three ways to lower the cost: a threshold computed from the
+costs, a threshold that scikit-learn tunes, and ``class_weight``.
 """
 
 import matplotlib.pyplot as plt
@@ -38,7 +38,7 @@ X_train, X_test, y_train, y_test = train_test_split(
 
 
 def calc_cost(y_true, y_pred):
-    """Return the mean cost of a row: 1 for an alarm, 20 for a miss."""
+    """Return the mean cost of a sample: 1 for an alarm, 20 for a miss."""
     counts = confusion_matrix(y_true, y_pred)
     return (counts[0, 1] + 20 * counts[1, 0]) / len(y_true)
 
@@ -47,9 +47,10 @@ def calc_cost(y_true, y_pred):
 # Four classifiers
 # ----------------
 # An alarm is worth its cost if the probability of a fraud is above 1 in 21.
-# That holds if the probabilities are right. TunedThresholdClassifierCV needs
-# no such trust: it tries thresholds on held-out folds. ``class_weight`` trains
-# as if frauds were 20 times as frequent.
+# This threshold is only right for calibrated probabilities.
+# TunedThresholdClassifierCV does not depend on them: it tries thresholds on
+# held-out folds. ``class_weight`` trains as if frauds were 20 times as
+# frequent.
 
 network = ScratchNNClassifier((50,), random_state=0)
 weighted = ScratchNNClassifier(
@@ -106,7 +107,7 @@ for name, threshold, colour, offset, side in marks:
         ha=side,
         color=colour,
     )
-axes.set(xlabel="threshold", ylabel="mean cost of a test row", ylim=0)
+axes.set(xlabel="threshold", ylabel="mean cost of a test sample", ylim=0)
 axes.xaxis.set_major_formatter("{x:g}")
 axes.spines[["top", "right"]].set_visible(False)
 plt.show()

@@ -3,8 +3,8 @@ Saving and loading models
 =========================
 
 A fitted model consists of NumPy arrays. This example saves one with joblib,
-loads it, goes on with its training, converts it to ONNX, and compares the
-sizes of files.
+loads it, continues its training, converts it to ONNX, and compares the sizes
+of the files.
 """
 
 import tempfile
@@ -28,14 +28,14 @@ X_train, X_test, y_train, y_test = train_test_split(
 )
 
 # %%
-# To a file and back
+# Saving and loading
 # ------------------
-# A pipeline goes to a file as a whole. Load only files that you trust:
+# A pipeline is saved as a whole. Load only files that you trust:
 # ``joblib.load`` can run any code that a file contains.
 
 
 def save_and_load(model):
-    """Return a model after a detour through a file, and the file's size."""
+    """Save and load a model. Return the loaded model and the file's size."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.joblib"
         joblib.dump(model, path)
@@ -51,11 +51,11 @@ np.testing.assert_array_equal(
 print(f"the same predictions from a file of {size:,} bytes")
 
 # %%
-# Training that goes on after loading
-# -----------------------------------
-# With ``warm_start`` the file also holds the state of the solver. Ten epochs,
-# a file, and ten more epochs equal twenty, bit for bit, if the learning rate
-# is constant.
+# Training that continues after loading
+# -------------------------------------
+# With ``warm_start``, the file also contains the state of the solver. With a
+# constant learning rate, ten epochs before saving and ten epochs after loading
+# equal twenty epochs, bit for bit.
 
 settings = {"hidden_layer_sizes": (50,), "learning_rate": "constant"}
 settings |= {"tol": 0, "n_iter_no_change": np.inf, "random_state": 0}
@@ -69,8 +69,9 @@ for one, other in zip(twenty.coefs_, resumed.coefs_, strict=True):
 # %%
 # A file for programs without Python
 # ----------------------------------
-# ``import scratchnn.onnx`` lets skl2onnx convert the pipeline. onnxruntime
-# reads the result in many languages. Both packages are optional.
+# After ``import scratchnn.onnx``, skl2onnx can convert the pipeline.
+# onnxruntime runs the ONNX model in many languages. Both packages are
+# optional.
 
 try:
     import onnxruntime
@@ -80,24 +81,26 @@ try:
 except ImportError:
     print("no ONNX: pip install skl2onnx onnxruntime")
 else:
-    rows = X_test.astype(np.float32)
-    converted = skl2onnx.to_onnx(pipeline, rows[:1], options={"zipmap": False})
+    inputs = X_test.astype(np.float32)
+    converted = skl2onnx.to_onnx(
+        pipeline, inputs[:1], options={"zipmap": False}
+    )
     session = onnxruntime.InferenceSession(converted.SerializeToString())
-    _, probabilities = session.run(None, {"X": rows})
+    _, probabilities = session.run(None, {"X": inputs})
     np.testing.assert_allclose(
-        probabilities, pipeline.predict_proba(rows), atol=1e-5
+        probabilities, pipeline.predict_proba(inputs), atol=1e-5
     )
     print("ONNX: the same probabilities within 1e-5")
 
 # %%
 # The sizes of files
 # ------------------
-# After ``fit`` a file needs 4 bytes for a parameter, in float32. After
-# ``partial_fit`` it also holds the state of Adam, two more values for each, so
-# that training can go on. MLPClassifier keeps that state after ``fit``, too,
-# and all values in float64 for a float64 table.
+# After ``fit``, a file needs 4 bytes for each parameter, in float32. After
+# ``partial_fit``, it also contains the state of Adam, two more values for each
+# parameter, so that training can continue. MLPClassifier keeps this state
+# after ``fit`` as well, and stores all values in float64 for a float64 table.
 
-X_few, y_few = X[:300], y[:300]  # more rows make no larger files
+X_few, y_few = X[:300], y[:300]  # more samples make no larger files
 widths = [10, 30, 100, 300, 1000]
 sizes = {"MLPClassifier": [], "after partial_fit": [], "after fit": []}
 n_parameters = []

@@ -2,9 +2,9 @@
 Out of core with partial_fit
 ============================
 
-A table that is larger than memory can be read in parts. ``partial_fit`` goes
-over each part once. This example reads a CSV file part by part, and follows
-the loss on test rows.
+A table that is larger than memory can be read in parts. Each call of
+``partial_fit`` trains on one part. This example reads a CSV file part by part,
+and records the loss on test samples.
 """
 
 import tempfile
@@ -22,8 +22,8 @@ from scratchnn import ScratchNNClassifier
 # %%
 # A file
 # ------
-# It has 8,000 rows in random order. That matters: a network that sees one
-# class after the other forgets the first.
+# It has 8,000 rows in random order. The order matters: if a network sees one
+# class after the other, it forgets the first.
 
 X, y = make_classification(
     9000,
@@ -46,10 +46,10 @@ print(f"{path.stat().st_size:,} bytes")
 # %%
 # Part by part
 # ------------
-# The first call of ``partial_fit`` names all classes, since a part may lack
-# one. The means and scales of the columns follow the parts, so no scaler is
-# needed. A model without hidden layer learns from the same parts, for a
-# comparison.
+# The first call of ``partial_fit`` needs all classes, because a part may lack
+# some. Each part updates the means and scales of the columns, so no scaler is
+# needed. For comparison, a model without a hidden layer learns from the same
+# parts.
 
 models = {
     "no hidden layer": ScratchNNClassifier((), random_state=0),
@@ -67,11 +67,11 @@ for _ in range(3):  # passes over the file
 folder.cleanup()
 
 # %%
-# The loss on test rows
-# ---------------------
-# A pass over the file is 8,000 rows. The first one brings the most. A gap
-# remains to a ``fit`` on all rows: it goes over them 50 times, and its
-# learning rate falls to zero. ``partial_fit`` keeps the rate constant, since
+# The loss on test samples
+# ------------------------
+# A pass over the file is 8,000 samples. The first pass lowers the loss most.
+# ``fit`` on all samples reaches a lower loss: it takes 50 passes, and its
+# learning rate falls to zero. ``partial_fit`` keeps the rate constant, because
 # it cannot know how many parts will follow. If the table fits into memory, use
 # ``fit``.
 
@@ -84,10 +84,8 @@ for colour, (name, values) in zip(colours, losses.items(), strict=True):
     axes.plot(np.cumsum(n_seen) / 1000, values, color=colour)
     axes.text(24, values[-1] + 0.03, name, color=colour, ha="right")
 axes.axhline(whole_loss, color="black", linestyle=":")
-axes.text(24, whole_loss - 0.05, "100 neurons, fit on all rows", ha="right")
-axes.set(
-    xlabel="thousands of rows seen", ylabel="log loss on test rows", ylim=0
-)
+axes.text(24, whole_loss - 0.05, "100 neurons, fit on all samples", ha="right")
+axes.set(xlabel="thousands of samples seen", ylabel="test log loss", ylim=0)
 axes.spines[["top", "right"]].set_visible(False)
-print(f"parts: {losses['100 neurons'][-1]:.3f}, all rows: {whole_loss:.3f}")
+print(f"parts: {losses['100 neurons'][-1]:.3f}, all samples: {whole_loss:.3f}")
 plt.show()

@@ -22,7 +22,7 @@ from scratchnn import ScratchNNClassifier, fused_fits
 # The search
 # ----------
 # Ten learning rates of a pipeline, on three folds: 30 fits of a small network.
-# In float64 the scores can be compared to many digits.
+# In float64, the scores agree to many digits.
 
 X, y = load_breast_cancer(return_X_y=True)
 network = ScratchNNClassifier(
@@ -56,8 +56,8 @@ def run_search(n_jobs=None):
 one_by_one, losses = run_search()
 
 # %%
-# Two processes first have to start, and to import PyTorch. joblib keeps them
-# for later calls, so a small one starts them, and its time does not count.
+# Two processes first have to start and import PyTorch. joblib keeps them for
+# later calls, so a small call starts them, and its time does not count.
 
 start = time.perf_counter()
 cross_val_score(pipeline, X, y, cv=2, n_jobs=2)
@@ -65,9 +65,9 @@ print(f"start of two processes: {time.perf_counter() - start:.1f} s")
 two_processes, _ = run_search(n_jobs=2)
 
 # %%
-# Inside `fused_fits` the search is the same. The report says how many networks
-# trained as one stack, and how long the training took. The rest of the time is
-# scikit-learn's: splitting, scaling, scoring.
+# Inside `fused_fits`, the search is the same. The report says how many
+# networks trained as one stack, and how long the training took. The rest of
+# the time is scikit-learn's: splitting, scaling, scoring.
 
 with fused_fits() as report:
     fused, fused_losses = run_search()
@@ -76,9 +76,9 @@ print(report)
 # %%
 # Times and scores
 # ----------------
-# The scores are the same up to rounding. The times are those of one run, and
-# vary with what else the machine does. The network is small, which favours
-# fusion: with the default of 400 neurons, a search gains little.
+# The scores are the same up to rounding. The times are from one run, and vary
+# with the load of the machine. The network is small, which favours fusion:
+# with the default of 200 neurons, a search gains little.
 
 np.testing.assert_allclose(fused_losses, losses, rtol=0, atol=1e-6)
 

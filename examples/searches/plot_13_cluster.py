@@ -46,7 +46,7 @@ search = GridSearchCV(
 # The cluster
 # -----------
 # The workers of a local cluster import the main module, so the cluster must
-# start under ``if __name__ == "__main__"``. It listens on this machine alone.
+# start under ``if __name__ == "__main__"``. It only listens on this machine.
 
 
 def run_on_cluster():
@@ -80,8 +80,8 @@ elif __name__ == "__main__":
 # %%
 # The scores
 # ----------
-# They are those of the same search in this process, up to rounding. The star
-# marks the best candidate.
+# They equal the scores of the same search in this process, up to rounding. The
+# star marks the best candidate.
 
 if __name__ == "__main__":
     with fused_fits():

@@ -2,10 +2,10 @@
 Mixed columns
 =============
 
-A table of numbers, categories, text and missing values, as a DataFrame.
-`ScratchNNClassifier` takes it as it is. For a comparison, the same network
-gets the columns that a hand-made ColumnTransformer makes, and boosted trees
-get the frame. The passengers are made up, so the true probabilities are known.
+`ScratchNNClassifier` takes a DataFrame of numbers, categories, text and
+missing values as it is. For comparison, the same network gets the features of
+a hand-made ColumnTransformer, and boosted trees get the DataFrame. The
+passengers are generated, so the true probabilities are known.
 """
 
 import matplotlib.pyplot as plt
@@ -28,8 +28,8 @@ from scratchnn import ScratchNNClassifier
 # %%
 # The table
 # ---------
-# Women, the young, the old, and those who paid more are saved more often. The
-# age is unknown for a fifth of the passengers, and more often for those who
+# Women, young and old passengers, and passengers who paid more are saved more
+# often. The age of a fifth of the passengers is unknown, more often if they
 # were lost.
 
 
@@ -67,9 +67,9 @@ print(X_train.head())
 # %%
 # By hand, and as it is
 # ---------------------
-# Columns by hand: fill and mark missing numbers, scale, one column for each
-# category. The network alone needs none of this. To the trees, text is an
-# error, so they get categories.
+# By hand: fill missing numbers, add missing-value indicators, scale, and
+# encode the categories. The network needs none of these steps. The trees do
+# not accept text, so they get categories.
 
 numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
 columns = make_column_transformer(
@@ -97,12 +97,12 @@ for name, classifier in classifiers.items():
     print(f"{name:20s}{classifier.score(X_test, y_test):8.3f}{loss:10.3f}")
 
 # %%
-# What the networks learnt of the age
-# -----------------------------------
-# We ask for the chance of a man from Southampton who paid 20, at each age.
-# The truth jumps at 16 and at 50. From 1,050 rows, of which a fifth lack the
-# age, no model finds it exactly. The networks draw smooth curves, and the
-# trees steps, of which many follow the noise.
+# What the models learnt about age
+# --------------------------------
+# The figure shows the predicted chance of a man from Southampton who paid 20,
+# at each age. The truth jumps at 16 and at 50. From 1,050 samples, a fifth of
+# them without the age, no model finds it exactly. The networks learn smooth
+# curves. The trees learn steps, many of which follow the noise.
 
 ages = np.linspace(2, 75, 200)
 men = X_test.iloc[[0] * len(ages)].assign(
@@ -123,20 +123,20 @@ axes.legend(frameon=False, loc="upper center", handlelength=1)
 plt.show()
 
 # %%
-# What the network reads
-# ----------------------
-# Numbers, the mark of an unknown age, a column for each category, and bins of
-# the numbers.
+# The encoded features
+# --------------------
+# The network gets numbers, the missing-value indicator of the age, a feature
+# for each category, and bins of the numbers.
 
 model = classifiers["frame as it is"]
 for name in model.feature_names_encoded_[:14]:
     print(name)
 
 # %%
-# New rows
-# --------
-# A port that no passenger of training had, and an unknown sex, are like no
-# category seen. An unknown fare is filled.
+# New samples
+# -----------
+# A port or a sex that was not seen in training gets zeros in all features of
+# its column. A missing fare is filled with the mean.
 
 new = pd.DataFrame(
     {

@@ -2,9 +2,9 @@
 Text with sparse features
 =========================
 
-Reviews of a restaurant, as counts of their words: a sparse table, which goes
-into the network as it is. "Good" is praise, and "not good" is not. A linear
-model adds up words, so it cannot tell; a hidden layer can.
+The network takes a sparse table as it is: here, the word counts of restaurant
+reviews. "Good" is praise, and "not good" is not. A linear model adds up words,
+so it cannot learn the difference; a network with a hidden layer can.
 """
 
 import matplotlib.pyplot as plt
@@ -20,7 +20,7 @@ from scratchnn import ScratchNNClassifier
 # A small corpus
 # --------------
 # A review praises or blames one thing, half of the time with a negation, and
-# adds words that say nothing. 5 % of the labels are wrong.
+# adds neutral words. 5 % of the labels are wrong.
 
 rng = np.random.default_rng(0)
 praise = ["good", "fresh", "tasty", "friendly", "lovely", "perfect"]
@@ -51,8 +51,8 @@ print(*texts_train[:3], sep="\n")
 # %%
 # Two pipelines
 # -------------
-# CountVectorizer makes a sparse matrix: a column for each word. Neither it nor
-# the network makes it dense.
+# CountVectorizer returns a sparse matrix with a column for each word. It stays
+# sparse in the network.
 
 models = {
     "LogisticRegression": make_pipeline(
@@ -73,10 +73,10 @@ print(f"{counts.shape[1]} columns, {share:.0%} of the values are stored")
 # %%
 # Praise, blame and negations
 # ---------------------------
-# The linear model gives each word a weight, so "not" moves all phrases to the
-# same side. The network turns the meaning round. With pairs of words as
-# columns (``ngram_range=(1, 2)``) a linear model could do it too, for those
-# pairs that the training texts contain.
+# The linear model gives each word a weight, so "not" moves all phrases in the
+# same direction. The network reverses the meaning. With pairs of words as
+# features (``ngram_range=(1, 2)``), a linear model can do this, too, but only
+# for pairs in the training texts.
 
 phrases = ["good", "not good", "fresh", "hardly fresh"]
 phrases += ["cold", "not cold", "rude", "never rude"]

@@ -2,9 +2,9 @@
 Loss curves and early stopping
 ==============================
 
-A network with many neurons can learn the noise of its training rows by heart.
-The loss of validation rows shows it. This example draws both losses, and three
-ways to keep the network from it: early stopping, dropout, and the defaults.
+A network with many neurons can memorize the noise of its training samples. The
+validation loss reveals this. The example draws both losses for a network
+without limits, with early stopping, with dropout, and with the defaults.
 """
 
 import matplotlib.pyplot as plt
@@ -18,7 +18,7 @@ from scratchnn import LossCurveDisplay, ScratchNNClassifier
 # %%
 # Noisy labels
 # ------------
-# 30 % of the labels are drawn at random. 600 rows are for training, 300 for
+# 30 % of the labels are drawn at random. 600 samples are for training, 300 for
 # validation, and 2,100 for the test.
 
 X, y = make_classification(
@@ -34,7 +34,7 @@ X_val, X_test, y_val, y_test = train_test_split(
 # %%
 # Four fits
 # ---------
-# If ``fit`` gets validation rows, it records their loss after each epoch, with
+# If ``fit`` gets validation data, it records their loss after each epoch, with
 # or without early stopping.
 
 plain = {"alpha": 0, "learning_rate": "constant", "random_state": 0}
@@ -61,11 +61,11 @@ for name, model in models.items():
 # the penalty, unlike ``loss_curve_``. The dots mark the smallest validation
 # loss.
 #
-# Without limits the training loss falls to zero, and the validation loss rises
-# from the fifth epoch on. Early stopping waits ten epochs for progress, stops,
-# and restores the coefficients of the best epoch. Dropout slows the rise down.
-# With the defaults nothing has to be stopped: ``alpha="auto"`` measures how
-# noisy the table is, and keeps the weights small.
+# Without limits, the training loss falls to zero, and the validation loss
+# rises from the fifth epoch on. Early stopping waits ten epochs for an
+# improvement, stops, and restores the coefficients of the best epoch. Dropout
+# slows the rise. The defaults need no early stopping: ``alpha="auto"``
+# estimates the noise of the table, and keeps the weights small.
 
 figure, grid = plt.subplots(
     2, 2, figsize=(7.2, 5.4), layout="constrained", sharex=True, sharey=True

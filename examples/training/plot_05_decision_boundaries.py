@@ -2,8 +2,8 @@
 Decision boundaries as the width grows
 ======================================
 
-Two spirals, and what LogisticRegression, MLPClassifier and
-`ScratchNNClassifier` make of them with 4, 20 and 200 hidden neurons.
+LogisticRegression, MLPClassifier and `ScratchNNClassifier` separate two
+spirals, the networks with 4, 20 and 200 hidden neurons.
 """
 
 import matplotlib.pyplot as plt
@@ -21,8 +21,8 @@ from scratchnn import ScratchNNClassifier
 # %%
 # Two spirals
 # -----------
-# The spirals wind around each other, with some noise. Half of the rows
-# are for training, and half, which the figure shows, for the test.
+# The spirals wind around each other, with some noise. Half of the samples are
+# for training. The other half is for the test, and shown in the figure.
 
 rng = np.random.default_rng(0)
 n_rows = 600
@@ -38,10 +38,10 @@ X_train, X_test, y_train, y_test = train_test_split(
 # %%
 # Linear models, and three widths
 # -------------------------------
-# Without hidden layer ScratchNNClassifier is logistic regression. It scales
-# the columns itself; the others need a scaler. Both kinds of networks have the
-# same penalty and the same rate at the start. MLPClassifier trains until its
-# loss no longer falls, ScratchNNClassifier for 50 epochs.
+# Without a hidden layer, ScratchNNClassifier is logistic regression. It scales
+# the features itself; the others need a scaler. Both kinds of networks have
+# the same penalty and the same initial learning rate. MLPClassifier trains
+# until its loss no longer falls, and ScratchNNClassifier for 50 epochs.
 
 settings = {"alpha": 0.001, "learning_rate_init": 0.01, "random_state": 0}
 
@@ -67,11 +67,12 @@ models = {
 # %%
 # The boundaries
 # --------------
-# The colour is the probability of the class, the number the accuracy on the
-# test rows. A linear model draws a line. Each neuron of MLPClassifier adds a
-# kink along a straight line, so a few make a boundary with corners.
-# ScratchNNClassifier also reads bins of both columns, so its four neurons bend
-# the boundary at more places. With 200 neurons both follow the spirals.
+# The colour is the probability of the class, and the number is the test
+# accuracy. The boundary of a linear model is a line. Each neuron of
+# MLPClassifier adds a kink along a straight line, so with a few neurons, the
+# boundary has corners. ScratchNNClassifier also has bins of both features, so
+# four neurons bend the boundary at more places. With 200 neurons, both follow
+# the spirals.
 
 figure, grid = plt.subplots(
     2, 4, figsize=(6, 3.4), layout="constrained", sharex=True, sharey=True

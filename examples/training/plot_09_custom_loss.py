@@ -2,9 +2,9 @@
 A custom loss
 =============
 
-``loss`` may be a function of logits and targets. Here it is the generalized
-cross entropy (Zhang and Sabuncu, 2018), which forgives rows that the network
-finds very unlikely: it suits labels of which some are wrong.
+``loss`` may be a function of logits and targets. Here, it is the generalized
+cross entropy (Zhang and Sabuncu, 2018), in which very unlikely samples count
+less than in the log loss. It suits data with wrong labels.
 """
 
 import matplotlib.pyplot as plt
@@ -19,13 +19,13 @@ from scratchnn import ScratchNNClassifier
 # %%
 # The function
 # ------------
-# It gets the logits and the targets, zeros and ones, two tensors of shape
-# (n_samples, n_outputs), and returns a value for each. It uses PyTorch's
-# functions, so that autograd finds its slope. From the logits down to the
-# inputs, the gradient is the one that the package computes by hand.
+# It gets the logits and the targets (zeros and ones), two tensors of shape
+# (n_samples, n_outputs), and returns a value for each output. It uses
+# PyTorch's functions, so that autograd computes its gradient. From the logits
+# back to the inputs, the hand-derived backward pass computes the gradients.
 #
-# With the probability ``p`` of the right class the loss is ``(1 - p**q) / q``.
-# For ``q`` near 0 it is the log loss, and for 1 the mean absolute error.
+# With the probability ``p`` of the true class, the loss is ``(1 - p**q) / q``.
+# For ``q`` near 0, it is the log loss, and for 1, the mean absolute error.
 
 
 def generalized_cross_entropy(logits, targets, q=0.7):
@@ -38,8 +38,8 @@ def generalized_cross_entropy(logits, targets, q=0.7):
 # %%
 # Wrong labels
 # ------------
-# Two half moons. 40 % of the labels of one of them are wrong in training. The
-# test rows have right labels.
+# The data are two half moons. In training, 40 % of the labels of one of them
+# are wrong. The test labels are correct.
 
 rng = np.random.default_rng(0)
 X_train, y_right = make_moons(600, noise=0.15, random_state=0)
@@ -56,15 +56,15 @@ models = {
 for name, model in models.items():
     model.fit(X_train, y_train)
     accuracy = model.score(X_test, y_test)
-    print(f"{name}: {accuracy:.1%} of the test rows are right")
+    print(f"{name}: {accuracy:.1%} test accuracy")
 
 # %%
 # Both boundaries
 # ---------------
-# Crosses are rows with a wrong label. With the log loss they make the network
-# unsure of the whole lower moon, and the boundary cuts off a part of it. The
-# own loss gives them up: the network is surer of the moon, and more often
-# right.
+# Crosses are samples with a wrong label. With the log loss, they make the
+# network uncertain about the whole lower moon, and the boundary cuts off a
+# part of it. With the custom loss, they have less influence: the network is
+# more certain about the moon, and more often right.
 
 figure, grid = plt.subplots(
     1, 2, figsize=(6, 3.2), layout="constrained", sharex=True, sharey=True

@@ -2,8 +2,9 @@
 Digits, and what hidden neurons see
 ===================================
 
-The weights of a hidden neuron have the shape of its input. For pictures they
-are pictures: red where a neuron wants ink, blue where it wants none.
+The weights of a hidden neuron have the shape of its input, so for pictures
+they are pictures, too: ink increases the neuron's value where they are red,
+and decreases it where they are blue.
 """
 
 import matplotlib.pyplot as plt
@@ -16,8 +17,8 @@ from scratchnn import ScratchNNClassifier
 # %%
 # A network of 24 hidden neurons
 # ------------------------------
-# The 1,797 digits have 8 x 8 pixels. ``numeric_encoding=None`` keeps each
-# pixel one column, so that a neuron has 64 weights, one a pixel.
+# The 1,797 digits have 8 x 8 pixels. With ``numeric_encoding=None``, each
+# pixel is one feature, so a neuron has 64 weights, one for each pixel.
 
 X, y = load_digits(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(
@@ -30,9 +31,9 @@ print(f"test accuracy {model.score(X_test, y_test):.3f}")
 # %%
 # The values of the hidden neurons
 # --------------------------------
-# ``coefs_`` and ``intercepts_`` are NumPy arrays, as MLPClassifier has them.
-# They apply to the scaled columns. Two lines give the values of the hidden
-# neurons, and two more the predictions.
+# ``coefs_`` and ``intercepts_`` are NumPy arrays, as in MLPClassifier. They
+# apply to the scaled features. Two lines compute the values of the hidden
+# neurons, and two more lines the predictions.
 
 scaled = (X_test - model.mean_) / model.scale_
 hidden = np.maximum(scaled @ model.coefs_[0] + model.intercepts_[0], 0)
@@ -42,11 +43,12 @@ assert (model.classes_[logits.argmax(1)] == model.predict(X_test)).all()
 # %%
 # Twelve neurons
 # --------------
-# Each neuron has a weight for each digit. It votes for the digit with the
-# largest one, which stands above its pictures: its 64 weights, and below them
-# the mean of the ten test digits for which its value is largest. Many means
-# show another digit than the one above: a neuron finds a part that several
-# digits share, and the output layer adds the votes up.
+# Each neuron has an output weight for each digit. The title of its pictures is
+# the digit with the largest output weight. The upper picture shows the
+# neuron's 64 weights, and the lower picture the mean of the ten test digits
+# for which its value is largest. Many means show another digit than the title:
+# a neuron finds a part that several digits share, and the output layer adds up
+# all neurons.
 
 favourites = model.coefs_[1].argmax(1)  # the digit each neuron votes for
 order = np.argsort(favourites, kind="stable")[::2]
