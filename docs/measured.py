@@ -16,7 +16,7 @@ from docutils import nodes
 from docutils.parsers.rst import directives
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogFormatter
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 UNITS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1, "MB": 1}
@@ -85,6 +85,7 @@ def draw_curves(title, rows):
         axes.set(xlabel=axis, title={"s": "Time", "MB": "Memory"}[unit])
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.yaxis.set_major_formatter(EngFormatter("s") if unit == "s" else "{x:,g} MB")
+        axes.yaxis.set_minor_formatter(LogFormatter())  # the default writes formulas, which stay black in the dark
         axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
         axes.spines[["top", "right"]].set_visible(False)
     file = io.StringIO()

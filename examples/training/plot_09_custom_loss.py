@@ -49,7 +49,7 @@ X_test, y_test = make_moons(2000, noise=0.15, random_state=1)
 
 models = {
     "log loss": ScratchNNClassifier(random_state=0),
-    "own loss": ScratchNNClassifier(
+    "custom loss": ScratchNNClassifier(
         loss=generalized_cross_entropy, random_state=0
     ),
 }
