@@ -70,8 +70,8 @@ for name, model in models.items():
 # The curves
 # ----------
 # A model on the black line is perfectly calibrated. Without a penalty, the
-# network is overconfident: fewer than 98 % of the samples with a probability
-# of about 98 % belong to the class. The defaults are underconfident: of the
+# network is overconfident: of the samples with a probability of about 98 %,
+# some 85 % belong to the class. The defaults are underconfident: of the
 # samples with a probability of about 25 %, some 10 % belong to the class.
 # Recalibration gives the network without a penalty a similar curve, but a
 # lower accuracy.
