@@ -284,7 +284,7 @@ def warn_of_weights(counts: SampleCounts) -> None:
     """Warn if the weights of the samples are so large that they are hardly counts."""
     if counts.weight_mean > MAX_WEIGHT_MEAN:
         warn_user(
-            f"The weights of the samples have a mean of {counts.weight_mean:,.0f}, so that each sample counts as that "
+            f"The weights of the samples have a mean of {counts.weight_mean:.6g}, so that each sample counts as that "
             "many equal samples. Divide sample_weight by its mean if it is not a count."
         )
 
