@@ -387,7 +387,7 @@ def test_weights_beyond_what_can_be_summed_are_refused(weight):
         network(class_weight={0: weight, 1: weight}).fit(X, y)
 
 
-@pytest.mark.filterwarnings("ignore:The weights of the samples")
+@pytest.mark.filterwarnings("ignore:sample_weight has a mean")
 @pytest.mark.parametrize("weight", [1e50, 1e-50])
 def test_weights_up_to_there_are_equal_to_ones_times_a_number(weight):
     model = network().fit(X, y, np.full(40, weight))

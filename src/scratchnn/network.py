@@ -127,9 +127,10 @@ def _calc_sums(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return sums if bias is None else sums.add_(bias)
 
 
-def calc_preds(coeffs: Coeffs, indeps: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-    """Return the predicted probabilities, ``(*models, n_samples, n_outputs)``, in the precision ``dtype`` if given."""
-    return OUTPUTS[coeffs.output].forward(run_forward(coeffs, indeps).logits.to(dtype=dtype))
+def calc_preds(coeffs: Coeffs, indeps: Tensor, convert: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    """Return the predicted probabilities, ``(*models, n_samples, n_outputs)``. ``convert`` changes the logits first."""
+    logits = run_forward(coeffs, indeps).logits
+    return OUTPUTS[coeffs.output].forward(logits if convert is None else convert(logits))
 
 
 def calc_loss(
@@ -223,8 +224,6 @@ def model_accuracy(coeffs: Coeffs, indeps: Tensor, deps: Tensor) -> Tensor:
     """Return the fraction of samples with a correct prediction (in every output), ``(*models,)``."""
     preds = calc_preds(coeffs, indeps)
     check_deps(deps, preds)
-    if coeffs.output == "softmax":
-        hits = preds.argmax(-1) == deps.argmax(-1)
-    else:
-        hits = ((preds > 0.5) == (deps > 0.5)).all(-1)
+    is_softmax = coeffs.output == "softmax"
+    hits = preds.argmax(-1) == deps.argmax(-1) if is_softmax else ((preds > 0.5) == (deps > 0.5)).all(-1)
     return hits.double().mean(-1)

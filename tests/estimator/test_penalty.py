@@ -78,7 +78,7 @@ def test_rare_classes_of_much_weight_do_not_make_the_penalty_weaker():
     assert fit(X, y, class_weight="balanced").alpha_ > 3 * fit(X, y).alpha_
 
 
-@pytest.mark.filterwarnings("ignore:The weights of the samples")
+@pytest.mark.filterwarnings("ignore:sample_weight has a mean")
 def test_weights_of_any_size_train_one_model():
     """As survey weights, each stands for thousands of people."""
     X, y = make_table(0.2, 60)

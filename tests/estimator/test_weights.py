@@ -173,7 +173,7 @@ def test_partial_fit_on_rows_of_weight_zero_learns_nothing(kind, params):
 def test_weights_of_a_survey_get_a_warning_with_the_remedy():
     """They are how many people a sample stands for, not how many samples there are."""
     weights = np.random.default_rng(0).uniform(100_000, 300_000, 300)
-    with pytest.warns(UserWarning, match=r"mean of 20\d{4}, so .* Divide sample_weight by its mean"):
+    with pytest.warns(UserWarning, match=r"mean of 20\d{4}, so .* Divide it by its mean"):
         network().fit(X, y, weights)
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)

@@ -54,6 +54,7 @@ def test_early_stopping_learns_the_shares_of_classes_among_equal_rows(seed):
     np.testing.assert_allclose(predict_flags(model), [0.2, 0.8], atol=0.03)
 
 
+@pytest.mark.filterwarnings("ignore:sample_weight has a mean")
 def test_early_stopping_learns_the_shares_of_classes_from_a_table_of_counts():
     X, y = [[0.0], [0.0], [1.0], [1.0]], [0, 1, 0, 1]
     model = ScratchNNClassifier(early_stopping=True, random_state=0, solver="lbfgs")

@@ -29,7 +29,7 @@ from .call import Call, Tables
 from .callbacks import Reporter, make_reporter
 from .columns import describe_columns
 from .scoring import make_calc_score
-from .validation import leave_out_rows
+from .validation import leave_out_rows, warn_of_weights
 from .warm_start import InitialState, WarmStartState
 
 
@@ -90,7 +90,6 @@ def make_plan(call: Call, tables: Tables, seed: int | None = None) -> Plan | Non
     if call.resume and len(tables.training) == 0:
         return None
     counts = count_samples(tables.training)
-    parameters.warn_of_weights(counts)
     start = begin_or_resume(call, tables.training)
     statistics, alpha_per_row = describe_columns(call, tables.training, counts, state, start)
     hyperparameters = parameters.make_hyperparameters(
@@ -123,6 +122,7 @@ def prepare_rows(call: Call, tables: Tables, seed: int) -> Tables:
     estimator, labels, incremental = call.estimator, call.labels, call.incremental
     table, validation = tables
     table = leave_out_rows(table, "sample_weight", may_be_all=incremental)
+    warn_of_weights(table.sample_weights)
     validation = None if validation is None else leave_out_rows(validation, "sample_weight_val")
     weigh = make_class_weights(estimator.class_weight, labels, table)
     if estimator.early_stopping and not incremental and validation is None:

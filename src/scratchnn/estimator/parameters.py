@@ -21,7 +21,6 @@ from ..training.solvers import SCHEDULES
 
 N_SMALL_ROWS = 100  # up to this many samples, dtype="auto" trains in the precision of X
 N_SCHEDULED = 50  # epochs of a schedule: the maximum for "auto", the default for the others
-MAX_WEIGHT_MEAN = 100.0  # of samples: larger ones, as those of surveys, are hardly counts
 MIN_FIRST_SAMPLES = 80  # of the first call of partial_fit, which fixes categories and bins
 FAST_PRODUCTS = {"tf32", "bfloat16"}  # values of dtype: float32 with rounded products
 CONSTRAINTS: dict[str, list[Any]] = {
@@ -277,15 +276,6 @@ def warn_of_few_samples(estimator: Any, counts: SampleCounts) -> None:
         warn_user(
             f"The first call of partial_fit got {counts.n_samples} samples, and fixes the categories and bins of all "
             f"calls: other categories count as infrequent or unknown. Pass at least {MIN_FIRST_SAMPLES} samples first."
-        )
-
-
-def warn_of_weights(counts: SampleCounts) -> None:
-    """Warn if the weights of the samples are so large that they are hardly counts."""
-    if counts.weight_mean > MAX_WEIGHT_MEAN:
-        warn_user(
-            f"The weights of the samples have a mean of {counts.weight_mean:.6g}, so that each sample counts as that "
-            "many equal samples. Divide sample_weight by its mean if it is not a count."
         )
 
 

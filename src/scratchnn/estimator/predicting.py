@@ -13,9 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from .._compat import warn_user
-from ..activations import OUTPUTS
 from ..exceptions import MissingDeviceError
-from ..network import Coeffs, run_forward
+from ..network import Coeffs, calc_preds, run_forward
 from ..tables.array_api import resolve_device
 from ..tables.arrays import Features, count_block_rows, get_device
 from ..tables.table import Table
@@ -48,18 +47,20 @@ def predict_log_probabilities(estimator: Any, X: Any, method: str) -> Tensor:
     logits = predict_logits(estimator, X, method)
     if estimator.out_activation_ == "softmax":
         return torch.log_softmax(logits, -1)
-    return F.logsigmoid(torch.cat([-logits, logits], -1) if estimator.n_outputs_ == 1 else logits)
+    return F.logsigmoid(_split_classes(logits))
 
 
 def _calc_logits(coeffs: Coeffs, indeps: Tensor) -> Tensor:
     return run_forward(coeffs, indeps).logits
 
 
-def _calc_probabilities(coeffs: Coeffs, indeps: Tensor) -> Tensor:
-    logits = _calc_logits(coeffs, indeps).double()
-    if logits.shape[-1] == 1:  # of two classes: each has a sigmoid, as 1 less the other's would round to 0 early
-        logits = torch.cat([-logits, logits], -1)
-    return OUTPUTS[coeffs.output].forward(logits)
+def _split_classes(logits: Tensor) -> Tensor:
+    """Return the logits of all classes. Each of two gets a sigmoid, as 1 minus the other would round to 0 early."""
+    logits = logits.double()
+    return torch.cat([-logits, logits], -1) if logits.shape[-1] == 1 else logits
+
+
+_calc_probabilities = partial(calc_preds, convert=_split_classes)
 
 
 def _is_positive(preds: Tensor) -> Tensor:

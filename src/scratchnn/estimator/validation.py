@@ -14,7 +14,7 @@ from sklearn.utils import check_array, check_X_y, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import validate_data
 
-from .._compat import check_partial_fit_first_call, check_same_namespace
+from .._compat import check_partial_fit_first_call, check_same_namespace, warn_user
 from ..tables.array_api import find_array_library, get_float_dtypes, to_numpy
 from ..tables.arrays import Array, Features, is_mapped_file, to_tensor
 from ..tables.dataframe import NUMBER_TYPES, is_missing
@@ -25,6 +25,7 @@ from ..tables.targets import Labels, check_known, find_labels
 from .attributes import read_labels
 
 WEIGHT_RANGE = (1e-50, 1e50)  # of the largest weight: sums of weights times squares of X stay finite
+MAX_WEIGHT_MEAN = 100.0  # larger ones, as in surveys, are hardly counts
 WEIGHT_REMEDY = "Use 0 for samples or classes to leave out, and positive numbers for the others."
 TARGETS_RULE = "must be one label per sample, or 0 and 1 for each of several labels"
 SET_TYPES = (list, tuple, set, frozenset, np.ndarray)
@@ -291,6 +292,15 @@ def leave_out_rows(table: Table, name: str, *, may_be_all: bool = False) -> Tabl
     if not (may_be_all or table.sample_weights.any()):
         raise ValueError(f"{name} must have a positive value, got only zeros. {WEIGHT_REMEDY}")
     return table.take(table.sample_weights > 0)
+
+
+def warn_of_weights(weights: Array | None) -> None:
+    """Warn if sample weights are so large that they are hardly counts."""
+    if weights is not None and len(weights) and weights.mean() > MAX_WEIGHT_MEAN:
+        warn_user(
+            f"sample_weight has a mean of {weights.mean():.6g}, so that each sample counts as that many equal samples. "
+            "Divide it by its mean if the weights are not counts."
+        )
 
 
 def with_sorted_entries(X: Features) -> Features:
