@@ -38,7 +38,7 @@ def predict_probabilities(estimator: Any, X: Any, method: str) -> Tensor:
 
     They are rounded into the open interval from 0 to 1, the range of sigmoid and softmax.
     """
-    preds = _predict(_calc_probabilities, _is_positive, estimator, X, method)
+    preds = _predict(_calc_probabilities, lambda values: values > 0, estimator, X, method)  # NaN is not above 0
     return preds.clamp_(torch.finfo(preds.dtype).tiny, 1 - MIN_FROM_ONE)
 
 
@@ -61,10 +61,6 @@ def _split_classes(logits: Tensor) -> Tensor:
 
 
 _calc_probabilities = partial(calc_preds, convert=_split_classes)
-
-
-def _is_positive(preds: Tensor) -> Tensor:
-    return preds > 0  # NaN is not
 
 
 def _predict(
