@@ -39,19 +39,21 @@ class PartedGrads:
 
     def store(self, coeffs: Coeffs, batch: Batch, loss: Loss) -> Tensor:
         """Add the gradients of a minibatch to those of the buffer, in place, as `network.store_grads` does."""
-
-        def store_part(number: int) -> Tensor:
-            if number:
-                self.grads[number].zero_()
-            pieces = split_rows(parts[number])  # so that memory use does not grow with n_rows
-            return join_rows([store_grads(self.coeffs[number], piece, loss) for piece in pieces])
-
+        n_parts = len(self.coeffs)
+        if n_parts == 1:
+            return self._store_part(0, batch, loss)
         # Padded minibatches of a stack may have a few more samples, and the last minibatch of an epoch has fewer.
-        parts = split_rows(batch, max(self.n_rows, math.ceil(batch.deps.shape[-2] / len(self.coeffs))))
-        logits = run_parts([partial(store_part, number) for number in range(len(parts))], self.n_cores)
+        parts = split_rows(batch, max(self.n_rows, math.ceil(batch.deps.shape[-2] / n_parts)))
+        logits = run_parts([partial(self._store_part, *each, loss) for each in enumerate(parts)], self.n_cores)
         for grads in self.grads[1 : len(parts)]:
             self.grads[0].add_(grads)
         return join_rows(logits)
+
+    def _store_part(self, number: int, part: Batch, loss: Loss) -> Tensor:
+        if number:
+            self.grads[number].zero_()
+        pieces = split_rows(part)  # so that memory use does not grow with the number of samples
+        return join_rows([store_grads(self.coeffs[number], piece, loss) for piece in pieces])
 
 
 def count_parts(n_rows: int, n_weights: int) -> int:
