@@ -20,7 +20,7 @@ from scratchnn import ScratchNNClassifier, fused_fits
 MADE = {"_build", "auto_examples", "changes", "generated"}  # folders with pages that are made from something else
 OWN_TESTS = {
     "guide/beyond_one_machine.rst": "distributed",
-    "guide/clusters.rst": "fusion/test_dask_ml.py and fusion/test_workers.py",
+    "guide/clusters.rst": "fusion/test_guide_code.py and fusion/test_workers.py",
     "guide/larger_than_memory.rst": "test_tables_larger_than_memory.py",
     "guide/onnx.rst": "test_onnx.py",
     "guide/recipes.rst": "test_recipes.py",

@@ -317,6 +317,15 @@ def test_matmul_lets_a_source_serve_successive_models(n_models):
     torch.testing.assert_close(matmul(left, right), left.repeat_interleave(n_models // 2, 0) @ right)
 
 
+@pytest.mark.parametrize("n_models", [2, 5, 15])
+def test_small_stacks_multiply_single_columns_as_single_models_do(n_models):
+    """To the bit."""
+    generator = torch.Generator().manual_seed(0)
+    left, right = (torch.randn(n_models, *shape, generator=generator) for shape in ((200, 31), (31, 1)))
+    alone = [matmul(left[k : k + 1], right[k : k + 1])[0] for k in range(n_models)]
+    assert torch.equal(matmul(left, right), torch.stack(alone))
+
+
 def test_targets_of_another_shape_are_refused():
     """(n,) against (n, 1) would broadcast to every pair of samples."""
     buffer, indeps, deps, _ = make_problem("binary", (4,))

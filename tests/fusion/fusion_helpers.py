@@ -1,10 +1,10 @@
 """Data, estimators and checks that the tests of `fused_fits` share."""
 
 import functools
+import os
 
 import joblib
 import numpy as np
-import torch
 import uses
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.feature_selection import SelectFromModel
@@ -18,8 +18,6 @@ from scratchnn.training import train, trainer
 
 alphas = {"alpha": [1e-4, 0.1, 1.0, 10.0]}
 folds = KFold(3)
-
-
 network = functools.partial(uses.network, max_iter=4)
 
 
@@ -59,21 +57,12 @@ def check_same(use):
     return report
 
 
-def check_same_after(change, use, *arguments):
-    """Run a use plainly, change something by a call, and run it with fusion. Return the report."""
-    expected = use()
-    change(*arguments)
-    with fused_fits() as report:
-        np.testing.assert_allclose(use(), expected, rtol=1e-6)
-    return report
-
-
 def search(estimator=None, grid=alphas, **settings):
     return GridSearchCV(network() if estimator is None else estimator, grid, **{"cv": folds, **settings})
 
 
 class Doing(TransformerMixin, BaseEstimator):
-    """A transformer that does something in each fit, and changes nothing."""
+    """A transformer that does something in each fit, notes its process, and changes nothing."""
 
     def __init__(self, action=None):
         self.action = action
@@ -81,33 +70,26 @@ class Doing(TransformerMixin, BaseEstimator):
     def fit(self, X, y=None):
         if self.action is not None:
             self.action()
+        self.process_ = os.getpid()
         return self
 
     def transform(self, X):
         return X
 
 
-class SpecialError(Exception):
+class OwnError(Exception):
     pass
 
 
 def fail():
-    raise SpecialError("of a task")
+    raise OwnError("of a task")
 
 
 def interrupt():
     raise KeyboardInterrupt
 
 
-def raise_memory_error():
-    raise MemoryError("of a task")
-
-
-def allocate_too_much():
-    return torch.empty(2**60, dtype=torch.uint8)
-
-
-def make_pipeline_of_two_fits(action):
+def make_two_fits(action):
     """Return a pipeline that does something between two fits."""
     selector = SelectFromModel(network(hidden_layer_sizes=()), importance_getter="coef_")
     return make_pipeline(selector, Doing(action), network())

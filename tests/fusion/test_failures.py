@@ -9,19 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from fusion_helpers import (
-    Doing,
-    SpecialError,
-    assert_equal_results,
-    fail,
-    fit,
-    interrupt,
-    network,
-    run,
-    run_fused,
-    search,
-    squared_logits,
-)
+from fusion_helpers import Doing, OwnError, assert_equal_results, fail, fit, interrupt, network, run, run_fused, search
 from sklearn.exceptions import FitFailedWarning
 from sklearn.pipeline import Pipeline
 from small_problems import X, y
@@ -35,8 +23,8 @@ pipeline = Pipeline([("doing", Doing()), ("network", network())])
 
 def refuse_one_fold(logits, deps):
     if deps[:, 0].sum() == 1:
-        raise SpecialError("in the loss")
-    return squared_logits(logits, deps)
+        raise OwnError("in the loss")
+    return (logits - deps).square().sum(-1)
 
 
 first, others = np.flatnonzero(y == 0), np.flatnonzero(y > 0)
@@ -69,10 +57,11 @@ def test_a_fit_that_fails_gets_the_error_score_and_the_others_are_unaffected(nam
 
 @pytest.mark.parametrize("position", [0, 1, 3])
 def test_an_error_to_be_raised_is_that_very_error(position):
-    actions = [None, None, None, None]
-    actions[position] = fail
-    with fused_fits(), pytest.raises(SpecialError, match="of a task"):
+    begun = []
+    actions = [fail if k == position else lambda: begun.append(None) for k in range(4)]
+    with fused_fits(), pytest.raises(OwnError, match="of a task"):
         search(pipeline, {"doing__action": actions}, error_score="raise").fit(X, y)
+    assert len(begun) == 3 * position  # no other task begins after it
 
 
 def test_the_other_tasks_of_an_interrupted_call_run_their_finally_blocks():
@@ -84,19 +73,15 @@ def test_the_other_tasks_of_an_interrupted_call_run_their_finally_blocks():
                 run(lambda j: interrupt(), 2)
             trained.append(fit(k))
         finally:
-            ended.append(k)
             if k < 2:
                 with pytest.raises(Cancelled):  # it cannot wait any more
                     fit(k)
+            ended.append(k)
 
     with fused_fits(), pytest.raises(KeyboardInterrupt):
         run(task, 5)
     assert sorted(ended) == [0, 1, 2]
     assert trained == []
-
-
-class Alarm(TimeoutError):
-    pass
 
 
 lock = threading.Lock()
@@ -132,7 +117,7 @@ ENDLESS = {
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="signals")
-@pytest.mark.parametrize("error", [Alarm, KeyboardInterrupt])
+@pytest.mark.parametrize("error", [TimeoutError, KeyboardInterrupt])
 @pytest.mark.parametrize("where", ENDLESS)
 def test_ctrl_c_and_what_a_signal_handler_raises_end_the_search_at_once(where, error):
     def strike(number, frame):

@@ -2,11 +2,14 @@
 
 import sys
 import weakref
+from functools import partial
+from types import SimpleNamespace
 
 import joblib
 import numpy as np
 import pytest
-from fusion_helpers import allocate_too_much, check_same_after, network, raise_memory_error, search
+import torch
+from fusion_helpers import network, search
 from helpers import make_table, run_python, spoil
 from sklearn.ensemble import BaggingClassifier
 from sklearn.exceptions import FitFailedWarning
@@ -20,10 +23,8 @@ from scratchnn.training import make_stacks, train
 X, y = make_table(60, 4, 2)
 
 
-def score(model=None, **settings):
-    model = network() if model is None else model
-    fitted = search(model, scoring="neg_log_loss", refit=False, **settings).fit(X, y)
-    return fitted.cv_results_["mean_test_score"]
+def score():
+    return search(scoring="neg_log_loss", refit=False).fit(X, y).cv_results_["mean_test_score"]
 
 
 def score_nested():
@@ -32,16 +33,6 @@ def score_nested():
 
 def score_bagging():
     return BaggingClassifier(network(), n_estimators=6, random_state=0).fit(X, y).predict_proba(X)
-
-
-SEARCHES = [score, score_nested, score_bagging]
-
-
-@pytest.mark.parametrize("use", SEARCHES)
-def test_little_memory_trains_what_is_queued(use, monkeypatch):
-    report = check_same_after(monkeypatch.setattr, use, pool, "count_free_memory", lambda: 100_000)
-    assert len(report.stacks) > 2
-    assert max(stack.n_models for stack in report.stacks) > 1
 
 
 @pytest.mark.parametrize("weights", [None, sample_weight[:60]])
@@ -54,14 +45,9 @@ def test_data_are_kept_once_where_every_number_is_equal(monkeypatch, weights):
         del runs[:]
         others = [X.copy(), y.copy(), sample_weight[:60].copy()]
         others[0][7, 2], others[1][7], others[2][7] = 0.5, 1 - y[7], 2.0
-        datas = [
-            (X, y, weights),
-            (others[0], y, weights),
-            (X, others[1], weights),
-            (X, y, others[2]),
-            (X, y, 2 * sample_weight[:60]),
-        ]
-        joblib.Parallel()(joblib.delayed(network(standardize=False).fit)(*data) for data in [*datas, datas[0]])
+        datas = [(X, y, weights), (others[0], y, weights), (X, others[1], weights), (X, y, others[2])]
+        datas += [(X, y, 2 * sample_weight[:60]), datas[0]]
+        joblib.Parallel()(joblib.delayed(network(standardize=False).fit)(*data) for data in datas)
         assert len({id(run.data) for run in runs}) == 5
 
 
@@ -81,34 +67,46 @@ def test_models_that_no_one_needs_are_not_kept(settings):
     assert max(counts) <= 2
 
 
-@pytest.fixture
-def train_if(monkeypatch):
-    """Let training raise an error where a function of the runs says so."""
-
-    def patch(fits, raise_error=raise_memory_error):
-        def train_within_limit(runs):
-            if not fits(runs):
-                spoil(runs)
-                raise_error()
-            train(runs)
-
-        monkeypatch.setattr(pool, "train", train_within_limit)
-
-    return patch
+EXHAUST = [partial(np.empty, 2**58), partial(torch.empty, 2**58)]
 
 
-@pytest.mark.parametrize("most", [1, 5])
-@pytest.mark.parametrize("use", SEARCHES)
-def test_a_stack_for_which_memory_does_not_suffice_trains_in_parts(use, most, train_if):
-    report = check_same_after(train_if, use, lambda runs: len(runs) <= most)
-    assert max(stack.n_models for stack in report.stacks) == min(most, 3)
+def train_where(fits, exhaust=EXHAUST[0]):
+    """Return a function that trains runs, or runs out of memory in the middle if a function of the runs says so."""
+
+    def train_or_fail(runs):
+        if not fits(runs):
+            spoil(runs)
+            exhaust()
+        train(runs)
+
+    return train_or_fail
+
+
+LITTLE = {  # what is replaced, by what, the models of the largest stack, and the number of stacks at least
+    "for the queue": ("count_free_memory", lambda: 100_000, range(2, 10), 3),
+    "for a stack": ("train", train_where(lambda runs: len(runs) <= 5), [3], 2),
+    "for two models": ("train", train_where(lambda runs: len(runs) == 1), [1], 6),
+}
+
+
+@pytest.mark.parametrize("use", [score, score_nested, score_bagging])
+@pytest.mark.parametrize("memory", LITTLE)
+def test_little_memory_makes_smaller_stacks(use, memory, monkeypatch):
+    name, function, largest, n_stacks = LITTLE[memory]
+    expected = use()
+    monkeypatch.setattr(pool, name, function)
+    with fused_fits() as report:
+        np.testing.assert_allclose(use(), expected, rtol=1e-6)
+    assert len(report.stacks) >= n_stacks
+    assert max(stack.n_models for stack in report.stacks) in largest
 
 
 @pytest.mark.filterwarnings("ignore:One or more of the test scores")
-@pytest.mark.parametrize("raise_error", [raise_memory_error, allocate_too_much])
-def test_a_fit_for_which_memory_never_suffices_fails_alone(raise_error, train_if):
+@pytest.mark.parametrize("exhaust", EXHAUST)
+def test_a_fit_for_which_memory_never_suffices_fails_alone(exhaust, monkeypatch):
     expected = score()
-    train_if(lambda runs: all(run.hyperparameters.alpha != 1.0 for run in runs), raise_error)
+    train_others = train_where(lambda runs: all(run.hyperparameters.alpha != 1.0 for run in runs), exhaust)
+    monkeypatch.setattr(pool, "train", train_others)
     with fused_fits(), pytest.warns(FitFailedWarning, match="3 fits failed"):
         scores = score()
     np.testing.assert_allclose(scores, np.where([False, False, True, False], np.nan, expected), rtol=1e-6)
@@ -119,34 +117,29 @@ USED = {
     "sys/fs/cgroup/a/memory.current": "3000\n",
     "sys/fs/cgroup/a/memory.stat": "anon 7\nactive_file 600\ninactive_file 400\n",
 }
-LIMITS = {
+PAGES = {"proc/self/statm": "100 50 30 5 0 20 0\n"}
+LIMITS = {  # files, the number of bytes, and the limited resource
     "the machine": ({"proc/meminfo": "MemTotal: 2048 kB\nMemAvailable:   1024 kB\n"}, 1024 * 1024),
     "a group around": (GROUP | USED | {"sys/fs/cgroup/a/memory.max": "5000\n"}, 3000),
     "the limit that slows down": (GROUP | {"sys/fs/cgroup/a/b/memory.high": "800\n"}, 800),
     "a container": ({"proc/self/cgroup": "0::/../../x\n", "sys/fs/cgroup/memory.max": "777"}, 777),
     "all used": (GROUP | USED | {"sys/fs/cgroup/a/memory.max": "1000\n"}, 0),
+    "the address space": (PAGES, 900_000 - 100 * 4096, "RLIMIT_AS"),
+    "the data of the process": (PAGES, 900_000 - 20 * 4096, "RLIMIT_DATA"),
     "nothing": ({}, memory_limit.UNKNOWN),
 }
 
 
 @pytest.mark.parametrize("case", LIMITS)
 def test_the_least_that_any_limit_leaves_counts(case, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory_limit, "resource", None)
-    files, expected = LIMITS[case]
+    files, expected, *limited = LIMITS[case]
+    resource = SimpleNamespace(RLIMIT_AS="RLIMIT_AS", RLIMIT_DATA="RLIMIT_DATA", RLIM_INFINITY=-1)
+    resource.getpagesize, resource.getrlimit = lambda: 4096, lambda name: (900_000 if name in limited else -1, 0)
+    monkeypatch.setattr(memory_limit, "resource", resource if limited else None)
     for path, text in files.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
     assert memory_limit.count_free_memory(str(tmp_path)) == expected
-
-
-@pytest.mark.parametrize(("name", "n_pages"), [("RLIMIT_AS", 100), ("RLIMIT_DATA", 20)])
-def test_limits_of_the_process_count_less_what_it_has(name, n_pages, tmp_path, monkeypatch):
-    resource = pytest.importorskip("resource")
-    (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/self/statm").write_text("100 50 30 5 0 20 0\n")
-    limits = {getattr(resource, name): 900_000}
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits.get(kind, resource.RLIM_INFINITY), 0))
-    assert memory_limit.count_free_memory(str(tmp_path)) == 900_000 - n_pages * resource.getpagesize()
 
 
 UNDER_A_LIMIT = """

@@ -4,18 +4,19 @@ import contextlib
 import contextvars
 import decimal
 import io
-import os
 import random
 import sys
 import threading
 import warnings
+from itertools import chain
+from multiprocessing.pool import ThreadPool
 
 import joblib
 import numpy as np
 import pytest
 import sklearn
 import torch
-from fusion_helpers import assert_equal_results, fit, network, run, run_fused, search
+from fusion_helpers import assert_equal_results, check_same, fit, network, run, run_fused, search
 from helpers import call_in_thread
 from small_problems import X, y
 
@@ -39,21 +40,19 @@ def seed_all(seed):
 
 def test_several_threads_each_with_their_own_fused_fits(two_threads):
     before, plain = get_state(), search().fit(X, y)
-    start, outcomes = threading.Barrier(4), []
+    start = threading.Barrier(4)
 
-    def use():
+    def use(k):
         start.wait()
+        outcomes = []
         for _ in range(5):
             with fused_fits() as report:
                 outcomes.append((report, search().fit(X, y)))
+        return outcomes
 
-    threads = [threading.Thread(target=use, daemon=True) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(outcomes) == 20
-    for report, result in outcomes:
+    with ThreadPool(4) as threads:
+        outcomes = threads.map(use, range(4))
+    for report, result in chain.from_iterable(outcomes):
         assert [stack.n_models for stack in report.stacks] == [12]
         assert_equal_results(result, plain)
     with pytest.raises(ZeroDivisionError), fused_fits():
@@ -61,8 +60,8 @@ def test_several_threads_each_with_their_own_fused_fits(two_threads):
     assert get_state() == call_in_thread(get_state) == before
 
 
-@pytest.mark.parametrize("n_drawn", [1, 700])
-def test_tasks_draw_different_numbers_and_each_run_the_same(n_drawn):
+@pytest.mark.parametrize(("n_drawn", "make_bits"), [(1, np.random.PCG64), (700, np.random.MT19937)])
+def test_tasks_draw_different_numbers_and_each_run_the_same(n_drawn, make_bits, request):
     def task(k):
         drawn = []
         for _ in range(2):
@@ -77,34 +76,30 @@ def test_tasks_draw_different_numbers_and_each_run_the_same(n_drawn):
         np.random.rand(3)  # noqa: NPY002
         np.random.set_state(state)  # noqa: NPY002
 
+    def seed():
+        np.random.set_bit_generator(before)  # that of make_bits refuses to be seeded
+        seed_all(0)
+        np.random.set_bit_generator(make_bits(0))
+
     def draw_in_nested_tasks():
-        seed_all(0)
+        seed()
         expected = draw()
-        seed_all(0)
+        seed()
         run_fused(restore)
         assert draw() == expected  # no task has used the generators
-        seed_all(0)
+        seed()
         results = [run_fused(lambda k: [task(k), *run(task, 2)])[0] for _ in range(2)]
+        assert isinstance(np.random.get_bit_generator(), make_bits)
         return np.ravel(results).tolist(), draw()
 
+    before = np.random.get_bit_generator()
+    request.addfinalizer(lambda: np.random.set_bit_generator(before))
     (drawn, after), again = draw_in_nested_tasks(), draw_in_nested_tasks()
     assert (drawn, after) == again
     assert len(set(drawn)) == len(drawn) == 2 * 9 * 6 * n_drawn
 
 
-def test_the_caller_may_have_another_bit_generator():
-    before = np.random.get_bit_generator()
-    np.random.set_bit_generator(np.random.PCG64(0))
-    try:
-        drawn, _ = run_fused(lambda k: (fit(k), np.random.rand())[1])  # noqa: NPY002
-        assert len(set(drawn)) == 3
-        assert isinstance(np.random.get_bit_generator(), np.random.PCG64)
-    finally:
-        np.random.set_bit_generator(before)
-
-
-def test_what_the_main_thread_sets_during_a_search_in_another_stays(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
+def test_what_the_main_thread_sets_during_a_search_in_another_stays():
     stop, searching = threading.Event(), threading.Event()
 
     def search_on():
@@ -113,24 +108,18 @@ def test_what_the_main_thread_sets_during_a_search_in_another_stays(monkeypatch,
                 run(fit)
                 searching.set()
 
-    thread = threading.Thread(target=search_on, daemon=True)
-    thread.start()
-    searching.wait()
-    stream, out = io.StringIO(), sys.stdout
-    for k in range(20):
-        folder = tmp_path / str(k)
-        folder.mkdir()
-        os.chdir(folder)
-        monkeypatch.setenv("SCRATCHNN_TEST", str(k))
-        sys.stdout = stream
-        seed_all(k)
-        stop.wait(0.01)
-        seen = os.getcwd(), os.environ["SCRATCHNN_TEST"], sys.stdout, random.random(), np.random.rand()  # noqa: NPY002
-        sys.stdout = out
-        seed_all(k)
-        assert seen == (str(folder), str(k), stream, random.random(), np.random.rand())  # noqa: NPY002
-    stop.set()
-    thread.join()
+    with ThreadPool(1) as threads:
+        result = threads.apply_async(search_on)
+        searching.wait()
+        for k in range(20):
+            with contextlib.redirect_stdout(io.StringIO()) as stream:
+                seed_all(k)
+                stop.wait(0.01)
+                seen = sys.stdout, random.random(), np.random.rand()  # noqa: NPY002
+            seed_all(k)
+            assert seen == (stream, random.random(), np.random.rand())  # noqa: NPY002
+        stop.set()
+        result.get()
 
 
 def print_and_fit(k):
@@ -228,9 +217,7 @@ def test_warnings_of_tasks_reach_the_user_as_without_fusion():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             search(network(n_iter_no_change=100), refit=False).fit(X, y)
+        assert len(caught) == 12
         return sorted((each.category.__name__, str(each.message), each.filename, each.lineno) for each in caught)
 
-    plain = use()
-    assert len(plain) == 12
-    with fused_fits():
-        assert use() == plain
+    check_same(use)

@@ -1,17 +1,20 @@
-"""Tasks run one at a time in the caller's thread, however they are nested and wherever they fit."""
+"""Tasks run one at a time in the caller's thread, wherever that is, however they are nested, and wherever they fit."""
 
 import asyncio
 import multiprocessing
 import os
 import sqlite3
+import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.pool import ThreadPool
 
 import joblib
 import pytest
-from fusion_helpers import Doing, assert_equal_results, check_same, fit, network, run, search
+from fusion_helpers import Doing, assert_equal_results, check_same, fit, network, run, run_fused, search
 from greenlet import getcurrent, greenlet
+from hypothesis import given, settings
+from hypothesis import strategies as some
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier
 from sklearn.model_selection import cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
@@ -48,19 +51,20 @@ def test_fused_inside_fused():
         assert_equal_results(search().fit(X, y), plain)
 
 
-@pytest.mark.parametrize("n_jobs", [None, -1])
-def test_bagging_makes_a_task_of_each_estimator(n_jobs):
+@pytest.mark.parametrize(("workers", "n_jobs"), [("loky", None), ("sequential", -1)])
+def test_bagging_makes_a_task_of_each_estimator(workers, n_jobs):
     """Fails if scikit-learn changes how bagging divides its estimators: see `find_bagging`."""
-    workers = "sequential" if n_jobs else "loky"
     with joblib.parallel_config(workers), fused_fits() as report:
-        bagging = BaggingClassifier(network(), n_estimators=10, n_jobs=n_jobs, random_state=0).fit(X, y)
-        bagging.predict_proba(X)
+        BaggingClassifier(network(), n_estimators=10, n_jobs=n_jobs, random_state=0).fit(X, y).predict_proba(X)
     assert sum(stack.n_models for stack in report.stacks) == 10
     assert len(report.stacks) <= 3  # by the numbers of samples that differ
 
 
 def test_the_timeout_of_joblib_is_kept():
     begun = []
+
+    def sleep_and_fit(k):
+        return begun.append(time.sleep(0.2)), fit(k)
 
     def nest(k):
         return run(lambda k: time.sleep(0.3), 2, timeout=0.1)
@@ -74,10 +78,11 @@ def test_the_timeout_of_joblib_is_kept():
 
     with fused_fits() as report:
         with pytest.raises(TimeoutError, match=r"longer than timeout=0\.1 s"):  # as processes raise
-            nest(0)
+            run(sleep_and_fit, timeout=0.1)
+        assert len(begun) == 1
         with pytest.raises(multiprocessing.TimeoutError, match=r"longer than timeout=0\.1 s"):  # as threads raise
             run(nest)
-        assert run(nest_or_sleep, 5)[0] == 1  # its deadline comes before the next task
+        assert run(nest_or_sleep, 5)[0] == 2  # its deadline comes before the next task
         run(fit)
     assert report.stacks[-1].n_models == 3
 
@@ -104,28 +109,19 @@ def test_tasks_run_one_at_a_time_in_the_callers_thread():
 @pytest.mark.parametrize(("fits_first", "n_stacks"), [(False, 8), (True, 20)])
 def test_nested_tasks_make_full_stacks(fits_first, n_stacks, monkeypatch):
     monkeypatch.setattr(pool, "MAX_RUNS", 8)
+    begun = []
 
-    def work(depth):
-        first = [fit(depth)] if fits_first and depth < 3 else []
-        return [*first, run(lambda k: work(depth - 1), 4) if depth else fit(0)]
+    def work(*path):
+        begun.append(path)
+        is_last = len(path) == 3
+        first = [fit(len(path))] if fits_first and path else []
+        return [*first, fit(0) if is_last else run(lambda k: work(*path, k), 4)]
 
-    report = check_same(lambda: work(3))
+    report = check_same(work)
     assert report.n_fits == 64 + (84 if fits_first else 0)
     assert len(report.stacks) <= n_stacks
-
-
-def test_nested_tasks_begin_in_the_order_of_the_sequence():
-    """So no more tasks are open than their fits need."""
-    order = []
-
-    def walk(path=()):
-        order.append(path)
-        if len(path) < 3:
-            run(lambda k: walk((*path, k)), 2)
-
-    with fused_fits():
-        walk()
-    assert order == sorted(order)
+    if not fits_first:  # the tasks begin in the order of the sequence, so no more are open than their fits need
+        assert begun[: len(begun) // 2] == begun[len(begun) // 2 :]
 
 
 def test_calls_that_prefer_threads_run_as_with_the_sequential_backend(monkeypatch):
@@ -142,12 +138,12 @@ def test_calls_that_prefer_threads_run_as_with_the_sequential_backend(monkeypatc
     assert len(tasks) == 8  # two fits, and two predictions, each of two folds
 
 
-def ask(k):
-    return [joblib.effective_n_jobs(n_jobs) for n_jobs in (None, 1, 2, -1)]
-
-
 def test_other_code_is_told_the_truth_about_the_number_of_jobs():
     """Some cuts its work into as many pieces."""
+
+    def ask(k):
+        return [joblib.effective_n_jobs(n_jobs) for n_jobs in (None, 1, 2, -1)]
+
     with fused_fits():
         assert ask(0)[:3] == [1, 1, 2]
         assert run(ask) == [[1] * 4] * 3
@@ -160,16 +156,12 @@ def fit_in_a_greenlet(k):
     return greenlet(fit, getcurrent()).switch(k)
 
 
-def fit_in_a_loop(k):
+def fit_in_a_loop_and_its_threads(k):
     async def gather():
-        return await asyncio.gather(asyncio.to_thread(fit, k), asyncio.to_thread(fit, k + 0.5)), fit(k)
+        in_executor = asyncio.get_running_loop().run_in_executor(None, fit, k + 0.5)  # without the task's context
+        return await asyncio.gather(asyncio.to_thread(fit, k), in_executor), fit(k)
 
     return asyncio.run(gather())
-
-
-def fit_in_threads(k):
-    with ThreadPoolExecutor(2) as executor:
-        return list(executor.map(fit, (k, k + 0.5)))
 
 
 def fit_in_a_child(k):
@@ -199,7 +191,7 @@ def fit_in_the_iterator_of_calls(k):
     return joblib.Parallel(pre_dispatch=2)(make_calls())
 
 
-WAYS = [fit_in_a_greenlet, fit_in_a_loop, fit_in_threads, fit_in_a_scorer, fit_in_the_iterator_of_calls]
+WAYS = [fit_in_a_greenlet, fit_in_a_loop_and_its_threads, fit_in_a_scorer, fit_in_the_iterator_of_calls]
 WAYS += [fit_in_a_child] if hasattr(os, "fork") else []
 
 
@@ -230,21 +222,52 @@ def execute(node):
         raise
 
 
-def test_random_programs_of_nested_tasks_give_what_they_give_in_sequence():
-    hypothesis = pytest.importorskip("hypothesis")
-    some = hypothesis.strategies
-    leaf = some.one_of(
-        some.tuples(some.just("fit"), some.lists(some.integers(0, 5), max_size=2)),
-        some.tuples(some.just("raise"), some.sampled_from([ValueError, KeyError])),
-    )
-    kinds = some.sampled_from(["tasks", "catch"])
-    inner = some.recursive(leaf, lambda each: some.tuples(kinds, some.lists(each, max_size=4)), max_leaves=12)
+leaves = some.one_of(
+    some.tuples(some.just("fit"), some.lists(some.integers(0, 5), max_size=2)),
+    some.tuples(some.just("raise"), some.sampled_from([ValueError, KeyError])),
+)
+kinds = some.sampled_from(["tasks", "catch"])
+programs = some.recursive(leaves, lambda each: some.tuples(kinds, some.lists(each, max_size=4)), max_leaves=12)
 
-    @hypothesis.settings(deadline=None, max_examples=25, derandomize=True, database=None)
-    @hypothesis.given(some.lists(inner, min_size=1, max_size=4))
-    def check(programs):
-        with fused_fits():
-            fused = execute(("catch", programs))
-        assert fused == execute(("catch", programs))
 
-    check()
+@settings(max_examples=25)
+@given(some.lists(programs, min_size=1, max_size=4))
+def test_random_programs_of_nested_tasks_give_what_they_give_in_sequence(programs):
+    with fused_fits():
+        fused = execute(("catch", programs))
+    assert fused == execute(("catch", programs))
+
+
+def test_in_a_running_event_loop():
+    """As a notebook's cell, which the kernel's loop runs."""
+
+    async def cell():
+        with fused_fits() as report:
+            await asyncio.sleep(0)
+            run(fit)
+        return *run_fused(fit), [stack.n_models for stack in report.stacks]
+
+    assert asyncio.run(cell()) == (run(fit), [3], [3])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_in_a_notebook():
+    pytest.importorskip("ipykernel")
+    manager = pytest.importorskip("jupyter_client.manager")
+    code = f"import sys; sys.path = {sys.path}\nfrom fusion_helpers import fit, run_fused\nprint(run_fused(fit)[1])"
+    printed = []
+    kernel, client = manager.start_new_kernel(kernel_name="python3")
+    try:
+        client.execute_interactive(code, output_hook=lambda each: printed.append(each["content"].get("text")))
+        assert "[3]\n" in printed
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("where", ["a thread", "spawn", *(["fork"] if hasattr(os, "fork") else [])])
+def test_in_a_thread_or_process(where):
+    pool = ThreadPool if where == "a thread" else multiprocessing.get_context(where).Pool
+    with fused_fits(), pool(1) as workers:
+        assert workers.apply(run_fused, (fit,)) == (run(fit), [3])

@@ -6,26 +6,18 @@ import os
 import pickle
 import random
 import signal
+import sys
 import threading
 import time
 import traceback
+from functools import partial
 
 import joblib
 import numpy as np
 import pytest
 import torch
-from fusion_helpers import (
-    Doing,
-    SpecialError,
-    assert_equal_results,
-    count_fits,
-    fail,
-    make_pipeline_of_two_fits,
-    network,
-    run,
-    search,
-)
-from helpers import ROOT, run_python
+from fusion_helpers import Doing, OwnError, assert_equal_results, count_fits, fail, make_two_fits, network, run, search
+from helpers import run_python
 from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from sklearn.datasets import make_classification
@@ -41,15 +33,6 @@ from scratchnn import fused_fits
 from scratchnn.fusion import backend
 
 HERE = {os.getpid()}
-
-
-class Noting(Doing):
-    """A transformer that notes the process it was fitted in."""
-
-    def fit(self, X, y=None):
-        self.process_ = os.getpid()
-        time.sleep(0.1)  # so that no worker is ready for the chunk of another
-        return self
 
 
 def find_processes(n_jobs=None, **settings):
@@ -72,18 +55,18 @@ def check_workers():
     """Check what holds for any active backend: each worker fuses its chunk; errors arrive."""
     for name in ["HalvingGridSearchCV", "cross_validate", "nested search", "search without the classifier"]:
         check_dispatched(USES[name])
-    noting = make_pipeline(Noting(), network())
+    noting = make_pipeline(Doing(partial(time.sleep, 0.1)), network())  # so each worker begins before another ends
     fits, report = check_dispatched(lambda: cross_validate(noting, X, y, cv=6, return_estimator=True)["estimator"])
     assert [stack.n_models for stack in report.stacks] == [3, 3]
     bagging, _ = check_dispatched(lambda: BaggingClassifier(noting, 6, random_state=0).fit(X, y))
     for models in (fits, bagging.estimators_):
         assert len({model[0].process_ for model in models} - HERE) == 2
-    failing = search(make_pipeline_of_two_fits(None), {"doing": ["passthrough", Doing(fail)]}, refit=False)
+    failing = search(make_two_fits(None), {"doing": ["passthrough", Doing(fail)]}, refit=False)
     with joblib.parallel_config(n_jobs=2), fused_fits():
         with pytest.warns(FitFailedWarning, match="3 fits failed"):
             failing.fit(X, y)
-        with pytest.raises(SpecialError, match="of a task") as error:
-            cross_val_score(make_pipeline_of_two_fits(fail), X, y, error_score="raise")
+        with pytest.raises(OwnError, match="of a task") as error:
+            cross_val_score(make_two_fits(fail), X, y, error_score="raise")
     assert np.isnan(failing.cv_results_["mean_test_score"]).tolist() == [False, True]
     assert ", in fail\n" in "".join(traceback.format_exception(error.value))  # the frames of the worker
 
@@ -109,9 +92,7 @@ def test_dask_workers_fuse_their_chunks():
 
 
 RAY_CODE = """
-import os, sys, warnings
-sys.path[:0] = [{tests!r}, {fusion!r}]
-os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # of the workers
+import warnings
 warnings.simplefilter("ignore")
 import joblib, ray
 from fusion_helpers import assert_equal_results, search
@@ -130,11 +111,11 @@ ray.shutdown()
 """
 
 
-def test_ray_workers_fuse_their_chunks():
+def test_ray_workers_fuse_their_chunks(monkeypatch):
     pytest.importorskip("ray", reason="Ray is not among the packages of the tests")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     # In a process of its own: register_ray changes joblib's pools of processes.
-    paths = {"tests": str(ROOT / "tests"), "fusion": str(ROOT / "tests" / "fusion")}
-    assert run_python(RAY_CODE.format(**paths)).split() == ["6", "6"]
+    assert run_python(RAY_CODE).split() == ["6", "6"]
 
 
 def test_one_job_is_this_process_and_more_are_workers():
@@ -149,6 +130,8 @@ def test_one_job_is_this_process_and_more_are_workers():
             assert find_processes(2).isdisjoint(HERE)
         with pytest.raises(ValueError, match="n_jobs == 0 in Parallel has no meaning"):
             find_processes(0)
+        with pytest.raises(ValueError, match="n_jobs == 0 in Parallel has no meaning"):
+            run(lambda k: find_processes(0))
     with joblib.parallel_config(n_jobs=2), fused_fits():
         assert find_processes().isdisjoint(HERE)
         assert find_processes(1) == HERE
@@ -158,9 +141,10 @@ def test_large_data_are_mapped_for_the_workers_and_fused():
     data = make_classification(6000, 30, n_informative=8, n_classes=4, random_state=0)
     _, report = check_dispatched(lambda: OneVsRestClassifier(network(max_iter=2)).fit(*data).predict_proba(data[0]))
     assert [(stack.n_models, stack.unfused_reason) for stack in report.stacks] == [(2, None), (2, None)]
-    with fused_fits():
-        kinds = Parallel(n_jobs=2)(delayed(lambda table: type(table).__name__)(data[0]) for _ in range(2))
-    assert kinds == ["memmap", "memmap"]
+    for max_nbytes, kind in (("1M", "memmap"), (None, "ndarray")):
+        with fused_fits():
+            calls = [delayed(lambda table: type(table).__name__)(data[0])] * 2
+            assert Parallel(n_jobs=2, max_nbytes=max_nbytes)(calls) == [kind] * 2
 
 
 def test_tasks_of_different_workers_draw_different_numbers():
@@ -193,11 +177,6 @@ def test_errors_end_the_call_and_the_next_one_works():
         assert Parallel(n_jobs=2)(delayed(lambda k: k * factor)(k) for k in range(3)) == [0, 3, 6]
         cross_validate(network(), X, y, cv=4, n_jobs=2)
     assert [stack.n_models for stack in report.stacks] == [2, 2]
-
-
-@pytest.mark.parametrize(("n_calls", "n_workers", "size"), [(1, 2, 1), (10, 3, 4), (130, 2, 65), (1000, 2, 63)])
-def test_chunks_are_equal_parts_for_all_workers(n_calls, n_workers, size):
-    assert backend.find_chunk_size(n_calls, n_workers) == size
 
 
 def test_threads_of_joblib_fuse_their_chunks_which_have_equal_parts_of_all_folds(monkeypatch):
