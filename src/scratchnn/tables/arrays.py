@@ -103,7 +103,9 @@ def to_library_of(values: Tensor | Array, X: Any) -> Array:
     """Return results as an array of the library of X, on the device of X. Text labels stay a NumPy array."""
     array_library = find_array_library(X)
     is_text = isinstance(values, np.ndarray) and values.dtype.kind not in "biuf"
-    converted: Array = to_host(values) if array_library is None or is_text else array_library.convert(values)
+    if array_library is None or is_text:
+        return values.numpy() if isinstance(values, Tensor) else values
+    converted: Array = array_library.convert(values)
     return converted
 
 

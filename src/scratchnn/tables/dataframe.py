@@ -139,7 +139,7 @@ class RawTable:
 
     def _take(self, column: int) -> Any:
         """Return a column as a series of narwhals, or of an array as an array."""
-        return self.source[:, column] if self.frame is None else self.frame[:, int(column)]
+        return self.source[:, column] if self.frame is None else self.frame[:, column]
 
     def _list_values(self, column: int) -> list[Any]:
         values: list[Any] = self._take(column).tolist() if self.frame is None else self._take(column).to_list()

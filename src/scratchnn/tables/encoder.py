@@ -241,18 +241,18 @@ def find_chosen(categorical_features: Any, table: RawTable) -> Array | None:
     chosen = np.asarray([] if categorical_features is None else categorical_features)
     if chosen.dtype == bool and chosen.shape == (n_features,):
         return chosen
-    is_named, wanted = chosen.dtype.kind in "OUT", chosen.tolist()
-    names = table.names if is_named else range(n_features)
-    known = set() if is_named and table.frame is None else set(names)
     is_list = chosen.dtype != bool and chosen.ndim == 1
-    unknown = [each for each in wanted if each not in known] if is_list else [wanted]
+    is_named, listed = chosen.dtype.kind in "OUT", chosen.tolist()
+    names = table.names if is_named else range(n_features)
+    known = set() if is_named and table.frame is None else set(names)  # an array has no names
+    unknown = [each for each in listed if each not in known] if is_list else [listed]
     if unknown:
         raise ValueError(
             f"categorical_features must be names of columns of a frame, their indices from 0 to {n_features - 1}, or a "
             f"mask of {n_features} booleans, got {unknown[0]!r}. Name columns of X, or leave it 'from_dtype'."
         )
-    chosen_names = set(wanted)
-    return np.array([name in chosen_names for name in names], bool)
+    wanted = set(listed)
+    return np.array([name in wanted for name in names], bool)
 
 
 def has_missing(estimator: Any, X: Features) -> bool:

@@ -118,7 +118,7 @@ class Moments:
 
         The deviation of a column counts as at most 1.
         """
-        deviation = self._calc_deviation() if scale is None else self._calc_deviation() / scale
+        deviation = self._calc_deviation() / (1.0 if scale is None else scale)
         return float(np.sqrt((np.minimum(deviation, 1.0) ** 2).sum()))
 
     def _calc_deviation(self) -> Array:
