@@ -12,6 +12,7 @@ import numpy as np
 from scipy import sparse
 
 from .arrays import Array
+from .summary import gather
 
 NUMBER_TYPES = (Real, Decimal, np.bool_)
 # What arrays hold, by the kind of their dtype. scikit-learn converts numbers to floats.
@@ -19,6 +20,7 @@ ARRAY_KINDS = dict.fromkeys("fiub", "number") | dict.fromkeys("UT", "text")
 ARRAY_KINDS |= {"O": "object", "M": "date", "m": "duration"}
 FRAME_KINDS = {nw.String: "text", nw.Categorical: "category", nw.Enum: "category", nw.Date: "date"}
 FRAME_KINDS |= {nw.Datetime: "date", nw.Duration: "duration"}
+KINDS = ("category", "text", "date", "duration", "number", "object")  # the first one that a column has in any part
 TEXT_KINDS, TIME_KINDS = ("category", "text"), ("date", "duration")
 PARTS = {
     "number": ("",),
@@ -53,14 +55,15 @@ class RawTable:
         self.kinds = [kinds[dtype] for dtype in self.dtypes]
         self._codes: dict[int, tuple[Array, list[Any]]] = {}
 
-    def find_kinds(self, is_chosen: Array | None) -> list[str]:
-        """Return the kinds of columns, "object" only of those without values. ``is_chosen`` names the categories.
+    def find_kinds(self, categorical_features: Any) -> list[str]:
+        """Return the kinds of columns in all parts, by the parameter, the dtypes, and the values of objects.
 
-        If it is None, objects are "number" if all of them are numbers, and otherwise "text". If it is given, all
-        columns that are not chosen hold numbers, dates or durations.
+        Objects are "number" if all of them are numbers, and otherwise "text". If the parameter names categories, all
+        other columns hold numbers, dates or durations.
 
         Raises TypeError if columns hold something else. It names all of them.
         """
+        is_chosen = find_chosen(categorical_features, self)
         kinds, refused = [], []
         for column, dtype_kind in enumerate(self.kinds):
             kind = self._find_kind_of_objects(column) if dtype_kind == "object" else dtype_kind
@@ -71,7 +74,8 @@ class RawTable:
             kinds.append(kind)
         if refused:
             raise self._refuse(refused)
-        return kinds
+        merged = [min(parts, key=KINDS.index) for parts in zip(*gather(kinds), strict=True)]
+        return ["text" if kind == "object" else kind for kind in merged]
 
     def read_numbers(self, columns: Sequence[int], reason: str = IN_TRAINING) -> Array:
         """Return columns of numbers, (n_rows, n_columns), as floats with NaN for missing values.
@@ -241,6 +245,28 @@ def to_raw_table(X: Any, always: bool) -> RawTable | None:
         return None
     table = RawTable(X)
     return table if always or not all(map(_is_plain, set(table.dtypes))) else None
+
+
+def find_chosen(categorical_features: Any, table: RawTable) -> Array | None:
+    """Return which columns the parameter names as categories, (n_features,) of bool; None if their dtypes decide."""
+    if isinstance(categorical_features, str) and categorical_features == "from_dtype":
+        return None
+    n_features = table.shape[1]
+    chosen = np.asarray([] if categorical_features is None else categorical_features)
+    if chosen.dtype == bool and chosen.shape == (n_features,):
+        return chosen
+    is_list = chosen.dtype != bool and chosen.ndim == 1
+    is_named, listed = chosen.dtype.kind in "OUT", chosen.tolist()
+    names = table.names if is_named else range(n_features)
+    known = set() if is_named and table.frame is None else set(names)  # an array has no names
+    unknown = [each for each in listed if each not in known] if is_list else [listed]
+    if unknown:
+        raise ValueError(
+            f"categorical_features must be names of columns of a frame, their indices from 0 to {n_features - 1}, or a "
+            f"mask of {n_features} booleans, got {unknown[0]!r}. Name columns of X, or leave it 'from_dtype'."
+        )
+    wanted = set(listed)
+    return np.array([name in wanted for name in names], bool)
 
 
 def is_missing(value: Any) -> bool:

@@ -20,8 +20,6 @@ from .statistics import find_moments
 from .summary import gather, merge_flags
 from .table import Table
 
-KINDS = ("category", "text", "date", "duration", "number", "object")  # of its kinds in all parts, the first one counts
-
 
 class ColumnEncoder:
     """Encodes raw columns as floats: numbers and parts of dates, missing-value indicators, and one-hot categories.
@@ -157,13 +155,11 @@ def find_raw_table(estimator: Any, X: Any, *, reset: bool) -> RawTable | None:
     chosen = estimator.categorical_features
     names_categories = not (chosen is None or isinstance(chosen, str)) if reset else has_categories(estimator)
     if names_categories and sparse.issparse(X):
-        if not reset:
-            raise ValueError(
-                "X must be dense, as in training, where it had categories, got a sparse X. Pass X.toarray()."
-            )
         raise ValueError(
             f"categorical_features must be None or 'from_dtype' for a sparse X, got {chosen!r}. Encode the categories "
             "with sklearn's OneHotEncoder, which returns a sparse table."
+            if reset
+            else "X must be dense, as in training, where it had categories, got a sparse X. Pass X.toarray()."
         )
     return to_raw_table(X, names_categories)
 
@@ -218,41 +214,12 @@ def find_fill(estimator: Any, training: Table | None = None) -> Any:
 def _make_encoder(estimator: Any, table: RawTable, weights: Array | None) -> ColumnEncoder | None:
     """Return the encoder of a table of training rows; None if all columns are numbers, and none is missing."""
     table.names = getattr(estimator, "feature_names_in_", table.names)
-    kinds = find_kinds(estimator.categorical_features, table)
+    kinds = table.find_kinds(estimator.categorical_features)
     if set(kinds) == {"number"}:
         numbers = table.read_numbers(range(len(kinds)), UNNAMED)
         if not merge_flags(bool(np.isnan(numbers).any())):
             return None
     return ColumnEncoder(table, kinds, weights)
-
-
-def find_kinds(categorical_features: Any, table: RawTable) -> list[str]:
-    """Return the kinds of columns in all parts, by the parameter and the dtypes. Columns without values are text."""
-    found = gather(table.find_kinds(find_chosen(categorical_features, table)))
-    kinds = [min(each, key=KINDS.index) for each in zip(*found, strict=True)]
-    return ["text" if kind == "object" else kind for kind in kinds]
-
-
-def find_chosen(categorical_features: Any, table: RawTable) -> Array | None:
-    """Return which columns the parameter names as categories, (n_features,) of bool; None if their dtypes decide."""
-    if isinstance(categorical_features, str) and categorical_features == "from_dtype":
-        return None
-    n_features = table.shape[1]
-    chosen = np.asarray([] if categorical_features is None else categorical_features)
-    if chosen.dtype == bool and chosen.shape == (n_features,):
-        return chosen
-    is_list = chosen.dtype != bool and chosen.ndim == 1
-    is_named, listed = chosen.dtype.kind in "OUT", chosen.tolist()
-    names = table.names if is_named else range(n_features)
-    known = set() if is_named and table.frame is None else set(names)  # an array has no names
-    unknown = [each for each in listed if each not in known] if is_list else [listed]
-    if unknown:
-        raise ValueError(
-            f"categorical_features must be names of columns of a frame, their indices from 0 to {n_features - 1}, or a "
-            f"mask of {n_features} booleans, got {unknown[0]!r}. Name columns of X, or leave it 'from_dtype'."
-        )
-    wanted = set(listed)
-    return np.array([name in wanted for name in names], bool)
 
 
 def has_missing(estimator: Any, X: Features) -> bool:
