@@ -116,6 +116,8 @@ def resolve_device(device: str | torch.device, X: Features = None) -> torch.devi
     """
     if isinstance(device, str) and device == "auto":
         device = get_device(X)
+        if device.type == "cpu":  # most calls: the checks below would cost a prediction of one sample several percent
+            return device
     try:
         resolved = torch.device(device)
         if resolved.type not in ("cpu", "cuda"):
