@@ -160,7 +160,7 @@ def test_a_model_trained_on_cuda_predicts_where_there_is_none(device):
             values = getattr(loaded, method)(X)
         np.testing.assert_array_equal(values, getattr(MODELS["plain"], method)(X))
     loaded.set_params(device="auto").predict(X)
-    with pytest.raises(ValueError, match="device must be one that is there"):
+    with pytest.raises(ValueError, match="device must be available"):
         loaded.set_params(device=device).fit(X, y)
 
 

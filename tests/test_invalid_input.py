@@ -163,7 +163,7 @@ def test_a_score_that_does_not_suit_the_labels_is_refused_with_what_does(scoring
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", torch.device("cuda")])
 def test_cuda_that_is_not_there_is_refused(device):
-    with pytest.raises(ValueError, match=r"device must be one that is there, got .*cuda.* Use device='cpu' or 'auto'"):
+    with pytest.raises(ValueError, match=r"device must be available, got .*cuda.* Use device='cpu' or 'auto'"):
         network(device=device).fit(X, y)
 
 
@@ -196,7 +196,7 @@ MIXED = [np.resize(np.array(labels, dtype=object), 40) for labels in (["a", 1], 
     ("arguments", "message"),
     [
         ((np.empty((0, 3)), np.empty(0)), r"Found array with 0 sample"),
-        ((X, np.zeros(40)), r"y must have at least two classes, got one class: \[0.\]. Add rows"),
+        ((X, np.zeros(40)), r"y must have at least two classes, got one class: \[0.\]. Add samples"),
         ((np.where(X > 2, np.inf, X), y), "Input X contains infinity"),
         ((sparse.csr_array(with_infinities()), y), "Input X contains infinity"),  # without a warning of inf - inf
         ((sparse.csr_array(with_value(np.nan)), y), "Input X contains NaN"),

@@ -24,8 +24,7 @@ from .estimator.call import Call, Tables
 from .estimator.fitting import fit_network
 from .estimator.predicting import predict_log_probabilities, predict_logits, predict_probabilities
 from .estimator.validation import validate_part, validate_table, validate_validation_table
-from .tables.array_api import find_array_library, to_library_of
-from .tables.arrays import Array
+from .tables.arrays import Array, find_array_library, to_library_of
 from .training.threads import one_thread
 
 

@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ._compat import check_feature_names_in
 from .tables.arrays import Array
 from .tables.dataframe import RawTable, to_raw_table
-from .tables.encoder import ColumnEncoder, find_kinds
+from .tables.encoder import ColumnEncoder
 
 
 class TableEncoder(TransformerMixin, BaseEstimator):
@@ -78,7 +78,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
             The fitted encoder.
         """
         table = self._read(X, reset=True)
-        self.encoder_ = ColumnEncoder(table, find_kinds(self.categorical_features, table))
+        self.encoder_ = ColumnEncoder(table, table.find_kinds(self.categorical_features))
         return self
 
     def transform(self, X: Any) -> Array:

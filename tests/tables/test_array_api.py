@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from scratchnn import fused_fits
 from scratchnn._compat import HAS_ARRAY_API
-from scratchnn.tables.array_api import resolve_device
+from scratchnn.tables.arrays import resolve_device
 
 if not HAS_ARRAY_API:
     pytest.skip("array API support needs scikit-learn 1.9", allow_module_level=True)

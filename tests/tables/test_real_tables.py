@@ -16,8 +16,7 @@ from sklearn.pipeline import make_pipeline
 
 from scratchnn import ScratchNNClassifier, TableEncoder
 from scratchnn.tables import transform
-from scratchnn.tables.dataframe import RawTable
-from scratchnn.tables.encoder import find_chosen
+from scratchnn.tables.dataframe import RawTable, find_chosen
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 rng = np.random.default_rng(0)

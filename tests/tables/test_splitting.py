@@ -220,6 +220,7 @@ def test_boosting_hands_on_weights_that_are_shares():
 )
 def test_a_split_that_leaves_too_little_is_refused(rng, y, fraction, n_rows):
     table = Table(rng.normal(size=(len(y), 2)), np.asarray(y))
-    message = rf"validation_fraction={fraction} of {n_rows} rows, .* two rows or more, of each class .* Increase"
+    rule = "must .* at least two samples, and one of each class .* Increase"
+    message = rf"validation_fraction={fraction} of {n_rows} samples {rule}"
     with pytest.raises(ValueError, match=message):
         split_validation(table, fraction, seed=0)

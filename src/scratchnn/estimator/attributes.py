@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from ..tables.array_api import ArrayLibrary
-from ..tables.arrays import Array, has_own_library, to_host, to_tensor
+from ..tables.arrays import Array, ArrayLibrary, has_own_library, to_host, to_tensor
 from ..tables.bins import count_bins, name_bins
 from ..tables.encoder import count_columns, has_categories, name_columns, name_features
 from ..tables.statistics import ColumnStatistics

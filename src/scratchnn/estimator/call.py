@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..tables.array_api import ArrayLibrary
+from ..tables.arrays import ArrayLibrary
 from ..tables.table import Table
 from ..tables.targets import Labels
 

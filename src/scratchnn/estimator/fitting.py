@@ -12,8 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from .._compat import warn_user
 from ..checkpoints import Session, describe_fit, find_checkpoint, open_session
 from ..network import init_coeffs
-from ..tables.array_api import resolve_device
-from ..tables.arrays import to_tensor
+from ..tables.arrays import resolve_device, to_tensor
 from ..tables.bins import count_bins
 from ..tables.encoder import find_fill
 from ..tables.split import cut_table, split_validation

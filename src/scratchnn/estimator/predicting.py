@@ -15,8 +15,7 @@ from torch import Tensor
 from .._compat import warn_user
 from ..exceptions import MissingDeviceError
 from ..network import Coeffs, calc_preds, run_forward
-from ..tables.array_api import resolve_device
-from ..tables.arrays import Features, count_block_rows, get_device
+from ..tables.arrays import Features, count_block_rows, get_device, resolve_device
 from ..tables.table import Table
 from ..tables.transform import ColumnTransform, TensorRows
 from ..training.precision import use_precision

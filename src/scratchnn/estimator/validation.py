@@ -15,8 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import validate_data
 
 from .._compat import check_partial_fit_first_call, check_same_namespace, warn_user
-from ..tables.array_api import find_array_library, get_float_dtypes, to_numpy
-from ..tables.arrays import Array, Features, is_mapped_file, to_tensor
+from ..tables.arrays import Array, Features, find_array_library, get_float_dtypes, is_mapped_file, to_numpy, to_tensor
 from ..tables.dataframe import NUMBER_TYPES, is_missing
 from ..tables.encoder import encode, find_raw_table, name_columns
 from ..tables.summary import check_form, merge_flags

@@ -1,12 +1,17 @@
-"""Arrays of NumPy, scipy and other libraries, and PyTorch tensors that share their memory."""
+"""Arrays of NumPy, scipy and other libraries, PyTorch tensors that share their memory, and devices."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
+from sklearn import get_config
 from torch import Tensor
+
+from .._compat import get_namespace_and_device
+from ..exceptions import MissingDeviceError
 
 Array = NDArray[Any]
 Features = Any  # (n_samples, n_features): an ndarray, a tensor, or a CSR matrix or array of scipy
@@ -19,7 +24,7 @@ def count_block_rows(X: Features, width: int = 1) -> int:
 
 
 def is_mapped_file(X: Any) -> bool:
-    """Return whether the user has mapped an array. One that joblib has mapped for its workers fitted in memory."""
+    """Return whether the user has mapped an array. Arrays that joblib has mapped for its workers fit in memory."""
     while isinstance(X, np.ndarray):
         if isinstance(X, np.memmap):
             return "joblib_memmapping_folder" not in str(X.filename)
@@ -34,7 +39,7 @@ def get_float_dtype(X: Any) -> np.dtype[Any]:
 
 
 def get_device(X: Features) -> torch.device:
-    """Return the device of the rows."""
+    """Return the device of X: the CPU for everything except tensors."""
     return X.device if isinstance(X, Tensor) else torch.device("cpu")
 
 
@@ -46,7 +51,9 @@ def to_tensor(array: Any) -> Tensor:
     if min(array.strides, default=0) < 0:  # as of a single row that is reversed, which NumPy calls contiguous
         array = array.copy()
     if not array.flags.writeable and array.size:
-        array = np.asarray(_Memory(array))  # PyTorch knows no read-only tensors and would warn
+        # PyTorch has no read-only tensors and would warn, so the memory is presented as writable.
+        interface = {**array.__array_interface__, "data": (array.ctypes.data, False)}
+        array = np.asarray(SimpleNamespace(__array_interface__=interface, owner=array))
     return torch.from_numpy(array)
 
 
@@ -60,11 +67,68 @@ def to_host(array: Any) -> Array:
     return to_tensor(array).cpu().numpy() if has_own_library(array) else np.asarray(array)
 
 
-class _Memory:
-    """The memory of an array that may be read-only, offered as writable."""
+class ArrayLibrary(NamedTuple):
+    """The namespace of an array library other than NumPy, and one of its devices."""
 
-    def __init__(self, array: Array) -> None:
-        interface = dict(array.__array_interface__)
-        interface["data"] = (interface["data"][0], False)
-        self.__array_interface__ = interface
-        self.owner = array
+    namespace: Any
+    device: Any
+
+    def convert(self, values: Tensor | Array) -> Any:
+        """Return a tensor or a NumPy array as an array of this library, on this device."""
+        if self.namespace.__name__.endswith("torch"):
+            return torch.as_tensor(values, device=self.device)
+        return self.namespace.asarray(to_host(values), device=self.device)
+
+
+def find_array_library(X: Any) -> ArrayLibrary | None:
+    """Return the library of X if scikit-learn dispatches to it by the array API; None for NumPy arrays."""
+    if not get_config()["array_api_dispatch"] or not hasattr(X, "__dlpack__"):
+        return None
+    namespace, is_compliant, device = get_namespace_and_device(X)
+    return ArrayLibrary(namespace, device) if is_compliant and "numpy" not in namespace.__name__ else None
+
+
+def get_float_dtypes(array_library: ArrayLibrary | None) -> tuple[Any, Any]:
+    """Return the float dtypes that X may keep, in its own library (None: NumPy)."""
+    namespace: Any = np if array_library is None else array_library.namespace
+    return namespace.float64, namespace.float32
+
+
+def to_numpy(values: Any) -> Any:
+    """Return an array of a library that scikit-learn dispatches to as a NumPy array, and anything else unchanged."""
+    return values if find_array_library(values) is None else to_host(values)
+
+
+def to_library_of(values: Tensor | Array, X: Any) -> Array:
+    """Return results as an array of the library of X, on the device of X. Text labels stay a NumPy array."""
+    array_library = find_array_library(X)
+    is_text = isinstance(values, np.ndarray) and values.dtype.kind not in "biuf"
+    if array_library is None or is_text:
+        return values.numpy() if isinstance(values, Tensor) else values
+    converted: Array = array_library.convert(values)
+    return converted
+
+
+def resolve_device(device: str | torch.device, X: Features = None) -> torch.device:
+    """Return the device that the parameter means. "auto" is the device of X: the CPU for arrays and frames.
+
+    Raises ValueError if it is neither the CPU nor a CUDA device; MissingDeviceError if PyTorch does not find it.
+    """
+    if isinstance(device, str) and device == "auto":
+        device = get_device(X)
+        if device.type == "cpu":  # most calls: the checks below would cost a prediction of one sample several percent
+            return device
+    try:
+        resolved = torch.device(device)
+        if resolved.type not in ("cpu", "cuda"):
+            raise TypeError(f"PyTorch calls its type {resolved.type!r}")
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device must be 'auto', 'cpu', 'cuda', 'cuda:N' or a torch.device of these types, got {device!r}."
+        ) from error
+    if resolved.type == "cpu" or (torch.cuda.is_available() and (resolved.index or 0) < torch.cuda.device_count()):
+        return resolved
+    raise MissingDeviceError(
+        f"device must be available, got {device!r} where PyTorch finds {torch.cuda.device_count()} CUDA devices. Use "
+        "device='cpu' or 'auto', or install a CUDA build of PyTorch and its driver."
+    )

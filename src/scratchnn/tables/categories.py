@@ -1,9 +1,10 @@
-"""The categories of a column: which have a feature, the codes of values, and what a column of text looks like."""
+"""The categories of a column: those with a feature, the codes of values, and problems of columns of text."""
 
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ import numpy as np
 from .arrays import Array
 from .dataframe import NUMBER_TYPES, is_missing
 
-MIN_ROWS = 2  # categories of fewer rows have one feature together
-MAX_CATEGORIES = 100  # features of a column of categories, at most: the most frequent, and one for all others
-MIN_TEXTS = 20  # different ones of a column that look like numbers or dates: fewer are taken for categories
-MIN_SHARE = 0.8  # of the values that look like numbers or dates
+MIN_ROWS = 2  # of a category with a feature of its own
+MAX_CATEGORIES = 100  # features of a column: the most frequent categories, and one for all others
+MIN_TEXTS = 20  # distinct ones in a column that reads as numbers or dates: fewer are meant as categories
+MIN_SHARE = 0.8  # of values that read as numbers or dates
 DATE = re.compile(r"\d{4}-\d\d?-\d\d?([ T].*)?|\d\d?([./-])\d\d?\2\d{2,4}([ T].*)?")
 
 Counts = Counter[str | None]
@@ -22,10 +23,10 @@ Counts = Counter[str | None]
 
 @dataclass(frozen=True, eq=False)
 class CodedRows:
-    """Rows of numbers and of category codes. Rows that are taken are dense: numbers, and the one-hot encoding of codes.
+    """Rows of numbers and category codes. An index returns dense rows: the numbers, and the one-hot encoded codes.
 
     ``numbers`` are (n_rows, n_numbers), and ``codes`` (n_rows, n_categorical), -1 for no category. ``starts``,
-    (n_categorical + 1,), are the features where the categories of each column start, and the number of all features.
+    (n_categorical + 1,), are the first feature of each column of categories, and the number of all features.
     """
 
     numbers: Array
@@ -35,7 +36,7 @@ class CodedRows:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """The number of rows and of features."""
+        """The number of rows, and the number of features."""
         return len(self.codes), int(self.starts[-1])
 
     def __getitem__(self, rows: Any) -> Array:
@@ -49,7 +50,7 @@ class CodedRows:
 
 
 def to_text(value: Any) -> str | None:
-    """Return the text of a category: the same for numbers that are equal. None if the value is missing."""
+    """Return the text of a category, the same for equal numbers. None if the value is missing."""
     if is_missing(value):
         return None
     if not isinstance(value, NUMBER_TYPES):
@@ -62,7 +63,7 @@ def to_text(value: Any) -> str | None:
 
 
 def to_number(text: str | None) -> float | None:
-    """Return the number that a text reads as, a whole one to its last digit; None if it does not."""
+    """Return the number that a text represents, integers to their last digit; None if there is no such number."""
     for read in (int, float):
         try:
             return read(text or "")
@@ -72,7 +73,7 @@ def to_number(text: str | None) -> float | None:
 
 
 def count_categories(codes: Array, values: Sequence[Any]) -> Counts:
-    """Return how many rows each category has, by its text, or None for missing values."""
+    """Return the number of rows of each category, by its text, and of missing values, by None."""
     counts: Counts = Counter()
     for value, count in zip(values, np.bincount(codes, minlength=len(values)).tolist(), strict=True):
         if count:
@@ -81,20 +82,20 @@ def count_categories(codes: Array, values: Sequence[Any]) -> Counts:
 
 
 def choose_categories(counts: Counts) -> list[str | None]:
-    """Return the categories that have a feature, sorted, None at the end. There may be fewer than counts."""
+    """Return the frequent categories, sorted, None last."""
     categories = sorted(counts, key=lambda text: (text is None, text or ""))
     sizes = np.array([counts[each] for each in categories])
     is_frequent = sizes >= MIN_ROWS
     if is_frequent.sum() + 1 > MAX_CATEGORIES:
         is_frequent[np.argsort(sizes, kind="stable")[: 1 - MAX_CATEGORIES]] = False
-    return [each for each, whether in zip(categories, is_frequent, strict=True) if whether]
+    return list(compress(categories, is_frequent))
 
 
 def find_codes(values: Sequence[Any], categories: Sequence[str | None], is_numeric: bool, other: int) -> Array:
-    """Return the place of each value among the categories, (n_values,), or ``other``.
+    """Return the index of each value among the categories, (n_values,), or ``other``.
 
-    Text is compared with text, and numbers by value: 1, 1.0 and True, and also "1.0" where the categories are numbers,
-    as ``is_numeric`` says, or where the value is a number and the category text.
+    Text is compared with text, and numbers by value: 1, 1.0 and True are equal. If the categories are numbers
+    (``is_numeric``), "1.0" is the number 1. A number is also equal to a category of text that represents it.
     """
     places = {category: place for place, category in enumerate(categories)}
     by_number: dict[Any, int] | None = None
@@ -112,9 +113,9 @@ def find_codes(values: Sequence[Any], categories: Sequence[str | None], is_numer
 
 
 def describe_problem(counts: Counts, categories: Sequence[str | None], is_chosen: bool) -> str | None:
-    """Return what is wrong with a column of categories, or None: they are numbers, dates, or nearly all infrequent.
+    """Return the problem of a column of categories: numbers, dates, or nearly all infrequent. None if there is none.
 
-    Text that the user has chosen as categories may read as numbers and dates.
+    Text that the user has chosen as categories may read as numbers or dates.
     """
     n_rows = counts.total() - counts[None]
     if not n_rows:

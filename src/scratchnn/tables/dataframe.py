@@ -1,7 +1,8 @@
-"""Raw tables as users have them: frames, and arrays of objects. What each column holds, and its values."""
+"""Raw tables, as users pass them: frames, and arrays of objects. The kinds of their columns, and their values."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -11,30 +12,36 @@ import numpy as np
 from scipy import sparse
 
 from .arrays import Array
+from .summary import gather
 
 NUMBER_TYPES = (Real, Decimal, np.bool_)
-# What arrays hold, by the letter of their dtype. scikit-learn makes floats of the first ones.
+# What arrays hold, by the kind of their dtype. scikit-learn converts numbers to floats.
 ARRAY_KINDS = dict.fromkeys("fiub", "number") | dict.fromkeys("UT", "text")
 ARRAY_KINDS |= {"O": "object", "M": "date", "m": "duration"}
 FRAME_KINDS = {nw.String: "text", nw.Categorical: "category", nw.Enum: "category", nw.Date: "date"}
 FRAME_KINDS |= {nw.Datetime: "date", nw.Duration: "duration"}
-# Why a column must hold numbers.
-IN_TRAINING, UNNAMED = "as in training", "as categorical_features does not name it"
-TEXT_KINDS = ("category", "text")
-DATE_PARTS = ("year", "month", "day_of_week", "hour")
+KINDS = ("category", "text", "date", "duration", "number", "object")  # the first one that a column has in any part
+TEXT_KINDS, TIME_KINDS = ("category", "text"), ("date", "duration")
+PARTS = {
+    "number": ("",),
+    "duration": ("",),
+    "date": ("", "year", "month", "day_of_week", "hour"),
+}  # "": all of it
+IN_TRAINING, UNNAMED = "as in training", "as categorical_features does not name it"  # why a column must hold numbers
 
 
 class RawTable:
-    """A frame of any library that narwhals reads, or an array, of which each column may be of another kind.
+    """A frame of any library that narwhals reads, or an array. Its columns may be of different kinds.
 
-    The ``kinds`` of columns are "number", "text", "category", "date" and "duration", as their dtypes say; "object" if
-    the dtype says nothing; and "refused". Missing values are None, NaN, and pandas' NA and NaT.
+    The ``kinds`` of columns follow from their dtypes: "number", "text", "category", "date" and "duration"; "object" if
+    the values decide; and "refused". Missing values are None, NaN, and pandas' NA and NaT.
     """
 
     def __init__(self, source: Any) -> None:
         self.source = source
         self.shape: tuple[int, int] = tuple(source.shape)
         self.is_pandas_like = nw.dependencies.is_pandas_like_dataframe(source)
+        self.is_polars = nw.dependencies.is_polars_dataframe(source)
         if isinstance(source, np.ndarray):
             self.frame: Any = None
             self.names: Sequence[Any] = range(self.shape[1])
@@ -48,41 +55,33 @@ class RawTable:
         self.kinds = [kinds[dtype] for dtype in self.dtypes]
         self._codes: dict[int, tuple[Array, list[Any]]] = {}
 
-    def find_kinds(self, is_chosen: Array | None) -> list[str]:
-        """Return the kinds of columns; "object" only of those without values, as the values decide.
+    def find_kinds(self, categorical_features: Any) -> list[str]:
+        """Return the kinds of columns in all parts, by the parameter, the dtypes, and the values of objects.
 
-        They are "number" if all values are numbers, and else "text". If the user has chosen the columns of categories,
-        only these are, and all others hold numbers.
+        Objects are "number" if all of them are numbers, and otherwise "text". If the parameter names categories, all
+        other columns hold numbers, dates or durations.
 
-        Raises TypeError if columns hold something else. All are named.
+        Raises TypeError if columns hold something else. It names all of them.
         """
-        kinds, refused = list(self.kinds), {}
-        for column, kind in enumerate(kinds):
-            if kind == "object":
-                try:
-                    types = {type(value) for value in self.read_codes(column)[1] if not is_missing(value)}
-                except TypeError:  # of the hash of a value
-                    refused[column] = self._find_unhashable(column)
-                    continue
-                others = [each.__name__ for each in types if not issubclass(each, (str, *NUMBER_TYPES))]
-                if others:
-                    refused[column] = min(others)
-                elif types:
-                    kinds[column] = "number" if all(issubclass(each, NUMBER_TYPES) for each in types) else "text"
-            elif kind == "refused" or (is_chosen is not None and is_chosen[column] and kind in ("date", "duration")):
-                refused[column] = str(self.dtypes[column])
-            if is_chosen is not None and kind not in ("date", "duration"):
-                kinds[column] = "category" if is_chosen[column] else "number"
+        is_chosen = find_chosen(categorical_features, self)
+        kinds, refused = [], []
+        for column, dtype_kind in enumerate(self.kinds):
+            kind = self._find_kind_of_objects(column) if dtype_kind == "object" else dtype_kind
+            if kind == "refused" or (kind in TIME_KINDS and is_chosen is not None and is_chosen[column]):
+                refused.append(column)
+            elif is_chosen is not None and kind not in TIME_KINDS:
+                kind = "category" if is_chosen[column] else "number"
+            kinds.append(kind)
         if refused:
-            raise TypeError(self._refuse(refused))
-        return kinds
+            raise self._refuse(refused)
+        merged = [min(parts, key=KINDS.index) for parts in zip(*gather(kinds), strict=True)]
+        return ["text" if kind == "object" else kind for kind in merged]
 
-    def read_numbers(self, columns: Iterable[int], reason: str = IN_TRAINING) -> Array:
-        """Return columns of numbers, (n_rows, n_columns), as floats with NaN where a value is missing.
+    def read_numbers(self, columns: Sequence[int], reason: str = IN_TRAINING) -> Array:
+        """Return columns of numbers, (n_rows, n_columns), as floats with NaN for missing values.
 
-        Raises TypeError if a column holds something else, which ``reason`` explains.
+        Raises TypeError if a column holds something else. The message contains the ``reason`` for the rule.
         """
-        columns = list(columns)
         if isinstance(self.source, np.ndarray) and self.source.dtype.kind in "fiub":
             dtype = np.float32 if self.source.dtype == np.float32 else np.float64
             taken: Array = self.source[:, columns].astype(dtype, copy=False)
@@ -96,35 +95,34 @@ class RawTable:
             if self.kinds[column] != "number":
                 codes, values = self.read_codes(column)
                 result[:, place] = np.array([self._to_float(value, column, reason) for value in values])[codes]
-            elif not self.is_pandas_like:  # in NumPy: pyarrow refuses to make floats of whole numbers above 2**53
+            elif not self.is_pandas_like:  # converted by NumPy, as pyarrow raises errors for integers above 2**53
                 result[:, place] = self._take(column).to_numpy()
         return result
 
     def read_codes(self, column: int) -> tuple[Array, list[Any]]:
-        """Return for each row of a column the index of its value, and the different values. The first one is None.
+        """Return the index of the value in each row of a column, and the distinct values. The first value is None.
 
-        Raises TypeError if values have no hash.
+        Raises TypeError if a value has no hash.
         """
         if column not in self._codes:
             try:
                 self._codes[column] = self._factorize(column)
             except TypeError as error:
-                raise TypeError(self._refuse({column: self._find_unhashable(column)})) from error
+                raise self._refuse([column]) from error
         return self._codes[column]
 
     def read_times(self, column: int, kind: str) -> dict[str, Array]:
-        """Return the seconds, as "", of a column of durations or dates, and of dates the DATE_PARTS; (n_rows,) each.
+        """Return the ``PARTS`` of a column of dates or durations, (n_rows,) each. The whole value is in seconds.
 
-        Raises TypeError if it is of another ``kind``.
+        Raises TypeError if the column is of another ``kind``.
         """
-        parts = DATE_PARTS if kind == "date" else ()
         if self.kinds[column] != kind:
-            if self.kinds[column] in ("date", "duration") or not all(map(is_missing, self.read_codes(column)[1])):
+            if self.kinds[column] in TIME_KINDS or not all(map(is_missing, self.read_codes(column)[1])):
                 raise TypeError(
                     f"Column {self.names[column]!r} of X must hold {kind}s, as in training, got dtype "
                     f"{self.dtypes[column]}. Convert it, for example with pandas.to_datetime or pandas.to_timedelta."
                 )
-            return dict.fromkeys(("", *parts), np.full(self.shape[0], np.nan))
+            return dict.fromkeys(PARTS[kind], np.full(self.shape[0], np.nan))
         local = universal = self._take(column)
         if self.frame is not None:
             zone = getattr(local.dtype, "time_zone", None)
@@ -140,27 +138,23 @@ class RawTable:
         if kind == "date":
             hours, months = local.view(np.int64) // 3_600_000_000, local.astype("M8[M]").view(np.int64)
             found += [1970 + months // 12, 1 + months % 12, (hours // 24 + 3) % 7, hours % 24]
-        return {part: np.where(np.isnat(local), np.nan, each) for part, each in zip(("", *parts), found, strict=True)}
+        is_missing_there = np.isnat(local)
+        return {part: np.where(is_missing_there, np.nan, each) for part, each in zip(PARTS[kind], found, strict=True)}
 
     def _take(self, column: int) -> Any:
         """Return a column as a series of narwhals, or of an array as an array."""
-        return self.source[:, column] if self.frame is None else self.frame[:, int(column)]
+        return self.source[:, column] if self.frame is None else self.frame[:, column]
 
     def _list_values(self, column: int) -> list[Any]:
         values: list[Any] = self._take(column).tolist() if self.frame is None else self._take(column).to_list()
         return values
 
     def _factorize(self, column: int) -> tuple[Array, list[Any]]:
-        is_long = self.shape[0] > 100  # shorter columns are sooner listed
-        if is_long and self.is_pandas_like:
+        is_short = self.shape[0] <= 100  # sooner listed
+        if self.is_pandas_like and not is_short:
             codes, found = self._take(column).to_native().factorize()
             values = found.tolist()
-        elif (
-            is_long
-            and self.frame is not None
-            and self.frame.implementation.is_polars()
-            and self.kinds[column] in TEXT_KINDS
-        ):
+        elif self.is_polars and not is_short and self.kinds[column] in TEXT_KINDS:
             series = self._take(column).cast(nw.Categorical)
             physical = nw.from_native(series.to_native().to_physical(), series_only=True).cast(nw.Int64)
             _, rows, codes = np.unique(physical.fill_null(-1).to_numpy(), return_index=True, return_inverse=True)
@@ -172,17 +166,8 @@ class RawTable:
             values = list(places)
         return codes.astype(np.int32) + np.int32(1), [None, *values]
 
-    def _find_unhashable(self, column: int) -> str:
-        """Return the type of a value that has no hash."""
-        for value in self._list_values(column):
-            try:
-                hash(value)
-            except TypeError:
-                return type(value).__name__
-        return "unknown"
-
     def _find_kind(self, column: int) -> str:
-        """Return what a column holds, by its dtype in its own library and in narwhals."""
+        """Return the kind of a column, by its dtype in its own library and in narwhals."""
         native = self.dtypes[column]
         if isinstance(native, np.dtype):
             return ARRAY_KINDS.get(native.kind, "refused")
@@ -193,34 +178,50 @@ class RawTable:
             return "number"
         return next((kind for each, kind in FRAME_KINDS.items() if isinstance(dtype, each)), "refused")
 
+    def _find_kind_of_objects(self, column: int) -> str:
+        """Return the kind of a column of objects, by its values; "object" if there are none."""
+        try:
+            values = [value for value in self.read_codes(column)[1] if not is_missing(value)]
+        except TypeError:
+            return "refused"
+        if all(isinstance(value, NUMBER_TYPES) for value in values):
+            return "number" if values else "object"
+        return "text" if all(isinstance(value, (str, *NUMBER_TYPES)) for value in values) else "refused"
+
     def _to_float(self, value: Any, column: int, reason: str) -> float:
         if is_missing(value):
             return np.nan
         if isinstance(value, NUMBER_TYPES):
             return float(value)
         raise TypeError(
-            f"Column {self.names[column]!r} of X must hold numbers or booleans, {reason}, got {value!r}. Make numbers "
-            "of its values, or name it in categorical_features and fit again."
+            f"Column {self.names[column]!r} of X must hold numbers or booleans, {reason}, got {value!r}. Convert its "
+            "values to numbers, or name it in categorical_features and fit again."
         )
 
-    def _refuse(self, refused: dict[int, str]) -> str:
-        """Return the error about columns that the network has no use for, with the types of their values."""
-        names = ", ".join(repr(self.names[column]) for column in refused)
-        types = ", ".join(dict.fromkeys(refused.values()))
-        one, it = ("Column {} of X has", "it") if len(refused) == 1 else ("Columns {} of X have", "them")
-        return (
+    def _refuse(self, columns: Sequence[int]) -> TypeError:
+        """Return the error about columns of which the network has no use, with the types of their values."""
+        names = ", ".join(repr(self.names[column]) for column in columns)
+        types = ", ".join(dict.fromkeys(map(self._name_type, columns)))
+        one, it = ("Column {} of X has", "it") if len(columns) == 1 else ("Columns {} of X have", "them")
+        return TypeError(
             f"{one.format(names)} values of type {types}: the argument must be a table of strings, categories, "
-            "numbers, dates and durations. Make other columns of the values (of lists the lengths or the elements), or "
+            "numbers, dates and durations. Convert the values (for example, lists to their lengths or elements), or "
             f"leave {it} out."
         )
 
+    def _name_type(self, column: int) -> str:
+        """Return the type of the values of a refused column: its dtype, or the type of the first refused object."""
+        if self.kinds[column] != "object":
+            return str(self.dtypes[column])
+        return next(type(value).__name__ for value in self._list_values(column) if not _is_usable(value))
+
 
 def to_raw_table(X: Any, always: bool) -> RawTable | None:
-    """Return X as a raw table, if it may hold categories or types that scikit-learn does not turn into numbers.
+    """Return X as a raw table if it may hold categories or types that scikit-learn does not convert to numbers.
 
     With ``always``, any dense table becomes one.
 
-    Raises TypeError if X is a frame whose values are not computed yet; ValueError if it has two columns of one name.
+    Raises TypeError if X is a lazy frame; ValueError if columns have the same name.
     """
     if isinstance(X, list | tuple):
         X = _to_array(X)
@@ -236,15 +237,36 @@ def to_raw_table(X: Any, always: bool) -> RawTable | None:
         twice = ", ".join(repr(name) for name, count in names.items() if count > 1)
         raise ValueError(f"X must have columns of different names, got {twice} more than once. Rename them.") from error
     if is_dask or isinstance(frame, nw.LazyFrame):
-        remedy = "compute" if is_dask else "collect"
         raise TypeError(
             f"X must be a table in memory, got a lazy {type(X).__module__.partition('.')[0]} frame. Call "
-            f".{remedy}() and pass what it returns."
+            f".{'compute' if is_dask else 'collect'}() and pass the result."
         )
     if not isinstance(frame, nw.DataFrame):
         return None
     table = RawTable(X)
     return table if always or not all(map(_is_plain, set(table.dtypes))) else None
+
+
+def find_chosen(categorical_features: Any, table: RawTable) -> Array | None:
+    """Return which columns the parameter names as categories, (n_features,) of bool; None if their dtypes decide."""
+    if isinstance(categorical_features, str) and categorical_features == "from_dtype":
+        return None
+    n_features = table.shape[1]
+    chosen = np.asarray([] if categorical_features is None else categorical_features)
+    if chosen.dtype == bool and chosen.shape == (n_features,):
+        return chosen
+    is_list = chosen.dtype != bool and chosen.ndim == 1
+    is_named, listed = chosen.dtype.kind in "OUT", chosen.tolist()
+    names = table.names if is_named else range(n_features)
+    known = set() if is_named and table.frame is None else set(names)  # an array has no names
+    unknown = [each for each in listed if each not in known] if is_list else [listed]
+    if unknown:
+        raise ValueError(
+            f"categorical_features must be names of columns of a frame, their indices from 0 to {n_features - 1}, or a "
+            f"mask of {n_features} booleans, got {unknown[0]!r}. Name columns of X, or leave it 'from_dtype'."
+        )
+    wanted = set(listed)
+    return np.array([name in wanted for name in names], bool)
 
 
 def is_missing(value: Any) -> bool:
@@ -253,28 +275,35 @@ def is_missing(value: Any) -> bool:
         return True
     try:
         return bool(value != value)
-    except TypeError:  # what pandas' NA is, nobody can say
+    except TypeError:  # pandas' NA compared with itself is NA, which is neither true nor false
         return True
 
 
-def _to_array(rows: Any) -> Any:
-    """Return nested lists of anything but real numbers as an array of objects, and others as they are."""
+def _is_usable(value: Any) -> bool:
+    """Return whether an object is a number, text or missing, and has a hash."""
     try:
-        kind = np.asarray(rows).dtype.kind
-        objects = None if kind in "fiub" else np.array(rows, dtype=object)
-    except ValueError:
-        objects = np.array(rows, dtype=object)
-    # Of rows of different lengths, scikit-learn says so.
-    return rows if objects is None or objects.ndim != 2 else objects
+        hash(value)
+    except TypeError:
+        return False
+    return isinstance(value, (str, *NUMBER_TYPES)) or is_missing(value)
+
+
+def _to_array(rows: Any) -> Any:
+    """Return nested lists of anything except real numbers as an array of objects, and other lists unchanged."""
+    with suppress(ValueError):  # of rows of different lengths
+        if np.asarray(rows).dtype.kind in "fiub":
+            return rows
+    objects = np.array(rows, dtype=object)
+    return objects if objects.ndim == 2 else rows  # scikit-learn raises the error
 
 
 def _is_plain(dtype: Any) -> bool:
-    """Return whether scikit-learn makes floats of a column, without losing a missing value."""
+    """Return whether scikit-learn converts a column to floats without losing a missing value."""
     if isinstance(dtype, np.dtype):
         return dtype.kind in "fiub"
     return str(dtype) in ("Float32", "Float64") or (_is_sparse(dtype) and dtype.fill_value == 0)
 
 
 def _is_sparse(dtype: Any) -> bool:
-    """Return whether pandas keeps only some numbers of a column."""
+    """Return whether this is a sparse dtype of pandas for numbers."""
     return str(dtype).startswith("Sparse") and dtype.subtype.kind in "fiub"

@@ -1,8 +1,11 @@
-"""Raw columns to numbers: dates in parts, missing values filled and marked, categories one-hot."""
+"""The encoding of raw columns as numbers: parts of dates, filled missing values and indicators, one-hot categories."""
 
 import copy
 import math
 from collections.abc import Sequence
+from functools import reduce
+from itertools import compress
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -12,57 +15,70 @@ from scipy import sparse
 from .._compat import warn_user
 from .arrays import Array, Features, to_host, to_tensor
 from .categories import CodedRows, choose_categories, count_categories, describe_problem, find_codes
-from .dataframe import DATE_PARTS, IN_TRAINING, TEXT_KINDS, UNNAMED, RawTable, to_raw_table
+from .dataframe import IN_TRAINING, PARTS, TEXT_KINDS, UNNAMED, RawTable, to_raw_table
 from .statistics import find_moments
-from .summary import gather, merge_columns, merge_flags
+from .summary import gather, merge_flags
 from .table import Table
-
-KINDS = ("category", "text", "date", "duration", "number", "object")  # a column is of the first one in any part
 
 
 class ColumnEncoder:
-    """Makes floats of raw columns: numbers and parts of dates, missing-value indicators, and one-hot categories.
+    """Encodes raw columns as floats: numbers and parts of dates, missing-value indicators, and one-hot categories.
 
-    ``numbers`` has a raw column and a part of the date, or "", for each number; ``means``, (n_numbers,), fill them, and
-    those of the indices ``missing`` have indicators. ``categories`` has those with a feature of their own, None for
-    missing values, for each column of text or categories, and ``are_numbers`` whether they are numbers. ``starts`` are
-    those of `CodedRows`: columns with infrequent categories have one feature more than ``categories``.
+    ``numbers`` are pairs of a raw column and a part of a date, or "" for the whole value. ``means``, (n_numbers,), fill
+    missing values, and the numbers with the indices ``missing`` have indicators. For each column of text or categories,
+    ``categories`` are those with a feature of their own (None for missing values), and ``are_numbers`` says whether
+    they are numbers. Infrequent categories share another feature. ``starts`` are those of `CodedRows`.
     """
 
     def __init__(self, table: RawTable, kinds: list[str], weights: Array | None = None) -> None:
         rows = slice(None) if weights is None or not weights.any() else weights > 0
         self.kinds = kinds
-        self.categorical = [column for column, kind in enumerate(kinds) if kind in TEXT_KINDS]
-        self.numbers = [
-            (column, part)
-            for column, kind in enumerate(kinds)
-            if kind not in TEXT_KINDS
-            for part in ("", *(DATE_PARTS if kind == "date" else ()))
-        ]
-        codes = [table.read_codes(column) for column in self.categorical]
-        counts = [count_categories(own[rows], values) for own, values in codes]
-        are_numbers = [not any(isinstance(value, str) for value in values) for _, values in codes]
-        own_weights = None if weights is None else weights[rows]
-        summary = merge_columns(self._read_numbers(table, UNNAMED)[rows], counts, are_numbers, own_weights)
-        found = zip(self.numbers, summary.n_values, strict=True)
-        problems = {column: "no values" for (column, part), n_values in found if not part and not n_values}
-        is_whole = np.array([not part for _, part in self.numbers], bool)
-        is_kept = is_whole | (summary.low < summary.high)
-        self.numbers = [each for each, whether in zip(self.numbers, is_kept, strict=True) if whether]
-        self.means = summary.means[is_kept]
-        self.missing = np.flatnonzero((is_whole & summary.is_incomplete)[is_kept])
-        self.are_numbers = summary.are_numbers
-        self.categories = [choose_categories(own) for own in summary.counts]
-        widths = [len(own) + (len(own) < len(all_)) for own, all_ in zip(self.categories, summary.counts, strict=True)]
+        widths, problems = self._learn_categories(table, rows)
+        self.numbers = [(column, part) for column, kind in enumerate(kinds) for part in PARTS.get(kind, ())]
+        numbers = self._read_numbers(table, UNNAMED)[rows]
+        problems |= self._learn_numbers(numbers, None if weights is None else weights[rows])
         self.starts = len(self.numbers) + len(self.missing) + np.cumsum([0, *widths])
-        for column, own, categories in zip(self.categorical, summary.counts, self.categories, strict=True):
-            problem = describe_problem(own, categories, kinds[column] == "category")
-            if problem is not None:
-                problems[column] = problem
         warn_of_problems(problems, table.names)
 
+    def _learn_categories(self, table: RawTable, rows: slice | Array) -> tuple[list[int], dict[int, str | None]]:
+        """Set the categories of all parts, in place. Return the number of features and the problem of each column."""
+        self.categorical = [column for column, kind in enumerate(self.kinds) if kind in TEXT_KINDS]
+        codes = [table.read_codes(column) for column in self.categorical]
+        are_numbers = [not any(isinstance(value, str) for value in values) for _, values in codes]
+        self.are_numbers = [all(parts) for parts in zip(*gather(are_numbers), strict=True)]
+        own_counts = [count_categories(own[rows], values) for own, values in codes]
+        counts = [reduce(add, parts) for parts in zip(*gather(own_counts), strict=True)]
+        self.categories = [choose_categories(own) for own in counts]
+        problems, widths = {}, []
+        for column, own, categories in zip(self.categorical, counts, self.categories, strict=True):
+            problems[column] = describe_problem(own, categories, self.kinds[column] == "category")
+            widths.append(len(categories) + (len(categories) < len(own)))
+        return widths, problems
+
+    def _learn_numbers(self, numbers: Array, weights: Array | None) -> dict[int, str | None]:
+        """Set the numbers that are kept, their means and indicators, in place. Return the problem of each column.
+
+        ``numbers`` are (n_samples, n_numbers), NaN where they are missing. Parts of dates are kept if they vary.
+        """
+        is_there = ~np.isnan(numbers)
+        present, n_values = np.where(is_there, numbers, 0), is_there.sum(0)
+        sums, totals = present.sum(0, dtype=np.float64), n_values
+        if weights is not None:
+            sums, totals = weights @ present, weights @ is_there
+        own = np.stack([len(numbers) - n_values, n_values, sums, totals])
+        n_missing, n_values, sums, totals = np.sum(gather(own), axis=0)
+        low = np.min(gather(np.fmin.reduce(numbers, initial=np.inf)), 0)
+        high = np.max(gather(np.fmax.reduce(numbers, initial=-np.inf)), 0)
+        is_whole = np.array([not part for _, part in self.numbers], bool)
+        is_kept = is_whole | (low < high)
+        wholes = [column for column, part in self.numbers if not part]
+        self.numbers = list(compress(self.numbers, is_kept))
+        self.means = (sums / np.where(totals > 0, totals, 1.0))[is_kept]
+        self.missing = np.flatnonzero((is_whole & (n_missing > 0))[is_kept])
+        return {column: None if n else "no values" for column, n in zip(wholes, n_values[is_whole], strict=True)}
+
     def name_columns(self, names: Array) -> Array:
-        """Return the names of the columns that come out, from those of the raw columns."""
+        """Return the names of the encoded columns, given the ``names`` of the raw columns."""
         found = [f"{names[column]}_{part}" if part else f"{names[column]}" for column, part in self.numbers]
         found += [f"missingindicator_{found[place]}" for place in self.missing]
         for column, categories, width in zip(self.categorical, self.categories, np.diff(self.starts), strict=True):
@@ -72,13 +88,13 @@ class ColumnEncoder:
 
     @property
     def indicators(self) -> Array:
-        """The index of the missing-value indicator of each column that comes out, or -1."""
+        """The index of the missing-value indicator of each encoded column, or -1."""
         indicators = np.full(self.starts[-1], -1)
         indicators[self.missing] = len(self.numbers) + np.arange(len(self.missing))
         return indicators
 
     def encode(self, table: RawTable) -> Features:
-        """Return the encoded rows of a raw table: `CodedRows` if it has categories, else an array."""
+        """Return the rows of a raw table as `CodedRows` if it has categories, and otherwise as an array."""
         numbers = self._read_numbers(table)
         is_missing = np.isnan(numbers)
         if len(self.missing) or is_missing.any():
@@ -110,46 +126,45 @@ class ColumnEncoder:
         return numbers
 
     def with_means(self, means: Array) -> "ColumnEncoder":
-        """Return an encoder that fills columns of which no value was missing in training with ``means``."""
+        """Return an encoder that fills the columns without missing values in training with ``means``."""
         encoder = copy.copy(self)
         is_complete = self.indicators[: len(self.numbers)] < 0
         encoder.means = np.where(is_complete, means[: len(self.numbers)], self.means)
         return encoder
 
 
-def warn_of_problems(problems: dict[int, str], names: Sequence[Any]) -> None:
-    """Warn of columns that count for little or nothing, all at once."""
-    if problems:
-        listed = ", ".join(f"{names[column]!r} ({problems[column]})" for column in sorted(problems))
+def warn_of_problems(problems: dict[int, str | None], names: Sequence[Any]) -> None:
+    """Warn once of all columns that count for little or nothing."""
+    listed = [f"{names[column]!r} ({problem})" for column, problem in sorted(problems.items()) if problem is not None]
+    if listed:
         warn_user(
-            f"Columns of X count for little or nothing: {listed}. Make numbers of text with pandas.to_numeric(..., "
-            "errors='coerce'), and dates with pandas.to_datetime; leave out columns whose values are all different "
-            "or missing. Text that is meant as categories may get the dtype 'category'."
+            f"Columns of X count for little or nothing: {', '.join(listed)}. Convert text to numbers with "
+            "pandas.to_numeric(..., errors='coerce'), or to dates with pandas.to_datetime; leave out columns whose "
+            "values are all different or missing. Text that is meant as categories may get the dtype 'category'."
         )
 
 
 def find_raw_table(estimator: Any, X: Any, *, reset: bool) -> RawTable | None:
-    """Return X as a raw table, if it is to be encoded column by column; None where scikit-learn makes floats of it.
+    """Return X as a raw table if its columns need an encoder; None if scikit-learn converts it to floats.
 
-    With ``reset``, X has the rows to train on, and ``categorical_features`` counts, else what the encoder learned.
+    With ``reset``, X has the training rows, and ``categorical_features`` names the categories. Otherwise the encoder
+    has learned them.
 
     Raises ValueError if categories are named for a sparse table.
     """
     chosen = estimator.categorical_features
-    names_categories = (chosen is not None and not _is_automatic(chosen)) if reset else has_categories(estimator)
+    names_categories = not (chosen is None or isinstance(chosen, str)) if reset else has_categories(estimator)
     if names_categories and sparse.issparse(X):
-        if not reset:
-            raise ValueError(
-                "X must be dense, as in training, where it had categories, got a sparse X. Pass X.toarray()."
-            )
         raise ValueError(
             f"categorical_features must be None or 'from_dtype' for a sparse X, got {chosen!r}. Encode the categories "
             "with sklearn's OneHotEncoder, which returns a sparse table."
+            if reset
+            else "X must be dense, as in training, where it had categories, got a sparse X. Pass X.toarray()."
         )
     return to_raw_table(X, names_categories)
 
 
-@np.errstate(over="ignore", invalid="ignore")  # in sums by which values are found to be finite
+@np.errstate(over="ignore", invalid="ignore")  # in the sums that show whether values are finite
 def encode(
     estimator: Any,
     X: Features | RawTable,
@@ -160,31 +175,26 @@ def encode(
 ) -> Features:
     """Return the rows as floats, none of them missing.
 
-    With ``reset``, an encoder is made where the rows, which are then those of training, need one: for categories or
-    missing values. Without one, missing values are filled with the means of ``training``, or of the rows trained on.
+    With ``reset``, X has the training rows, and the estimator gets an encoder if they have categories or missing
+    values. Without an encoder, missing values are filled with the means of ``training``, or of the training rows.
 
-    Raises ValueError if there are infinite values; TypeError if a raw column has values of a type that is neither a
-    number nor a category.
+    Raises ValueError if there are infinite values; TypeError if a raw column has values that are neither numbers nor
+    categories.
     """
     is_raw = isinstance(X, RawTable)
     is_incomplete = not is_raw and has_missing(estimator, X)
     if reset:
         needs_encoder = merge_flags(is_raw or is_incomplete)
         estimator.encoder_ = _make_encoder(estimator, _to_raw_table(X), weights) if needs_encoder else None
-    encoder: ColumnEncoder | None = estimator.encoder_
-    encoded: Features = X
-    if encoder is not None:
-        encoded, is_incomplete = encoder.encode(_to_raw_table(X)), False
-    elif is_raw:
-        encoded = X.read_numbers(range(X.shape[1]))
-        is_incomplete = has_missing(estimator, encoded)
+    if estimator.encoder_ is not None:
+        encoded: Features = estimator.encoder_.encode(_to_raw_table(X))
+        return torch.from_numpy(encoded[:]).to(X.device) if isinstance(X, torch.Tensor) else encoded
+    if is_raw:
+        X = X.read_numbers(range(X.shape[1]))
+        is_incomplete = has_missing(estimator, X)
     if training is not None:
         is_incomplete = merge_flags(is_incomplete)
-    if is_incomplete:
-        encoded = fill_missing(encoded, find_fill(estimator, training))
-    if isinstance(X, torch.Tensor) and not isinstance(encoded, torch.Tensor):
-        return torch.from_numpy(encoded[:]).to(X.device)
-    return encoded
+    return fill_missing(X, find_fill(estimator, training)) if is_incomplete else X
 
 
 def _to_raw_table(X: Any) -> RawTable:
@@ -194,7 +204,7 @@ def _to_raw_table(X: Any) -> RawTable:
 
 
 def find_fill(estimator: Any, training: Table | None = None) -> Any:
-    """Return what stands for missing numbers of columns that had none in training: one for each, or one for all."""
+    """Return what replaces missing numbers of columns without missing values in training, (n_columns,)."""
     if training is not None:
         return find_moments(training).mean
     fill = getattr(estimator, "_fill", None)
@@ -202,9 +212,9 @@ def find_fill(estimator: Any, training: Table | None = None) -> Any:
 
 
 def _make_encoder(estimator: Any, table: RawTable, weights: Array | None) -> ColumnEncoder | None:
-    """Return the encoder of a table of training rows, or None where all of them are numbers, and none is missing."""
+    """Return the encoder of a table of training rows; None if all columns are numbers, and none is missing."""
     table.names = getattr(estimator, "feature_names_in_", table.names)
-    kinds = find_kinds(estimator.categorical_features, table)
+    kinds = table.find_kinds(estimator.categorical_features)
     if set(kinds) == {"number"}:
         numbers = table.read_numbers(range(len(kinds)), UNNAMED)
         if not merge_flags(bool(np.isnan(numbers).any())):
@@ -212,56 +222,21 @@ def _make_encoder(estimator: Any, table: RawTable, weights: Array | None) -> Col
     return ColumnEncoder(table, kinds, weights)
 
 
-def find_kinds(categorical_features: Any, table: RawTable) -> list[str]:
-    """Return what the columns of all parts hold, as the parameter and dtypes say: text where there is no value."""
-    is_chosen = None if _is_automatic(categorical_features) else find_chosen(categorical_features, table)
-    found = gather(table.find_kinds(is_chosen))
-    kinds = [min(each, key=KINDS.index) for each in zip(*found, strict=True)]
-    return ["text" if kind == "object" else kind for kind in kinds]
-
-
-def find_chosen(categorical_features: Any, table: RawTable) -> Array:
-    """Return which columns the parameter names as categories, (n_features,) of bool."""
-    n_features = table.shape[1]
-    is_categorical = np.zeros(n_features, bool)
-    if categorical_features is None:
-        return is_categorical
-    chosen = np.asarray(categorical_features)
-    if chosen.dtype.kind in "OUT" and chosen.ndim == 1:
-        names, wanted = ([] if isinstance(table.source, np.ndarray) else table.names), set(chosen.tolist())
-        known = set(names)
-        unknown = [name for name in chosen.tolist() if name not in known]
-        places = [place for place, name in enumerate(names) if name in wanted]
-    elif chosen.dtype.kind == "b" or chosen.ndim != 1:
-        unknown = [] if chosen.shape == (n_features,) else [chosen.tolist()]
-        places = np.flatnonzero(chosen).tolist()
-    else:
-        unknown = [place for place in chosen.tolist() if place != int(place) or not 0 <= place < n_features]
-        places = chosen.tolist()
-    if unknown:
-        raise ValueError(
-            f"categorical_features must be names of columns of a frame, their numbers from 0 to {n_features - 1}, or a "
-            f"mask of {n_features} booleans, got {unknown[0]!r}. Name columns that X has, or leave it 'from_dtype'."
-        )
-    is_categorical[np.asarray(places, int)] = True
-    return is_categorical
-
-
 def has_missing(estimator: Any, X: Features) -> bool:
-    """Return whether there are NaN among the values of a dense table. A finite sum proves that there are none.
+    """Return whether a dense table has missing values. A finite sum proves that it has none.
 
     Raises ValueError if there are infinite values.
     """
-    if sparse.issparse(X) or math.isfinite(X.sum()):  # sparse ones are checked, as their NaN are an error
+    if sparse.issparse(X) or math.isfinite(X.sum()):  # NaN in a sparse table were an error before
         return False
     values = to_host(X)
     check_finite(values, getattr(estimator, "feature_names_in_", range(values.shape[1])))
     return math.isnan(values.min())
 
 
-@np.errstate(over="ignore", invalid="ignore")  # in the sum, by which most values are found to be finite
+@np.errstate(over="ignore", invalid="ignore")  # in the sum
 def check_finite(values: Array, names: Sequence[Any]) -> None:
-    """Raise ValueError if values are infinite. It names their columns, and how many there are."""
+    """Raise ValueError if values are infinite. The message has their columns and their counts."""
     if math.isfinite(values.sum()):
         return
     counts = np.isinf(values).sum(0)
@@ -269,30 +244,30 @@ def check_finite(values: Array, names: Sequence[Any]) -> None:
         listed = ", ".join(f"{counts[place]} in column {names[place]!r}" for place in np.flatnonzero(counts).tolist())
         raise ValueError(
             f"Input X contains infinity or a value too large for {values.dtype!r}: {listed}. Make these values NaN if "
-            "they stand for missing ones, or replace them by large numbers."
+            "they represent missing ones, or replace them by large numbers."
         )
 
 
 def fill_missing(X: Features, fill: Any) -> Features:
-    """Return a dense table with numbers, one for all columns or (n_features,), in the place of its NaN."""
+    """Return a dense table with the numbers of ``fill``, (n_features,), in place of NaN."""
     values = to_tensor(X)
-    stand_ins = to_tensor(np.asarray(fill, np.float64)).to(values)  # whatever PyTorch's default type is
-    filled = torch.where(torch.isnan(values), stand_ins, values)
+    fill = to_tensor(np.asarray(fill, np.float64)).to(values)  # independent of PyTorch's default dtype
+    filled = torch.where(torch.isnan(values), fill, values)
     return filled if isinstance(X, torch.Tensor) else filled.numpy()
 
 
 def has_categories(estimator: Any) -> bool:
-    """Return whether a fitted estimator reads categories."""
+    """Return whether a fitted estimator encodes categories."""
     return estimator.encoder_ is not None and len(estimator.encoder_.categories) > 0
 
 
 def count_columns(estimator: Any) -> int:
-    """Return how many columns the rows of a fitted estimator have, encoded."""
+    """Return the number of encoded columns of a fitted estimator."""
     return int(estimator.n_features_in_ if estimator.encoder_ is None else estimator.encoder_.starts[-1])
 
 
 def name_columns(estimator: Any) -> Array | None:
-    """Return the names of the encoded columns of an estimator, or None if they are numbers without names."""
+    """Return the names of the encoded columns of an estimator; None if X has no names and needs no encoder."""
     names = getattr(estimator, "feature_names_in_", None)
     if estimator.encoder_ is None:
         return names
@@ -301,9 +276,5 @@ def name_columns(estimator: Any) -> Array | None:
 
 
 def name_features(names: Any, n_features: int) -> Array:
-    """Return the names of columns, (n_features,), as scikit-learn names those that have none."""
-    return np.array([f"x{number}" for number in range(n_features)] if names is None else names, object)
-
-
-def _is_automatic(categorical_features: Any) -> bool:
-    return isinstance(categorical_features, str) and categorical_features == "from_dtype"
+    """Return the names of columns, (n_features,): by default "x0", "x1", ..., as in scikit-learn."""
+    return np.array([f"x{index}" for index in range(n_features)] if names is None else names, object)

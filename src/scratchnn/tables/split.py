@@ -1,4 +1,4 @@
-"""The split into training and validation rows, in which weights count like repeated rows."""
+"""The split into training and validation samples. Weights give the same split as repeated samples."""
 
 from dataclasses import replace
 
@@ -10,17 +10,17 @@ from .table import Table
 
 
 def split_validation(table: Table, fraction: float, seed: int) -> Array:
-    """Return the share of each sample's weight to hold out for validation, (n_samples,), from 0 to 1.
+    """Return the share of the weight of each sample to hold out for validation, (n_samples,), from 0 to 1.
 
-    A row of whole weight k counts as k copies. The copies of a class are lined up in random order, except that equal
-    rows stay together, and copies at equal distances are held out. So equal rows, or a row of large weight, are split
-    in proportion, for every order of the rows, and weights give the same split as repeated rows. If any weight is not a
-    whole number, each row is one copy.
+    A sample of weight k, a whole number, counts as k copies. The copies of each class are sorted at random, but equal
+    samples stay together, and copies at equal distances are held out. So equal samples, or a sample of large weight,
+    are split in proportion, for every order of the samples, and weights give the same split as repeated samples. If a
+    weight is not a whole number, each sample is one copy.
 
-    The split is stratified if ``y`` is one column of codes: of a class of two copies or more, at least one is held out,
-    and at least one stays for training.
+    The split is stratified if ``y`` is one column of codes: at least one copy of each class is held out, and at least
+    one stays for training, if the class has two or more.
     """
-    weights = np.ones(len(table)) if table.sample_weights is None else table.sample_weights
+    weights = table.weights_or_ones
     # Beyond 2**53 all floats are whole numbers.
     is_counted = bool((weights == np.floor(weights)).all()) and weights.sum() <= 2**53
     counts = weights if is_counted else np.ones(len(table))
@@ -33,7 +33,7 @@ def split_validation(table: Table, fraction: float, seed: int) -> Array:
     offsets = generator.integers(np.maximum(n_copies, 1).astype(np.int64))
     order = np.lexsort((weights, ranks, codes))
     codes, counts = codes[order], counts[order]
-    ends = np.cumsum(counts) - (np.cumsum(n_copies) - n_copies)[codes]  # of each row's copies among its class's
+    ends = np.cumsum(counts) - (np.cumsum(n_copies) - n_copies)[codes]  # of the copies of each sample, in its class
 
     def count_before(positions: Array) -> Array:
         return np.floor((positions * n_held_out[codes] + offsets[codes]) / n_copies[codes])
@@ -44,21 +44,22 @@ def split_validation(table: Table, fraction: float, seed: int) -> Array:
 
 
 def _count_held_out(n_copies: Array, fraction: float) -> Array:
-    """Return how many copies of each class to hold out, (n_classes,), or raise ValueError if they are too few."""
-    n_most = np.maximum(n_copies - 1, 0)
-    n_wanted = max(np.ceil(fraction * n_copies.sum()), np.count_nonzero(n_most))
-    if fraction <= 0 or not 2 <= n_wanted <= n_most.sum():
+    """Return how many copies of each class to hold out, (n_classes,). Raise ValueError if there are too few."""
+    n_max = np.maximum(n_copies - 1, 0)
+    n_wanted = max(np.ceil(fraction * n_copies.sum()), np.count_nonzero(n_max))
+    if fraction <= 0 or not 2 <= n_wanted <= n_max.sum():
         raise ValueError(
-            f"The validation set is too small: validation_fraction={fraction} of {n_copies.sum():.0f} rows, one of "
-            "weight k being k, must leave two rows or more, of each class where there are classes, on either side. "
-            "Increase validation_fraction, pass X_val and y_val, or set early_stopping=False."
+            f"The validation set is too small: validation_fraction={fraction} of {n_copies.sum():.0f} samples must "
+            "give both training and validation at least two samples, and one of each class that has two or more. (A "
+            "sample of weight k counts as k.) Increase validation_fraction, pass X_val and y_val, or set "
+            "early_stopping=False."
         )
-    n_split = np.where(n_most > 0, n_copies, 0)
-    # Of a class that is due less than one copy, one is held out; the rest is divided among the others.
+    n_split = np.where(n_max > 0, n_copies, 0)
+    # If the share of a class is less than one copy, one is held out. The other classes divide the rest.
     is_rare = (n_split > 0) & (n_split * n_wanted < n_split.sum())
     ends = np.cumsum(np.where(is_rare, 0, n_split))
     n_held_out = np.diff(np.rint(ends * (n_wanted - is_rare.sum()) / ends[-1]), prepend=0)
-    return np.asarray(np.clip(n_held_out, np.minimum(n_most, 1), n_most))
+    return np.asarray(np.clip(n_held_out, np.minimum(n_max, 1), n_max))
 
 
 def cut_table(table: Table, shares: Array) -> Table:
@@ -70,7 +71,7 @@ def cut_table(table: Table, shares: Array) -> Table:
 
 
 def _hash_rows(table: Table) -> Array:
-    """Return a 64-bit number for each sample, the same for equal rows of X and y, whatever the order of the rows."""
+    """Return a 64-bit hash of each sample: the same for equal X and y, in any order of the samples."""
     n_features = table.X.shape[1]
     columns = table.y[:, np.newaxis] if table.y.ndim == 1 else table.y
     multipliers = np.random.default_rng(0).integers(2**64, size=n_features + columns.shape[1], dtype=np.uint64) | 1
@@ -86,6 +87,6 @@ def _hash_rows(table: Table) -> Array:
 
 
 def _mix(values: Array) -> Array:
-    # -0.0 becomes 0.0. Without the last bits, in which what fills missing values differs with the order of the rows.
+    # -0.0 becomes 0.0. The last bits are left out, as those of filled missing values vary with the order of samples.
     bits = ((values.astype(np.float64) + 0.0).view(np.uint64) + np.uint64(2**19)) & np.uint64(2**64 - 2**20)
-    return bits ^ (bits >> np.uint64(32))  # whole numbers have only zeros in their low half
+    return bits ^ (bits >> np.uint64(32))  # the low half of whole numbers has only zeros

@@ -1,4 +1,4 @@
-"""The columns of tables: their moments, and the means and scales with which the network reads them."""
+"""The moments of columns, and the means, scales and bins that follow from them."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,17 +16,19 @@ from .summary import draw_rows, gather, join_samples
 from .table import Table
 from .transform import ColumnTransform, TensorRows
 
-MAX_VALUE = 1e100  # of a column to train on: sums of weights times squares stay finite
-MIN_RANGE, MIN_SQUARED = 1e-300, 1e-150  # of a column to learn from, and of one whose variance is not rounded to 0
-FAR = 100.0  # times as far from the median of a column as half of the values that differ from it
-MAX_MEDIAN_ROWS, MAX_EDGE_ROWS = 1000, 100_000  # drawn from longer tables, to find medians and the edges of bins
+MAX_VALUE = 1e100  # in training: sums of weights times squares stay finite
+MIN_RANGE = 1e-300  # a column of a smaller range counts as constant
+MIN_SQUARED = 1e-150  # the variance of a column of a smaller range is rounded to 0
+FAR = 100.0  # in median distances from the median, see `find_reach`
+MAX_MEDIAN_ROWS, MAX_EDGE_ROWS = 1000, 100_000  # drawn from longer tables, for medians and the edges of bins
 
 
 @dataclass(eq=False)
 class Moments:
     """Mean, variance and range of the columns of all tables added so far, in double precision.
 
-    A far value, see `find_reach`, counts the less, the farther it is: at k times the reach, as one at a kth of it.
+    The farther away a far value is, the less it counts: at k times the limit of `find_reach`, it counts as a value at
+    1 / k of the limit.
     """
 
     n_samples: float = 0.0  # the sum of the weights, where there are any
@@ -34,17 +36,17 @@ class Moments:
     variance: Array | float = 0.0
     low: Array | float = np.inf
     high: Array | float = -np.inf
-    is_two_valued: Any = True  # (n_features,) of bool: which columns have two values or one; of dense columns only
-    filled: Array | float = 1.0  # share of the samples that are not zero; 1 if the first table was dense
+    is_two_valued: Any = True  # (n_features,) of bool: which columns have at most two values
+    filled: Array | float = 1.0  # the share of samples that are not zero; 1 if the first table was dense
     counts_zeros: bool = False  # whether the first table was sparse
     reach: tuple[Array, Array] | None = None  # of the table added first
 
     def add(self, table: Table) -> None:
-        """Add the samples of a table, in place (Chan, Golub & LeVeque, 1983).
+        """Add the samples of a table, in place.
 
         Raises ValueError if a value is larger than ``MAX_VALUE``.
         """
-        n_added = len(table) if table.sample_weights is None else float(table.sample_weights.sum())
+        n_added = float(table.weights_or_ones.sum())
         counts_zeros = self.counts_zeros if self.n_samples else sparse.issparse(table.X)
         filled = _count_filled(table) / n_added if counts_zeros else np.ones(table.X.shape[1])
         if sparse.issparse(table.X):
@@ -56,51 +58,50 @@ class Moments:
     def merge(self, other: "Moments") -> None:
         """Add the samples of other moments, in place (Chan, Golub & LeVeque, 1983)."""
         if not self.n_samples:
-            self.counts_zeros, self.reach, self.low, self.high = other.counts_zeros, other.reach, other.low, other.high
-        n_samples = self.n_samples + other.n_samples
-        share = other.n_samples / n_samples
-        distance = other.mean - self.mean
+            vars(self).update(vars(other))
+            return
+        ends = np.stack([self.low, self.high, other.low, other.high])
+        self.low, self.high = ends.min(0), ends.max(0)
+        has_only_ends = ((ends == self.low) | (ends == self.high)).all(0)
+        self.is_two_valued = self.is_two_valued & other.is_two_valued & has_only_ends
+        self.n_samples += other.n_samples
+        share, distance = other.n_samples / self.n_samples, other.mean - self.mean
         self.mean = self.mean + distance * share
         self.variance = self.variance * (1 - share) + other.variance * share + distance**2 * share * (1 - share)
         self.filled = self.filled * (1 - share) + other.filled * share
-        self.n_samples = n_samples
-        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        ends = np.stack([self.low, self.high, other.low, other.high])
-        self.is_two_valued = self.is_two_valued & other.is_two_valued & ((ends == low) | (ends == high)).all(0)
-        self.low, self.high = low, high
 
     @property
     def is_centered(self) -> Array:
-        """Which columns to centre, (n_features,) of bool: those of a sparse table only where zeros are the minority.
+        """Which columns to center, (n_features,) of bool: all of a dense table, and of a sparse one those of few zeros.
 
-        Centring makes an entry of every zero, which costs memory. Where zeros are common, as in one-hot columns and
-        counts of words, it brings nothing: the mean is small compared with the standard deviation.
+        Centering makes every zero an entry, which costs memory. It has no benefit where zeros are common, as in one-hot
+        columns and counts of words: the mean is small compared with the standard deviation.
         """
         return np.broadcast_to(np.asarray(self.filled) > 0.5, np.shape(self.low))
 
     def calc_mean(self) -> Array | None:
-        """Return what to subtract from the columns, (n_features,): 0 where they are not centered; None if none is."""
+        """Return what to subtract from the columns, (n_features,), 0 if not centered; None if no column is."""
         if not self.is_centered.any():
             return None
-        # The mean of a constant column is exact, so that centring leaves exact zeros of it.
+        # The mean of a constant column is exact, so that the column is exactly zero once centered.
         return np.where(self.is_centered, np.where(self.low == self.high, self.low, self.mean), 0.0)
 
     def calc_scale(self) -> Array:
         """Return what to divide the columns by, (n_features,): their standard deviations, with three exceptions.
 
-        - Columns of two values, such as a one-hot encoder's, are divided by the distance of these. Divided by the
-          deviation, a value would be the larger, the rarer it is.
-        - Columns that are not centered, in which zeros are common, are divided by their largest absolute value.
+        - Columns of two values, such as those of a one-hot encoder, are divided by the difference of these values.
+          Divided by the deviation, rare values would become large.
+        - Columns that are not centered are divided by their largest absolute value.
         - Columns that do not vary are divided by 1.
         """
         scale = np.where(self.is_two_valued, self.high - self.low, self._calc_deviation())
         return np.where(self.find_varying(), np.where(self.is_centered, scale, self._calc_size()), 1.0)
 
     def find_varying(self, is_scaled: bool = True) -> Array:
-        """Return which columns are not all zeros as the network reads them, (n_features,) of bool.
+        """Return which columns have other values than zeros as the network reads them, (n_features,) of bool.
 
-        With ``is_scaled``, it reads them centered and scaled, else as they are. A centered column whose variance may be
-        due to rounding counts as zeros.
+        With ``is_scaled``, it reads them centered and scaled, otherwise as they are. If the variance of a centered
+        column may be due to rounding, the column counts as zeros.
         """
         size = self._calc_size()
         if not is_scaled:
@@ -108,16 +109,16 @@ class Moments:
         eps = np.finfo(float).eps
         deviation = self._calc_deviation()
         rounding = np.hypot(np.sqrt(self.n_samples * eps) * deviation, self.n_samples * eps * self.mean)
-        # With weights the mean of a constant column may be off by more than that, but its range is exact.
+        # With weights, the error of the mean of a constant column may be larger, but its range is exact.
         varies = np.asarray(self.high - self.low > MIN_RANGE) & (deviation > rounding)
         return np.where(self.is_centered, varies, size > 0)
 
     def calc_row_length(self, scale: Array | None) -> float:
-        """Return the root mean square length of the rows, centered and divided by ``scale``.
+        """Return the root mean square norm of the rows, centered and divided by ``scale``.
 
-        A column that varies by more than 1 counts as one that varies by 1.
+        The deviation of a column counts as at most 1.
         """
-        deviation = self._calc_deviation() if scale is None else self._calc_deviation() / scale
+        deviation = self._calc_deviation() / (1.0 if scale is None else scale)
         return float(np.sqrt((np.minimum(deviation, 1.0) ** 2).sum()))
 
     def _calc_deviation(self) -> Array:
@@ -129,13 +130,12 @@ class Moments:
 
 
 def find_moments(table: Table, earlier: Moments | None = None) -> Moments:
-    """Return the moments of the columns of a table, in all processes, and of ``earlier`` ones."""
+    """Return the moments of the columns of a table, in all processes, and of ``earlier`` samples."""
     own = Moments() if earlier is None else replace(earlier)
     own.add(table)
     merged, *others = gather(own)
     for other in others:
-        if other.n_samples:
-            merged.merge(other)
+        merged.merge(other)
     return merged
 
 
@@ -146,14 +146,13 @@ def _check_range(low: Array, high: Array, table: Table) -> None:
         raise ValueError(
             f"X must have no values beyond {MAX_VALUE:g} to train on, as their squares must be finite, got "
             f"{sizes.max():g} in column {column}. Divide the column by a number, take its logarithm, or make "
-            "these values NaN if they stand for missing ones."
+            "these values NaN if they represent missing ones."
         )
 
 
 def _count_filled(table: Table) -> Array:
     """Return the weight of the samples that are not zero, for each column, (n_features,)."""
-    weights = np.ones(len(table)) if table.sample_weights is None else table.sample_weights
-    total = np.zeros(table.X.shape[1])
+    weights, total = table.weights_or_ones, np.zeros(table.X.shape[1])
     for samples, block in table.split():
         total += weights[samples] @ ((block if sparse.issparse(block) else to_host(block)) != 0)
     return total
@@ -162,14 +161,15 @@ def _count_filled(table: Table) -> Array:
 def find_reach(table: Table) -> tuple[Tensor, Tensor]:
     """Return the median of each column of a dense table, and the distance from it beyond which values are far.
 
-    That is ``FAR`` times the median distance of the values that differ from the median, and more where these are few.
+    This limit is ``FAR`` times the median distance of the values that differ from the median. It is larger if these are
+    few.
     """
     rows = draw_rows(len(table), MAX_MEDIAN_ROWS)
     values = join_samples(to_tensor(table.get_features(rows))).double().T.contiguous()
     counts = None
     if table.sample_weights is not None:
         counts = join_samples(to_tensor(table.sample_weights[rows])).to(values)
-        counts = counts / counts.mean().clamp(max=1)  # parts of a whole are counts of mean 1
+        counts = counts / counts.mean().clamp(max=1)  # weights with a mean below 1 are no counts
     center = _find_medians(values, counts)
     distances = (values - center.unsqueeze(1)).abs_()
     differs = distances > 0
@@ -179,7 +179,7 @@ def find_reach(table: Table) -> tuple[Tensor, Tensor]:
 
 
 def _find_medians(values: Tensor, counts: Tensor | None) -> Tensor:
-    """Return the medians along the last axis. NaN do not count, and a value of count k counts as k values."""
+    """Return the medians along the last axis. NaN are left out, and a value of count k counts as k values."""
     if counts is None:
         return values.nanmedian(-1).values
     ordered, order = values.sort(-1)  # NaN come last
@@ -188,7 +188,7 @@ def _find_medians(values: Tensor, counts: Tensor | None) -> Tensor:
 
 
 def _describe_sparse_columns(table: Table, n_samples: float, filled: Array) -> Moments:
-    """Return the moments of the columns of a sparse table. Those that are mostly zeros have no far values."""
+    """Return the moments of the columns of a sparse table. Columns of mostly zeros have no far values."""
     X = table.get_features()
     low, high = min_max_axis(X, axis=0)
     _check_range(low, high, table)
@@ -205,7 +205,7 @@ def _describe_sparse_columns(table: Table, n_samples: float, filled: Array) -> M
 
 
 def _describe_columns(table: Table, n_samples: float) -> Moments:
-    """Return the moments of the columns of a dense table. The second pass for the variance avoids cancellation."""
+    """Return the moments of the columns of a dense table. A second pass for the variance avoids cancellation."""
     reach = center, limit = find_reach(table)
     total, low, high = _sum_columns(table)
     _check_range(low.cpu().numpy(), high.cpu().numpy(), table)
@@ -223,7 +223,7 @@ def _describe_columns(table: Table, n_samples: float) -> Moments:
 
 
 def _sum_columns(table: Table, far: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Return weighted sum, least and largest value of the columns of a dense table, (n_features,) each."""
+    """Return the weighted sum, the minimum and the maximum of each column of a dense table, (n_features,) each."""
     total = torch.zeros(table.X.shape[1], dtype=torch.float64, device=get_device(table.X))
     low, high = total + np.inf, total - np.inf
     for samples, block in table.split():
@@ -235,7 +235,7 @@ def _sum_columns(table: Table, far: tuple[Tensor, Tensor] | None = None) -> tupl
 
 
 def _fold(block: Features, far: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Return rows in which far values count as `Moments` says, or as they are, if there is none."""
+    """Return rows in which far values are replaced as `Moments` says. Without ``far``, there are no such values."""
     values = to_tensor(block)
     if far is None:
         return values
@@ -252,25 +252,25 @@ def _weigh(values: Tensor, table: Table, samples: slice) -> Tensor:
 
 @dataclass(frozen=True)
 class ColumnStatistics:
-    """How the network reads the columns of X, (n_features,) each, and their bins, which follow the columns.
+    """The means and scales of the columns of X, (n_features,) each, and their bins, which follow the columns.
 
-    Columns that are zero in all training rows, as the network reads them, have weights of zero. For a sparse table the
-    network leaves them out. For a dense one they stay, so that fits on other rows of it train in one stack.
+    Columns that are zero in all training rows, as the network reads them, have weights of zero. The network leaves them
+    out if the table is sparse. It keeps those of a dense table, so that fits on different rows train in one stack.
     """
 
     mean: Array | None
     scale: Array | None
-    is_read: Array | None = None  # of bool: which columns and bins may have other weights than zeros; None: all
-    columns: Array | None = None  # (n_read,), where the others are left out
+    is_read: Array | None = None  # of bool: which columns and bins may have weights other than zero; None: all
+    columns: Array | None = None  # (n_read,): the columns that are not left out; None: all
     edges: Array | None = None  # of the bins, see `find_bin_edges`
 
     @property
     def n_features(self) -> int:
-        """The number of columns and bins, where some are not read."""
+        """The number of columns and bins, or 0 if all are read."""
         return 0 if self.is_read is None else len(self.is_read)
 
     def make_rows(self, table: Table, like: torch.Tensor) -> TensorRows:
-        """Return the samples of a table as training reads them, as tensors ``like`` this one."""
+        """Return the samples of a table as the network reads them, of the dtype and device of ``like``."""
         mean, scale = self.mean, self.scale
         if scale is not None and self.is_read is not None:
             # Columns that vary only by rounding become zeros, too.
@@ -284,7 +284,7 @@ class ColumnStatistics:
 def find_statistics(
     moments: Moments, n_features: int, known: tuple[Array | None, Array | None] | None = None
 ) -> ColumnStatistics:
-    """Return the mean and scale of the columns: the ``known`` ones if there is a scale, else those of the moments."""
+    """Return the means and scales of the columns: the ``known`` ones if there are scales, or those of the moments."""
     if known is not None and known[1] is not None:
         return ColumnStatistics(*known)
     if moments.n_samples == 0:
@@ -293,11 +293,10 @@ def find_statistics(
 
 
 def find_bin_edges(table: Table, moments: Moments, n_samples: float, indicators: Array | None = None) -> Array | None:
-    """Return the edges of the bins, (n_columns, n_edges), with NaN behind the last one; None if no column has any.
+    """Return the edges of the bins, (n_columns, n_edges), NaN after the last one; None if no column has bins.
 
-    Constant columns and those of two values have none. Far values, and those that stand for missing ones, do not count.
-    ``moments`` are those of the table, ``n_samples`` is the sum of all weights, and ``indicators`` are the columns of
-    missing-value indicators.
+    Columns of at most two values have none. Far values and filled missing values do not count. ``moments`` are those of
+    the table, ``n_samples`` is the sum of all weights, and ``indicators`` are those of `ColumnEncoder`.
     """
     columns = np.flatnonzero(moments.find_varying() & ~moments.is_two_valued) if len(table) else np.empty(0, int)
     if not len(columns):
@@ -305,7 +304,7 @@ def find_bin_edges(table: Table, moments: Moments, n_samples: float, indicators:
     n_bins = choose_n_bins(n_samples, len(columns))
     edges = np.full((table.X.shape[1], n_bins + 1), np.nan)
     rows = draw_rows(len(table), MAX_EDGE_ROWS)
-    is_coded = isinstance(table.X, CodedRows)  # whose one-hot columns have no bins
+    is_coded = isinstance(table.X, CodedRows)  # one-hot columns have no bins
     values = to_tensor((replace(table, X=table.X.numbers) if is_coded else table).get_features(rows))
     weights = None
     if table.sample_weights is not None:
@@ -323,7 +322,7 @@ def find_bin_edges(table: Table, moments: Moments, n_samples: float, indicators:
 def find_read_columns(
     statistics: ColumnStatistics, moments: Moments, table: Table, is_trained: Array | None
 ) -> ColumnStatistics:
-    """Return the statistics with the columns to read: those that vary, and those that ``is_trained`` names."""
+    """Return the statistics with the columns that the network reads: those that vary or that ``is_trained`` names."""
     is_read = np.concatenate([moments.find_varying(statistics.scale is not None), find_entered(statistics.edges)])
     if is_trained is not None:
         is_read |= is_trained
@@ -334,5 +333,5 @@ def find_read_columns(
 
 
 def list_columns(is_read: Array) -> Array:
-    """Return the numbers of the columns that a network reads: at least one, as a network needs an input."""
+    """Return the indices of the columns that the network reads: at least one, as a network needs an input."""
     return np.flatnonzero(is_read) if is_read.any() else np.array([0])

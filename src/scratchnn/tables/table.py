@@ -14,8 +14,8 @@ from .arrays import Array, Features, count_block_rows, get_float_dtype
 class Table:
     """Validated samples: ``X`` (n_rows, n_features), ``y`` for `Labels.encode`, and weights (n_samples,) or None.
 
-    ``rows``, (n_samples,), are the indices of the rows of ``X`` that are samples, or None for all. So samples can be
-    taken from a large table without a copy. ``names`` are those of the features, for errors.
+    The samples are the ``rows`` of ``X``, (n_samples,), or all of them if this is None, so that samples can be taken
+    from a large table without a copy. Errors use the ``names`` of the features.
     """
 
     X: Features
@@ -27,6 +27,11 @@ class Table:
     def __len__(self) -> int:
         return len(self.y)
 
+    @property
+    def weights_or_ones(self) -> Array:
+        """The weight of each sample, (n_samples,)."""
+        return np.ones(len(self)) if self.sample_weights is None else self.sample_weights
+
     def take(self, mask: Array) -> "Table":
         """Return the samples where ``mask``, (n_samples,) of bool, is true."""
         rows = np.flatnonzero(mask) if self.rows is None else self.rows[mask]
@@ -34,7 +39,7 @@ class Table:
         return replace(self, y=self.y[mask], sample_weights=weights, rows=rows)
 
     def get_features(self, samples: slice | Array = slice(None)) -> Features:
-        """Return the rows of X for the samples, as floats: a mapped file may hold other numbers."""
+        """Return the features of samples as floats, also of a mapped file of integers."""
         rows = samples if self.rows is None else self.rows[samples]
         if isinstance(self.X, Tensor):
             return self.X[torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows]
@@ -43,7 +48,7 @@ class Table:
     def split(self, width: int = 1) -> Iterator[tuple[slice, Features]]:
         """Yield the samples in blocks that fit in the cache: their slice of all samples, and their features.
 
-        ``width`` is how many values are made of each.
+        ``width`` is the number of values that are computed for each sample.
         """
         size = count_block_rows(self.X, width)
         for start in range(0, len(self), size):

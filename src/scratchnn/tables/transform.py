@@ -1,4 +1,4 @@
-"""How the network reads columns: centered, scaled and with bins, as tensors."""
+"""The transform of columns for the network: centered, scaled, with bins, and as tensors."""
 
 import numpy as np
 import torch
@@ -10,14 +10,14 @@ from .bins import WIDE_LIMIT, Bins, count_bins
 from .categories import CodedRows
 from .table import Table
 
-MAX_DENSE_VALUES = 2**25  # of a table with categories or bins; a longer one is encoded a minibatch at a time
+MAX_DENSE_VALUES = 2**25  # of a table with categories or bins; larger tables are encoded batch by batch
 
 
 class ColumnTransform:
-    """How the network reads columns: centered, scaled in double precision, and some with bins, which follow them all.
+    """Centers and scales columns in double precision, and appends their bins.
 
-    Without ``mean``, (n_columns,), columns are not centered; without ``scale``, they are neither centered nor scaled.
-    ``edges``, (n_columns, n_edges), are those of `bins.calc_edges`, and ``device`` is where the table is.
+    Without ``mean``, (n_columns,), columns are not centered. Without ``scale``, they are neither centered nor scaled.
+    ``edges``, (n_columns, n_edges), are those of the bins, and ``device`` is that of the table.
     """
 
     def __init__(self, mean: Array | None, scale: Array | None, edges: Array | None, device: torch.device) -> None:
@@ -28,18 +28,16 @@ class ColumnTransform:
         self.centered = np.empty(0, int) if mean is None else np.flatnonzero(mean)
 
     def apply(self, values: Tensor) -> Tensor:
-        """Return dense rows as the network reads them."""
-        encoded = None if self.bins is None else self.bins.calc(values)
-        if self.shift is not None and self.factor is not None:
-            values = torch.addcmul(self.shift, values.double(), self.factor)
-        elif self.factor is not None:
-            values = values * self.factor
+        """Return dense rows as the network reads them, (n_rows, n_columns + n_bins)."""
+        scaled = values
         if self.factor is not None:
-            values = values.clamp_(-WIDE_LIMIT, WIDE_LIMIT) if self.bins is None else self.bins.clip(values)
-        return values if encoded is None else torch.cat([values, encoded], 1)
+            shift, factor = self.shift, self.factor
+            scaled = values * factor if shift is None else torch.addcmul(shift, values.double(), factor)
+            scaled = scaled.clamp_(-WIDE_LIMIT, WIDE_LIMIT) if self.bins is None else self.bins.clip(scaled)
+        return scaled if self.bins is None else torch.cat([scaled, self.bins.calc(values)], 1)
 
     def apply_to_sparse(self, block: Features) -> Features:
-        """Return rows in CSR format, scaled, and with an entry in every row for the columns that are centered."""
+        """Return scaled rows in CSR format, with an entry in every row for the columns that are centered."""
         if self.factor is None:
             return block
         scaled = block.data * self.factor.numpy()[block.indices]
@@ -54,10 +52,10 @@ class ColumnTransform:
 
 
 class TensorRows:
-    """Samples of a table that become tensors, of one dtype and device, when they are taken.
+    """Samples of a table that are converted to tensors, of one dtype and device, when they are taken.
 
-    Samples of a sparse table stay sparse, unless columns have bins or most are centered: those have an entry in every
-    row. For a sparse table, ``columns`` are those to read, which ``scaling`` is for, and the others are left out.
+    Samples of a sparse table stay sparse, unless columns have bins or most of them are centered, as these have an entry
+    in every row. Of a sparse table, ``columns`` may name the columns that ``scaling`` is for. Others are left out.
     """
 
     def __init__(
@@ -71,16 +69,15 @@ class TensorRows:
         self.table, self.scaling, self.dtype, self.device = table, scaling, dtype, device
         n_features = table.X.shape[1]
         self.shape = (len(table), (n_features if columns is None else len(columns)) + scaling.n_bins)
-        self.positions: Array | None = None  # of the columns of X among those read, or -1
+        self.positions: Array | None = None  # of the columns of X among ``columns``, or -1
         if columns is not None:
             self.positions = np.full(n_features, -1)
             self.positions[columns] = np.arange(len(columns))
-        # Of which zeros must be made entries.
         self.n_centered = len(scaling.centered) if sparse.issparse(table.X) else 0
         self.is_sparse = sparse.issparse(table.X) and scaling.bins is None and 2 * self.n_centered <= self.shape[1]
 
     def take(self, samples: slice | torch.Tensor) -> torch.Tensor:
-        """Return samples, (n_taken, n_features); in COO format if ``is_sparse``."""
+        """Return samples, (n_taken, n_columns); in COO format if ``is_sparse``."""
         block = self.table.get_features(samples if isinstance(samples, slice) else samples.cpu().numpy())
         if not sparse.issparse(block):
             return self._convert(to_tensor(block))
@@ -96,10 +93,10 @@ class TensorRows:
         ).to(self.device)
 
     def convert(self, bias_column: bool) -> "torch.Tensor | TensorRows":
-        """Return all samples as one tensor, or ``self`` if they are sparse or memory-mapped and may exceed memory.
+        """Return all samples as one tensor, or ``self`` if they are sparse or may exceed the memory.
 
-        If the values need no change, the tensor is a view of the table, memory-mapped or not. Otherwise it is a copy,
-        which ends in a column of ones if ``bias_column`` is set, see `Buffer.as_coeffs`.
+        If the values need no change, the tensor is a view of the table, memory-mapped or not. Otherwise it is a copy.
+        With ``bias_column``, the copy ends in a column of ones, see `Buffer.as_coeffs`.
         """
         if sparse.issparse(self.table.X):
             return self
@@ -116,7 +113,7 @@ class TensorRows:
         n_samples, n_columns = self.shape
         if isinstance(self.table.X, torch.Tensor):
             result = torch.empty((n_samples, n_columns + bias_column), dtype=self.dtype, device=self.table.X.device)
-        else:  # NumPy asks for large pages, which the system hands out several times faster
+        else:  # NumPy requests large pages, which the system allocates several times faster
             result = torch.from_numpy(np.empty((n_samples, n_columns + bias_column), dtype_name))
         for samples, block in self.table.split(n_columns):
             result[samples, :n_columns] = self.scaling.apply(to_tensor(block))  # rounds as it copies
