@@ -65,7 +65,7 @@ def data_parallel(*, timeout: float = 60) -> Iterator[Ranks]:
     if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0 < timeout < math.inf:
         raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}. Use for example 60.")
     if get_exchange() is not None:
-        raise ValueError("data_parallel must not be used inside data_parallel, got one inside another.")
+        raise ValueError("data_parallel contexts must not be nested.")
     connection = _connect(float(timeout))
     train = partial(train_jointly, connection)
     token = trainer.set(train)
