@@ -1,4 +1,4 @@
-"""Sphinx configuration. Builds without network, and the site reads without it."""
+"""Sphinx configuration. Neither the build nor the site needs a network connection."""
 
 import re
 import subprocess

@@ -127,7 +127,7 @@ for axis, grad, title in zip(
         grad.numpy(), cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto"
     )
     axis.set(title=title, xlabel="hidden neuron", xticks=[0, 10, 19])
-axes[0].set_ylabel("column of the table")
+axes[0].set_ylabel("feature")
 figure.colorbar(image, ax=axes, label="gradient of the hidden weights")
 print(f"largest difference: {difference:.0e}, largest value: {limit:.0e}")
 plt.show()

@@ -3,10 +3,10 @@ Quickstart
 ==========
 
 `ScratchNNClassifier` replaces LogisticRegression or MLPClassifier in
-pipelines, cross-validation and searches, and is saved to files like them. The
-example fits the three on the 569 tumours of scikit-learn's breast cancer
-table, searches where that pays, saves a model, and shows when early stopping
-helps. It runs in under a minute.
+pipelines, cross-validation and searches, and is saved in the same way. This
+example fits all three to the 569 tumours of scikit-learn's breast cancer
+table, runs a search where it pays, saves a model, and shows when early
+stopping helps. It runs in under a minute.
 """
 
 import tempfile

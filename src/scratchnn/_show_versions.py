@@ -1,4 +1,4 @@
-"""What a report of a fault needs to know of the machine."""
+"""The versions, threads and devices of a machine, for bug reports."""
 
 import importlib.metadata
 import platform
@@ -15,7 +15,7 @@ OPTIONAL = ("pandas", "polars", "pyarrow", "skl2onnx", "onnxruntime", "dask", "r
 
 
 def show_versions() -> None:
-    """Print the versions of Python and packages, the threads and the devices, for reports of faults."""
+    """Print the versions of Python and packages, the threads and the devices, for bug reports."""
     n_devices = torch.cuda.device_count()
     sections = {
         "System": {

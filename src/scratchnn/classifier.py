@@ -33,7 +33,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
 
     A drop-in replacement for LogisticRegression and MLPClassifier: all parameters of MLPClassifier have the same names.
     Targets may be binary, multiclass or multilabel, with labels of any type. The parameters are listed by topic:
-    network, penalty, training, stopping, columns, computation, and last tutorial and parity with MLPClassifier.
+    network, penalty, training, stopping, columns, computation, and last the tutorial's and MLPClassifier's.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     learning_rate : {'auto', 'cosine', 'one_cycle', 'constant', 'invscaling', 'adaptive'}, default='auto'
         Schedule of the learning rate, where step ``t`` is one of the ``T`` steps of ``max_iter`` epochs:
 
-        - 'cosine': ``learning_rate_init * (1 + cos(pi * t / T)) / 2``, and zero ten epochs after patience runs out.
+        - 'cosine': ``learning_rate_init * (1 + cos(pi * t / T)) / 2``. Zero ten epochs after patience runs out.
         - 'auto': 'cosine' over ``max_iter`` epochs or 50, whichever is less.
         - 'one_cycle': rises along a cosine from ``learning_rate_init / 25`` for 30 % of the steps, and then falls along
           a cosine to ``learning_rate_init * 4e-6``.
@@ -70,8 +70,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     learning_rate_init : float, default=0.005
         Learning rate of 'adam' and 'sgd'. It is the largest rate of every schedule.
     batch_size : int, 'auto' or 'full', default='auto'
-        Samples per minibatch. 'auto' is a tenth of the samples, from 32 to 100, and a hundredth of more than 10,000, up
-        to 500. 'full' is all samples.
+        Samples per minibatch. 'auto' is a tenth of the samples, from 32 to 100; for more than 10,000 samples, it is a
+        hundredth, at most 500. 'full' is all samples.
     max_iter : int or None, default=None
         Maximum number of epochs ('lbfgs': of iterations). None is 50 with 'auto', 'cosine' and 'one_cycle', else 200.
     class_weight : dict, 'balanced', list of dict or None, default=None
@@ -101,11 +101,11 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     categorical_features : array-like of {bool, int, str} of shape (n_features,) or (n_categorical_features,), \
             'from_dtype' or None, default='from_dtype'
         Columns of X that hold categories: a mask, their indices, or their names in a frame. 'from_dtype' selects the
-        columns of a categorical dtype and those that hold text.
+        columns of a categorical dtype and text columns.
     numeric_encoding : {'auto', 'piecewise'} or None, default='auto'
-        'piecewise' clips scaled columns of more than two values smoothly at 3, and adds how far a value is through each
-        of several quantile bins, from 0 below the bin to 1 above it: the more bins, the more samples and the fewer
-        columns there are. 'auto' does so with a hidden layer, for a dense X. None keeps columns as they are.
+        'piecewise' clips scaled columns of more than two values smoothly at 3, and adds a feature for each of several
+        quantile bins: the fraction of the bin that lies below the value. More samples and fewer columns give more bins.
+        'auto' is 'piecewise' for a dense X and a network with a hidden layer, else None, which adds no features.
     standardize : bool, default=True
         Whether to center, scale and clip the columns before training and prediction, in the precision of X. Sparse
         columns that are mostly zeros are not centered.
@@ -144,9 +144,9 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         Class labels, including those of samples of weight 0. For multilabel targets, the indices of the columns.
     coefs_ : list of ndarray of shape (fan_in, fan_out)
         Weights of each layer, for the encoded columns, centered and scaled with ``mean_`` and ``scale_``, and for the
-        bins. Row i of ``coefs_[0]`` belongs to ``feature_names_encoded_[i]``. It is zero for columns that `fit` found
-        constant, or unused in a sparse X. ``coefs_``, ``intercepts_``, ``mean_`` and ``scale_`` may be set, to arrays
-        of any float type or to lists: training resumes from these values.
+        bins. Row i of ``coefs_[0]`` belongs to ``feature_names_encoded_[i]``. It is zero for columns that are constant
+        in training, or unused in a sparse X. You may set ``coefs_``, ``intercepts_``, ``mean_`` and ``scale_`` to
+        arrays of any float type or to lists: training resumes from these values.
     intercepts_ : list of ndarray of shape (fan_out,)
         Biases of each layer.
     feature_names_encoded_ : ndarray of str
@@ -366,7 +366,7 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
         -----
         ConvergenceWarning
             If training reaches ``max_iter`` before ``tol`` and ``n_iter_no_change`` end it, or 'lbfgs' stops short of
-            ``tol``. No warning if a schedule completes, unless ``max_iter`` is less than ``n_iter_no_change`` and 50.
+            ``tol``. No warning if a schedule completes, unless ``max_iter`` is below ``n_iter_no_change`` and 50.
         UserWarning
             If Ctrl-C interrupts training. The model so far is kept.
         """

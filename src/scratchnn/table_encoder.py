@@ -14,24 +14,24 @@ from .tables.encoder import ColumnEncoder
 
 
 class TableEncoder(TransformerMixin, BaseEstimator):
-    """Makes floats of a table as it is: numbers, dates, text, categories and missing values in any mixture.
+    """Encodes a table as floats: numbers, dates, text, categories and missing values in any mixture.
 
-    `ScratchNNClassifier` encodes its tables so. In a pipeline, the encoder does it for other estimators.
+    `ScratchNNClassifier` encodes its tables in the same way. In a pipeline, the encoder serves other estimators.
 
     - Numbers stay as they are, and booleans become 0 and 1.
-    - Dates become seconds since 1970, and those of year, month, day of week (0 is Monday) and hour that vary. Durations
-      become seconds.
-    - Missing numbers are filled with the mean of their column, and a missing-value indicator says which they are.
-    - Text and categories are encoded one-hot. Missing values are a category. The infrequent ones, those of a single
-      sample and those beyond the 99 most frequent, share a feature, which unknown categories get, too. Where there is
-      none, unknown categories get zeros.
+    - Dates become seconds since 1970, and each of year, month, day of week (0 is Monday) and hour that varies.
+      Durations become seconds.
+    - Missing numbers and dates are replaced by the mean of their column, which gets a missing-value indicator.
+    - Text and categories are one-hot encoded. Missing values form a category of their own. Infrequent categories (of a
+      single sample, or beyond the 99 most frequent) share one feature, and unknown categories count as infrequent. In a
+      column without infrequent categories, unknown categories get zeros.
 
     Parameters
     ----------
     categorical_features : array-like of {bool, int, str} of shape (n_features,) or (n_categorical_features,), \
             'from_dtype' or None, default='from_dtype'
-        Columns of X that hold categories: a mask, their indices, or their names in a frame. With 'from_dtype' they are
-        those of a categorical type, and those that hold text.
+        Columns of X that hold categories: a mask, their indices, or their names in a frame. 'from_dtype' selects the
+        columns of a categorical dtype and text columns.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         self.categorical_features = categorical_features
 
     def fit(self, X: Any, y: Any = None) -> "TableEncoder":
-        """Learn what to fill, the parts of dates, and the categories.
+        """Find the means, the parts of dates, and the categories.
 
         Parameters
         ----------
@@ -99,12 +99,12 @@ class TableEncoder(TransformerMixin, BaseEstimator):
         return encoded
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
-        """Return the names of the columns that come out.
+        """Return the names of the encoded columns.
 
         Parameters
         ----------
         input_features : array-like of str of shape (n_features,), default=None
-            Names of the columns of X. By default those of training, or "x0", "x1", ...
+            Names of the columns of X. The default is the names in training, or "x0", "x1", ...
 
         Returns
         -------

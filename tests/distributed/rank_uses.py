@@ -198,7 +198,7 @@ def list_mistakes(folder):
         "fused": (fit_fused, "ValueError: fused_fits must not be used inside data_parallel"),
         "thread": (lambda: fit_elsewhere(threading.Thread), "RuntimeError: Inside data_parallel, fit must be called"),
         "fork": (lambda: fit_elsewhere(multiprocessing.get_context("fork").Process), "RuntimeError: Inside data_par"),
-        "twice": (lambda: enter(None), "ValueError: data_parallel must not be used inside data_parallel, got one"),
+        "twice": (lambda: enter(None), "ValueError: data_parallel contexts must not be nested"),
         "models": (lambda: fitted.fit(X_own, y), f"ValueError: coefs_ and intercepts_ {same[:-5]} to resume"),
         "fits": (lambda: [fit() for _ in range(1 + RANK)], "ValueError: fit must be called as often in all processes"),
         "every": (lambda: fit(checkpoint=Checkpoint(folder / "net.npz", 1 + RANK)), f"every of Checkpoint {same} "),

@@ -95,7 +95,7 @@ def test_the_report_in_a_notebook_is_a_table_with_escaped_texts():
     html = make_report()._repr_html_()
     ElementTree.fromstring(f"<div>{html}</div>")  # raises where tags do not match
     assert "<p>4 fits in 2 stacks, 0.85 s of training</p>" in html
-    assert "<p>1 fit outside of joblib&#x27;s tasks, each alone</p>" in html
+    assert "<p>1 fit outside of joblib&#x27;s tasks, trained alone</p>" in html
     assert "<tr><td>3</td><td>4-5-3</td><td>80</td><td>0.6</td><td>0.2</td><td></td></tr>" in html
     assert "<td>solver=&#x27;lbfgs&#x27; &lt;alone&gt;</td>" in html
     assert "<table" not in FusionReport()._repr_html_()
@@ -107,10 +107,10 @@ def test_fits_outside_of_tasks_are_counted_and_the_report_says_how_to_fuse_them(
         for alpha in (0.1, 1.0, 10.0):
             network(alpha=alpha).fit(X, y)
     assert (report.n_fits, report.n_outside) == (0, 3)
-    assert str(report).splitlines()[1] == "3 fits outside of joblib's tasks, each alone: use joblib.Parallel"
+    assert str(report).splitlines()[1] == "3 fits outside of joblib's tasks, trained alone: use joblib.Parallel"
     with fused_fits() as report:
         search().fit(X, y)
-    assert str(report).splitlines()[1] == "1 fit outside of joblib's tasks, each alone"  # the final one
+    assert str(report).splitlines()[1] == "1 fit outside of joblib's tasks, trained alone"  # the final one
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import Any
 class Checkpoint:
     """Writes the state of a fit to a file, from which the same fit continues after a crash.
 
-    Set it on a network as a callback of scikit-learn (since 1.9), or enter it as a context. Run the same lines again
-    after the process was killed, and the fit continues from the last state written. The final model equals the one of
-    an uninterrupted fit, bit for bit. After the end, the file holds the finished model, and the same fit returns it
-    at once.
+    Set it on a network as a callback of scikit-learn (since 1.9), or enter it as a context. If the process is killed,
+    run the same code again: the fit continues from the last state written. The final model equals the model of an
+    uninterrupted fit, bit for bit. After the fit has ended, the file holds the finished model, and the same code
+    returns it without training.
 
     Parameters
     ----------
@@ -39,8 +39,8 @@ class Checkpoint:
     ``fit`` raises a ValueError if the file belongs to other data or parameters, or with ``solver="lbfgs"``.
     ``partial_fit`` neither writes nor reads checkpoints.
 
-    Inside `data_parallel` each process has the checkpoint, with the same ``every``. Rank 0 reads and writes the file,
-    which holds the state of all processes: after a crash, start as many as before, each with the same samples.
+    Inside `data_parallel`, each process has the checkpoint, with the same ``every``. Rank 0 reads and writes the file,
+    which holds the state of all processes. After a crash, start as many processes, each with its earlier samples.
 
     Examples
     --------

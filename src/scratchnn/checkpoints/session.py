@@ -65,7 +65,7 @@ class Session:
         if values.get("format") != FORMAT:
             raise ValueError(
                 f"The checkpoint {self.archive.path!r} must have format {FORMAT}, got {values.get('format')}, written "
-                "by another version of scratchnn, or in data_parallel. Use the same again, or delete the file."
+                "by another version of scratchnn, or in data_parallel. Resume it as it was written, or delete the file."
             )
         self._refuse(find_differences(self.description, values["fit"]))
         if values["scratchnn"] != __version__:

@@ -31,8 +31,8 @@ class Ranks(NamedTuple):
 def data_parallel(*, timeout: float = 60) -> Iterator[Ranks]:
     """Let the processes of ``torchrun`` train each model together, each on its own samples.
 
-    All processes run the same program. Inside this context each passes a part of the samples to
-    `ScratchNNClassifier.fit`, and all end with the same model. With all samples in a minibatch, it is the model of one
+    All processes run the same program. Inside this context, each process passes its part of the samples to
+    `ScratchNNClassifier.fit`, and all obtain the same model. If a minibatch has all samples, it is the model of one
     process with all samples, up to rounding.
 
     Parameters
@@ -65,7 +65,7 @@ def data_parallel(*, timeout: float = 60) -> Iterator[Ranks]:
     if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0 < timeout < math.inf:
         raise ValueError(f"timeout must be a positive number of seconds, got {timeout!r}. Use for example 60.")
     if get_exchange() is not None:
-        raise ValueError("data_parallel must not be used inside data_parallel, got one inside another.")
+        raise ValueError("data_parallel contexts must not be nested.")
     connection = _connect(float(timeout))
     train = partial(train_jointly, connection)
     token = trainer.set(train)

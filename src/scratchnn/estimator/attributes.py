@@ -127,7 +127,7 @@ def get_linear_weights(estimator: Any, name: str) -> Array:
     """Return the weights of a linear network, with missing-value indicators last, for the attribute ``name``."""
     if len(getattr(estimator, "coefs_", ())) != 1 or estimator.bin_edges_ is not None:
         raise AttributeError(
-            f"{name} is available only after fit, without hidden layers (hidden_layer_sizes=()) and without bins "
+            f"{name} is available only after fit, without a hidden layer (hidden_layer_sizes=()) and without bins "
             "(numeric_encoding=None). SequentialFeatureSelector and permutation_importance do not need it."
         )
     if has_categories(estimator):

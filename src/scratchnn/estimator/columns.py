@@ -1,4 +1,4 @@
-"""What a fit must know of the columns of its table. Fits on an equal table, as of a search, find it once."""
+"""The description of the columns that a fit needs. Fits on equal tables, as in a search, share one description."""
 
 import copy
 from collections.abc import Callable

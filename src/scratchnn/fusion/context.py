@@ -24,7 +24,7 @@ warning_filters = SharedContext(warnings.catch_warnings)
 
 @contextmanager
 def fused_fits(*, verbose: bool | int = 0, progress: bool = False) -> Iterator[FusionReport]:
-    """Train the networks that scikit-learn's parallel tasks fit inside this context together, with the same results.
+    """Train the networks that joblib's tasks fit inside this context together. Each step is the same up to rounding.
 
     Parameters
     ----------

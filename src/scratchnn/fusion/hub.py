@@ -47,7 +47,7 @@ class Hub:
         self.ready: deque[Task] = deque()  # tasks that can be resumed
         self.timed: list[ParallelCall] = []  # calls by tasks that wait with a timeout
         self.n_resumed = 0  # a measure of progress
-        self.n_known, self.n_done = 0, 0.0  # fits of ended tasks: all, and those that were trained
+        self.n_known, self.n_done = 0, 0.0  # fits of ended tasks: all, and the trained ones
 
     def can_wait(self) -> bool:
         """Return whether the code that runs may wait for tasks, or for training."""

@@ -119,5 +119,5 @@ def count_bytes(run: TrainingRun) -> int:
 
 
 def _list_tensors(data: Data) -> list[torch.Tensor]:
-    """Return the tensors of data, starting with those that differ between folds."""
+    """Return the tensors of data. The tensors that differ between folds come first."""
     return [each for each in (data.targets, data.sample_weights, data.inputs) if isinstance(each, torch.Tensor)]

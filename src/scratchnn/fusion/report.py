@@ -95,7 +95,7 @@ class FusionReport:
         if self.n_outside:
             # A search has one such fit, its last. More than that are fits that joblib could run as tasks.
             remedy = ": use joblib.Parallel" if self.n_outside > n_stacks else ""
-            lines.append(f"{_count(self.n_outside, 'fit')} outside of joblib's tasks, each alone{remedy}")
+            lines.append(f"{_count(self.n_outside, 'fit')} outside of joblib's tasks, trained alone{remedy}")
         return lines
 
 

@@ -30,9 +30,9 @@ def train_run(run: TrainingRun) -> None:
 def train(runs: Sequence[TrainingRun]) -> None:
     """Train the runs, in place, each until its own rule stops it.
 
-    The runs must have one shape: the same sizes of layers and data, and equal `Hyperparameters`, except that numbers
-    other than ``batch_size`` may differ. An interrupt (Ctrl-C) ends all runs, which keep their current coefficients.
-    The error of a single run is stored in its ``error``.
+    The runs must have one shape: the same sizes of layers and data, and equal `Hyperparameters`. Numbers may differ,
+    except ``batch_size`` and Adam's betas and epsilon. An interrupt (Ctrl-C) ends all runs, which keep their current
+    coefficients. The error of a single run is stored in its ``error``.
     """
     with (
         one_thread(),
