@@ -113,7 +113,7 @@ def find_codes(values: Sequence[Any], categories: Sequence[str | None], is_numer
 
 
 def describe_problem(counts: Counts, categories: Sequence[str | None], is_chosen: bool) -> str | None:
-    """Return the problem of a column of categories: numbers, dates, or nearly all infrequent. None if there is none.
+    """Return the problem of a column of categories: numbers, dates, or mostly infrequent. None if there is none.
 
     Text that the user has chosen as categories may read as numbers or dates.
     """
@@ -131,4 +131,4 @@ def describe_problem(counts: Counts, categories: Sequence[str | None], is_chosen
     n_frequent = sum(counts[text] for text in categories if text is not None)
     if not n_frequent and n_rows > 1:
         return "all values different: counts for nothing"
-    return f"{n_rows - n_frequent:,} of {n_rows:,} values are infrequent" if n_frequent < 0.1 * n_rows else None
+    return f"{n_rows - n_frequent:,} of {n_rows:,} values are infrequent" if n_frequent < 0.5 * n_rows else None

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from datetime import date, timedelta
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -15,6 +16,12 @@ from .arrays import Array
 from .summary import gather
 
 NUMBER_TYPES = (Real, Decimal, np.bool_)
+OBJECT_KINDS: dict[str, Any] = {  # the first that suits a value; NumPy's durations are also real numbers
+    "duration": (timedelta, np.timedelta64),
+    "date": (date, np.datetime64),
+    "number": NUMBER_TYPES,
+    "text": str,
+}
 # What arrays hold, by the kind of their dtype. scikit-learn converts numbers to floats.
 ARRAY_KINDS = dict.fromkeys("fiub", "number") | dict.fromkeys("UT", "text")
 ARRAY_KINDS |= {"O": "object", "M": "date", "m": "duration"}
@@ -58,8 +65,8 @@ class RawTable:
     def find_kinds(self, categorical_features: Any) -> list[str]:
         """Return the kinds of columns in all parts, by the parameter, the dtypes, and the values of objects.
 
-        Objects are "number" if all of them are numbers, and otherwise "text". If the parameter names categories, all
-        other columns hold numbers, dates or durations.
+        Objects are "number", "date" or "duration" if all of them are, and otherwise "text". If the parameter names
+        categories, all other columns hold numbers, dates or durations.
 
         Raises TypeError if columns hold something else. It names all of them.
         """
@@ -116,15 +123,21 @@ class RawTable:
 
         Raises TypeError if the column is of another ``kind``.
         """
-        if self.kinds[column] != kind:
-            if self.kinds[column] in TIME_KINDS or not all(map(is_missing, self.read_codes(column)[1])):
+        is_object = self.kinds[column] == "object"
+        own_kind = self._find_kind_of_objects(column) if is_object else self.kinds[column]
+        if own_kind != kind:
+            if own_kind in TIME_KINDS or not all(map(is_missing, self.read_codes(column)[1])):
                 raise TypeError(
                     f"Column {self.names[column]!r} of X must hold {kind}s, as in training, got dtype "
                     f"{self.dtypes[column]}. Convert it, for example with pandas.to_datetime or pandas.to_timedelta."
                 )
             return dict.fromkeys(PARTS[kind], np.full(self.shape[0], np.nan))
+        unit = "M8[us]" if kind == "date" else "m8[us]"
         local = universal = self._take(column)
-        if self.frame is not None:
+        if is_object:
+            objects = [None if is_missing(value) else value for value in self._list_values(column)]
+            local = universal = np.array(objects, unit)
+        elif self.frame is not None:
             zone = getattr(local.dtype, "time_zone", None)
             if kind == "date":
                 local = universal = local.cast(nw.Datetime("us", zone))
@@ -132,7 +145,6 @@ class RawTable:
                 universal = local.dt.convert_time_zone("UTC")
                 local, universal = (each.dt.replace_time_zone(None) for each in (local, universal))
             local, universal = local.to_numpy(), universal.to_numpy()
-        unit = "M8[us]" if kind == "date" else "m8[us]"
         local, universal = np.asarray(local, unit), np.asarray(universal, unit)
         found: list[Array] = [universal.view(np.int64) / 1e6]
         if kind == "date":
@@ -181,12 +193,12 @@ class RawTable:
     def _find_kind_of_objects(self, column: int) -> str:
         """Return the kind of a column of objects, by its values; "object" if there are none."""
         try:
-            values = [value for value in self.read_codes(column)[1] if not is_missing(value)]
+            kinds = {_find_kind_of_value(value) for value in self.read_codes(column)[1] if not is_missing(value)}
         except TypeError:
             return "refused"
-        if all(isinstance(value, NUMBER_TYPES) for value in values):
-            return "number" if values else "object"
-        return "text" if all(isinstance(value, (str, *NUMBER_TYPES)) for value in values) else "refused"
+        if len(kinds) > 1:
+            return "text" if kinds == {"number", "text"} else "refused"
+        return kinds.pop() if kinds else "object"
 
     def _to_float(self, value: Any, column: int, reason: str) -> float:
         if is_missing(value):
@@ -205,8 +217,8 @@ class RawTable:
         one, it = ("Column {} of X has", "it") if len(columns) == 1 else ("Columns {} of X have", "them")
         return TypeError(
             f"{one.format(names)} values of type {types}: the argument must be a table of strings, categories, "
-            "numbers, dates and durations. Convert the values (for example, lists to their lengths or elements), or "
-            f"leave {it} out."
+            "numbers, booleans, dates and durations. Convert the values (for example, lists to their lengths, and "
+            f"objects of dates with a time zone by pandas.to_datetime), or leave {it} out."
         )
 
     def _name_type(self, column: int) -> str:
@@ -279,13 +291,20 @@ def is_missing(value: Any) -> bool:
         return True
 
 
+def _find_kind_of_value(value: Any) -> str:
+    """Return the kind of an object that is not missing."""
+    if getattr(value, "tzinfo", None) is not None:  # NumPy has no time zones
+        return "refused"
+    return next((kind for kind, types in OBJECT_KINDS.items() if isinstance(value, types)), "refused")
+
+
 def _is_usable(value: Any) -> bool:
     """Return whether an object is a number, text or missing, and has a hash."""
     try:
         hash(value)
     except TypeError:
         return False
-    return isinstance(value, (str, *NUMBER_TYPES)) or is_missing(value)
+    return is_missing(value) or _find_kind_of_value(value) in ("number", "text")
 
 
 def _to_array(rows: Any) -> Any:

@@ -20,6 +20,8 @@ from .statistics import find_moments
 from .summary import gather, merge_flags
 from .table import Table
 
+MIN_PREDICTED = 50  # samples: in fewer, all categories of a column may be infrequent by chance
+
 
 class ColumnEncoder:
     """Encodes raw columns as floats: numbers and parts of dates, missing-value indicators, and one-hot categories.
@@ -103,12 +105,28 @@ class ColumnEncoder:
         if not self.categories:
             return numbers
         codes = np.empty((table.shape[0], len(self.categories)), np.int8)
-        widths = np.diff(self.starts)
+        others = self._list_others()
         for place, (column, categories) in enumerate(zip(self.categorical, self.categories, strict=True)):
             own, values = table.read_codes(column)
-            other = len(categories) if widths[place] > len(categories) else -1
-            codes[:, place] = find_codes(values, categories, self.are_numbers[place], other)[own]
+            codes[:, place] = find_codes(values, categories, self.are_numbers[place], others[place])[own]
         return CodedRows(numbers, codes, self.starts)
+
+    def _list_others(self) -> list[int]:
+        """Return the code of infrequent and unknown categories in each column of categories."""
+        counts = map(len, self.categories)
+        return [n if width > n else -1 for n, width in zip(counts, np.diff(self.starts), strict=True)]
+
+    def warn_of_unknown(self, codes: Array, names: Sequence[Any]) -> None:
+        """Warn of columns whose categories are all infrequent or unknown, if there are many samples to predict."""
+        if len(codes) < MIN_PREDICTED:
+            return
+        is_unknown = (codes == self._list_others()).all(0) & np.array([len(each) > 0 for each in self.categories])
+        unknown = [repr(names[column]) for column in compress(self.categorical, is_unknown)]
+        if unknown:
+            warn_user(
+                f"Columns of X have none of the categories that training knows: {', '.join(unknown)}. Compare their "
+                "values with feature_names_encoded_: spelling, upper case and spaces count."
+            )
 
     def _read_numbers(self, table: RawTable, reason: str = IN_TRAINING) -> Array:
         """Return the numbers and parts of dates, (n_rows, n_numbers), NaN where they are missing."""
@@ -185,9 +203,12 @@ def encode(
     is_incomplete = not is_raw and has_missing(estimator, X)
     if reset:
         needs_encoder = merge_flags(is_raw or is_incomplete)
-        estimator.encoder_ = _make_encoder(estimator, _to_raw_table(X), weights) if needs_encoder else None
+        estimator.encoder_ = _make_encoder(estimator, _to_raw_table(estimator, X), weights) if needs_encoder else None
     if estimator.encoder_ is not None:
-        encoded: Features = estimator.encoder_.encode(_to_raw_table(X))
+        table = _to_raw_table(estimator, X)
+        encoded: Features = estimator.encoder_.encode(table)
+        if isinstance(encoded, CodedRows) and not reset:
+            estimator.encoder_.warn_of_unknown(encoded.codes, table.names)
         return torch.from_numpy(encoded[:]).to(X.device) if isinstance(X, torch.Tensor) else encoded
     if is_raw:
         X = X.read_numbers(range(X.shape[1]))
@@ -197,10 +218,10 @@ def encode(
     return fill_missing(X, find_fill(estimator, training)) if is_incomplete else X
 
 
-def _to_raw_table(X: Any) -> RawTable:
-    if isinstance(X, RawTable):
-        return X
-    return RawTable(X.toarray() if sparse.issparse(X) else to_host(X))
+def _to_raw_table(estimator: Any, X: Any) -> RawTable:
+    table = X if isinstance(X, RawTable) else RawTable(X.toarray() if sparse.issparse(X) else to_host(X))
+    table.names = getattr(estimator, "feature_names_in_", table.names)
+    return table
 
 
 def find_fill(estimator: Any, training: Table | None = None) -> Any:
@@ -213,7 +234,6 @@ def find_fill(estimator: Any, training: Table | None = None) -> Any:
 
 def _make_encoder(estimator: Any, table: RawTable, weights: Array | None) -> ColumnEncoder | None:
     """Return the encoder of a table of training rows; None if all columns are numbers, and none is missing."""
-    table.names = getattr(estimator, "feature_names_in_", table.names)
     kinds = table.find_kinds(estimator.categorical_features)
     if set(kinds) == {"number"}:
         numbers = table.read_numbers(range(len(kinds)), UNNAMED)
