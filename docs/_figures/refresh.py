@@ -131,11 +131,11 @@ def draw(text, bar, line):
 def make_quality_table():
     """Return the models, the best first, with their means over all tables, of which the best are bold."""
     (rows,) = find_tables(read_results("quality"), "Log loss on tables that played no part").values()
-    columns = {"log loss": "mean", "accuracy": "accuracy"}
+    columns = {"log loss": "mean", "accuracy": "accuracy", "time of a fit": "fit"}
     best = {"mean": min(row["mean"] for row in rows), "accuracy": max(row["accuracy"] for row in rows)}
-    lines = [f"| | {' | '.join(columns)} |", "|---|---|---|"]
+    lines = [f"| | {' | '.join(columns)} |", "|---|---|---|---|"]
     for row in sorted(rows, key=lambda row: (row["mean"], row["model"])):
-        cells = [f"**{row[key]}**" if row[key] == best[key] else row[key] for key in columns.values()]
+        cells = [f"**{row[key]}**" if row[key] == best.get(key) else row[key] for key in columns.values()]
         lines.append(f"| {row['model']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
