@@ -17,7 +17,7 @@ from .encoder_graph import encode
 from .graph import Columns, Graph
 
 CPU = torch.device("cpu")
-LARGEST_INPUT = 1e30  # of a scaled column in float32: the sums of its products with coefficients stay finite
+MAX_INPUT = 1e30  # of a scaled column in float32: the sums of its products with coefficients stay finite
 OPTIONS = {
     "zipmap": [True, False, "columns"],
     "nocl": [True, False],
@@ -125,7 +125,7 @@ def _send_forward(graph: Graph, inputs: str, network: Any) -> str:
     weights, biases = read_coeffs(network, CPU)
     dtype = weights[0].numpy().dtype
     if dtype == np.float32:
-        inputs = _limit(graph, inputs, -LARGEST_INPUT, LARGEST_INPUT)
+        inputs = _limit(graph, inputs, -MAX_INPUT, MAX_INPUT)
     values = graph.cast(inputs, dtype)
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         if layer > 0:

@@ -29,7 +29,7 @@ class ColumnEncoder:
     ``numbers`` are pairs of a raw column and a part of a date, or "" for the whole value. ``means``, (n_numbers,), fill
     missing values, and the numbers with the indices ``missing`` have indicators. For each column of text or categories,
     ``categories`` are those with a feature of their own (None for missing values), and ``are_numbers`` says whether
-    they are numbers. Infrequent categories share another feature. ``starts`` are those of `CodedRows`.
+    they are numbers. Infrequent categories share another feature. ``starts`` is as in `CodedRows`.
     """
 
     def __init__(self, table: RawTable, kinds: list[str], weights: Array | None = None) -> None:

@@ -295,8 +295,8 @@ def find_statistics(
 def find_bin_edges(table: Table, moments: Moments, n_samples: float, indicators: Array | None = None) -> Array | None:
     """Return the edges of the bins, (n_columns, n_edges), NaN after the last one; None if no column has bins.
 
-    Columns of at most two values have none. Far values and filled missing values do not count. ``moments`` are those of
-    the table, ``n_samples`` is the sum of all weights, and ``indicators`` are those of `ColumnEncoder`.
+    Columns of at most two values have none. Far values and filled missing values do not count. ``moments`` describe
+    the table, ``n_samples`` is the sum of all weights, and ``indicators`` is as in `ColumnEncoder`.
     """
     columns = np.flatnonzero(moments.find_varying() & ~moments.is_two_valued) if len(table) else np.empty(0, int)
     if not len(columns):
@@ -322,7 +322,7 @@ def find_bin_edges(table: Table, moments: Moments, n_samples: float, indicators:
 def find_read_columns(
     statistics: ColumnStatistics, moments: Moments, table: Table, is_trained: Array | None
 ) -> ColumnStatistics:
-    """Return the statistics with the columns that the network reads: those that vary or that ``is_trained`` names."""
+    """Return the statistics with the columns that the network reads, because they vary or ``is_trained`` names them."""
     is_read = np.concatenate([moments.find_varying(statistics.scale is not None), find_entered(statistics.edges)])
     if is_trained is not None:
         is_read |= is_trained

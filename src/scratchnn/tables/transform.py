@@ -17,7 +17,7 @@ class ColumnTransform:
     """Centers and scales columns in double precision, and appends their bins.
 
     Without ``mean``, (n_columns,), columns are not centered. Without ``scale``, they are neither centered nor scaled.
-    ``edges``, (n_columns, n_edges), are those of the bins, and ``device`` is that of the table.
+    ``edges``, (n_columns, n_edges), delimit the bins, and ``device`` is where the table is.
     """
 
     def __init__(self, mean: Array | None, scale: Array | None, edges: Array | None, device: torch.device) -> None:

@@ -1,7 +1,7 @@
 """Update rules of the coefficients, for a stack of models, and learning rate schedules.
 
 Buffers are flat, ``(models, n_coeffs)``, and hyperparameters of each model are columns, ``(models, 1)``. The formulas
-are those of scikit-learn's MLPClassifier, so its parameters keep their meaning.
+come from scikit-learn's MLPClassifier, so its parameters keep their meaning.
 """
 
 from collections.abc import Callable, Sequence
