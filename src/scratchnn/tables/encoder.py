@@ -118,11 +118,9 @@ class ColumnEncoder:
 
     def warn_of_unknown(self, codes: Array, names: Sequence[Any]) -> None:
         """Warn of columns whose categories are all infrequent or unknown, if there are many samples to predict."""
-        if len(codes) < MIN_PREDICTED:
-            return
         is_unknown = (codes == self._list_others()).all(0) & np.array([len(each) > 0 for each in self.categories])
         unknown = [repr(names[column]) for column in compress(self.categorical, is_unknown)]
-        if unknown:
+        if unknown and len(codes) >= MIN_PREDICTED:
             warn_user(
                 f"Columns of X have none of the categories that training knows: {', '.join(unknown)}. Compare their "
                 "values with feature_names_encoded_: spelling, upper case and spaces count."

@@ -217,10 +217,8 @@ def _describe_columns(table: Table, n_samples: float) -> Moments:
     for samples, block in table.split():
         values = _fold(block, far)
         squares += _weigh((values - mean).square_(), table, samples).sum(0)
-        unknown = (~has_others).nonzero()[:, 0]
-        if len(unknown):  # mostly after the first block: none
-            others = values[:, unknown]
-            has_others[unknown] = ((others != low[unknown]) & (others != high[unknown])).any(0)
+        rest = (~has_others).nonzero()[:, 0]  # few columns or none after the first block
+        has_others[rest] = ((values[:, rest] != low[rest]) & (values[:, rest] != high[rest])).any(0)
     described: list[Any] = [each.cpu().numpy() for each in (mean, squares / n_samples, low, high, ~has_others)]
     return replace(Moments(n_samples, *described), reach=(center.cpu().numpy(), limit.cpu().numpy()))
 
