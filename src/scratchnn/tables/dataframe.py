@@ -225,7 +225,8 @@ class RawTable:
         """Return the type of the values of a refused column: its dtype, or the type of the first refused object."""
         if self.kinds[column] != "object":
             return str(self.dtypes[column])
-        return next(type(value).__name__ for value in self._list_values(column) if not _is_usable(value))
+        types = (type(value).__name__ for value in self._list_values(column) if not _is_usable(value))
+        return next(types, "object")
 
 
 def to_raw_table(X: Any, always: bool) -> RawTable | None:

@@ -117,10 +117,10 @@ class ColumnEncoder:
         return [n if width > n else -1 for n, width in zip(counts, np.diff(self.starts), strict=True)]
 
     def warn_of_unknown(self, codes: Array, names: Sequence[Any]) -> None:
-        """Warn of columns whose categories are all infrequent or unknown, if there are many samples to predict."""
+        """Warn of columns whose categories are all infrequent or unknown."""
         is_unknown = (codes == self._list_others()).all(0) & np.array([len(each) > 0 for each in self.categories])
         unknown = [repr(names[column]) for column in compress(self.categorical, is_unknown)]
-        if unknown and len(codes) >= MIN_PREDICTED:
+        if unknown:
             warn_user(
                 f"Columns of X have none of the categories that training knows: {', '.join(unknown)}. Compare their "
                 "values with feature_names_encoded_: spelling, upper case and spaces count."
@@ -205,7 +205,7 @@ def encode(
     if estimator.encoder_ is not None:
         table = _to_raw_table(estimator, X)
         encoded: Features = estimator.encoder_.encode(table)
-        if isinstance(encoded, CodedRows) and not reset:
+        if isinstance(encoded, CodedRows) and not reset and table.shape[0] >= MIN_PREDICTED:
             estimator.encoder_.warn_of_unknown(encoded.codes, table.names)
         return torch.from_numpy(encoded[:]).to(X.device) if isinstance(X, torch.Tensor) else encoded
     if is_raw:
