@@ -54,7 +54,7 @@ LIBRARIES = {name: {"torch"} for name in TEXTBOOK} | {
 MAX_LINES = {
     "textbook": 680,
     "classifier": 550,
-    "tables": 1928,
+    "tables": 1933,
     "estimator": 1938,
     "training": 1700,
     "fusion": 1248,
@@ -63,7 +63,7 @@ MAX_LINES = {
     "display": 250,
     "onnx": 420,
 }
-MAX_ALL_LINES = 9_987
+MAX_ALL_LINES = 9_992
 MAX_MODULES = 12  # of a folder
 
 

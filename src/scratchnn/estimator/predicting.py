@@ -87,7 +87,7 @@ def _predict(
     size = count_block_rows(features, max([rows.n_centered, *widths]))
 
     def calc_block(start: int) -> None:
-        samples = slice(start, start + size)
+        samples = slice(start, start + size) if size < len(outputs) else slice(None)
         values = calc(coeffs, rows.take(samples))
         outputs[samples] = values
         sound = is_sound(values)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from .arrays import Array, Features, count_block_rows, get_float_dtype
@@ -43,7 +44,8 @@ class Table:
         rows = samples if self.rows is None else self.rows[samples]
         if isinstance(self.X, Tensor):
             return self.X[torch.from_numpy(rows) if isinstance(rows, np.ndarray) else rows]
-        return self.X[rows].astype(get_float_dtype(self.X), copy=False)
+        is_whole = sparse.issparse(self.X) and isinstance(rows, slice) and rows == slice(None)  # which SciPy would copy
+        return (self.X if is_whole else self.X[rows]).astype(get_float_dtype(self.X), copy=False)
 
     def split(self, width: int = 1) -> Iterator[tuple[slice, Features]]:
         """Yield the samples in blocks that fit in the cache: their slice of all samples, and their features.
