@@ -216,3 +216,15 @@ def test_entries_of_one_place_whose_sum_is_not_finite_are_named():
     X = sparse.csr_matrix((np.array([1e308, 1e308, 1.0]), np.array([0, 0, 1]), np.array([0, 2, 3])), (2, 2))
     with pytest.raises(ValueError, match="X must be finite, got duplicate entries"), np.errstate(over="ignore"):
         ScratchNNClassifier((), max_iter=1).fit(X, [0, 1])
+
+
+def test_predictions_for_read_only_rows_neither_change_nor_warn():
+    """joblib's workers get memory-mapped arrays."""
+    X, y = make_problem()
+    rows = sparse.csr_array(X.astype(np.float32))
+    model = make_classifier(dtype="float32", standardize=False).fit(rows, y)
+    expected, values = model.predict_proba(rows), rows.data.copy()
+    for array in (rows.data, rows.indices, rows.indptr):
+        array.flags.writeable = False
+    np.testing.assert_array_equal(model.predict_proba(rows), expected)
+    np.testing.assert_array_equal(rows.data, values)

@@ -90,7 +90,7 @@ class TensorRows:
         block = self.scaling.apply_to_sparse(block)
         rows = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
         indices = torch.from_numpy(np.stack([rows, block.indices]).astype(np.int64, copy=False))
-        values = torch.from_numpy(block.data).to(self.dtype)
+        values = to_tensor(block.data).to(self.dtype)
         return torch.sparse_coo_tensor(
             indices, values, block.shape, device="cpu", is_coalesced=True, check_invariants=False
         ).to(self.device)
