@@ -164,7 +164,7 @@ def make_weights(draw, n_rows, kinds=tuple(WEIGHTS)):
 
 VALID = {
     "hidden_layer_sizes": [(), (2,), 3, (2, 2), np.array([2]), [np.int8(2)]],
-    "activation": ["relu", "tanh", "logistic", "identity", "leaky_relu", "gelu", "silu"],
+    "activation": ["relu", "tanh", "logistic", "identity", "gaussian", "leaky_relu", "gelu", "silu"],
     "solver": ["adam", "sgd", "lbfgs"],
     "alpha": ["auto", 0, 1.0, 1e-300, 1e300, np.float32(1)],
     "C": [None, 1.0, 1e-300, 1e300, np.inf],

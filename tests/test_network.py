@@ -122,7 +122,8 @@ def test_masked_gradients_are_those_of_a_network_of_the_neurons_that_are_left(ac
     followed = view_with_grads(replace(buffer, flat=buffer.flat.clone())).requires_grad_()
     values = indeps
     for weight, bias, mask in zip(followed.weights[:-1], followed.biases[:-1], masks, strict=True):
-        module = {"identity": torch.nn.Identity(), "logistic": torch.sigmoid, "tanh": torch.tanh}.get(activation)
+        modules = {"identity": torch.nn.Identity(), "gaussian": lambda sums: (-sums.square()).exp()}
+        module = modules.get(activation) or getattr(torch, activation.replace("logistic", "sigmoid"), None)
         values = (module or getattr(torch.nn.functional, activation))(values @ weight + bias) * mask
     expected = values @ followed.weights[-1] + followed.biases[-1]
     torch.nn.functional.cross_entropy(
@@ -265,6 +266,7 @@ def test_without_generator_the_global_one_draws():
         ("glorot_uniform", "relu", (6 / 300) ** 0.5),
         ("glorot_uniform", "logistic", (2 / 300) ** 0.5),
         ("he_uniform", "relu", (6 / 100) ** 0.5),
+        ("he_uniform", "gaussian", (6 / 100) ** 0.5),
     ],
 )
 def test_uniform_inits_stay_within_their_bounds(init, activation, bound):
@@ -273,6 +275,7 @@ def test_uniform_inits_stay_within_their_bounds(init, activation, bound):
     )
     assert 0.99 * bound < coeffs.weights[0].abs().max() <= bound
     assert abs(coeffs.weights[0].mean()) < 0.02 * bound
+    bound = 1 if activation == "gaussian" else bound
     assert 0.9 * bound < coeffs.biases[0].abs().max() <= bound
 
 
@@ -357,7 +360,7 @@ def test_inputs_of_other_columns_are_refused():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"activation": "relu6"}, r"activation must be one of \['gelu', .*, got 'relu6'"),
+        ({"activation": "relu6"}, r"activation must be one of \['gaussian', .*, got 'relu6'"),
         ({"output": "sigmoid"}, r"output must be one of \['logistic', 'softmax'\], got 'sigmoid'"),
         ({"init": "xavier"}, r"init must be one of \['glorot_uniform', 'he_uniform', 'scratch'\], got 'xavier'"),
     ],

@@ -34,11 +34,6 @@ def _keep_values(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], tup
     return forward
 
 
-def _backward_relu(grads: Tensor, values: Tensor) -> Tensor:
-    _pass_where_positive(grads, values, 0, grad_input=grads)
-    return grads
-
-
 def _backward_gelu(grads: Tensor, sums: Tensor) -> Tensor:
     density = torch.exp(-sums * sums / 2) / math.sqrt(2 * math.pi)
     return grads.mul_(torch.special.ndtr(sums) + sums * density)
@@ -50,7 +45,9 @@ def _backward_silu(grads: Tensor, sums: Tensor) -> Tensor:
 
 
 ACTIVATIONS = {
-    "relu": Activation(_keep_values(torch.relu_), _backward_relu),
+    "relu": Activation(
+        _keep_values(torch.relu_), lambda grads, values: _pass_where_positive(grads, values, 0, grad_input=grads)
+    ),
     "tanh": Activation(_keep_values(torch.tanh_), lambda grads, values: grads.mul_(1 - values * values)),
     "logistic": Activation(_keep_values(torch.sigmoid_), lambda grads, values: grads.mul_(values).mul_(1 - values)),
     "identity": Activation(_keep_values(lambda sums: sums), lambda grads, values: grads),
@@ -58,6 +55,10 @@ ACTIVATIONS = {
         _keep_values(F.leaky_relu_), lambda grads, values: torch.where(values > 0, grads, 0.01 * grads)
     ),
     "gelu": Activation(lambda sums: (F.gelu(sums), sums), _backward_gelu),
+    "gaussian": Activation(
+        lambda sums: ((values := (sums * sums).neg_().exp_()), sums * values),
+        lambda grads, products: grads.mul_(products).mul_(-2),
+    ),
     "silu": Activation(lambda sums: (F.silu(sums), sums), _backward_silu),
 }
 
@@ -80,14 +81,14 @@ OUTPUTS = {
         lambda grads, preds: preds * (grads - (grads * preds).sum(-1, keepdim=True)),
     ),
 }
-INITS = ("scratch", "glorot_uniform", "he_uniform")
+INITS = ("scratch", "glorot_uniform", "he_uniform")  # the method's; Glorot & Bengio, 2010; He et al., 2015
 
 
-def calc_init_bound(init: str, activation: str, fan_in: int, fan_out: int) -> float:
-    """Return the bound of the draws for "glorot_uniform" (Glorot & Bengio, 2010) or "he_uniform" (He et al., 2015)."""
-    if init == "he_uniform":
-        return math.sqrt(6 / fan_in)
-    return math.sqrt((2 if activation == "logistic" else 6) / (fan_in + fan_out))
+def calc_init_bounds(init: str, activation: str, fan_in: int, fan_out: int, is_output: bool) -> tuple[float, float]:
+    """Return the bounds of a layer's weights and biases. A Gaussian's width is about 1, so its biases are up to 1."""
+    factor = 2 if activation == "logistic" else 6
+    bound = math.sqrt(6 / fan_in if init == "he_uniform" else factor / (fan_in + fan_out))
+    return bound, 1.0 if activation == "gaussian" and not is_output else bound
 
 
 def check_name(parameter: str, name: str, names: Collection[str]) -> None:

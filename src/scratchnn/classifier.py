@@ -39,8 +39,8 @@ class ScratchNNClassifier(VersionMixin, CallbackSupportMixin, NotebookMixin, Cla
     ----------
     hidden_layer_sizes : int or array-like of int, default=(200,)
         Number of neurons in each hidden layer. ``()`` is logistic regression.
-    activation : {'relu', 'tanh', 'logistic', 'identity', 'leaky_relu', 'gelu', 'silu'}, default='relu'
-        Activation of the hidden layers.
+    activation : {'relu', 'tanh', 'logistic', 'identity', 'leaky_relu', 'gelu', 'silu', 'gaussian'}, default='relu'
+        Activation of the hidden layers. 'gaussian' is ``exp(-z ** 2)``, see :ref:`activations`.
     dropout : float, default=0.0
         Fraction of the hidden values that each step sets to zero. The other values are scaled up. Not for 'lbfgs'.
     alpha : float or 'auto', default='auto'

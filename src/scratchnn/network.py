@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from ._kernels import add_product, get_grad, matmul
-from .activations import ACTIVATIONS, INITS, OUTPUTS, calc_init_bound, check_name
+from .activations import ACTIVATIONS, INITS, OUTPUTS, calc_init_bounds, check_name
 from .batch import Batch, check_deps, check_indeps, split_rows
 from .losses import Loss, MeanLoss, mean_absolute_error
 
@@ -93,8 +93,8 @@ def init_coeffs(
             else:
                 weight.sub_(0.5).div_(fan_out)
         elif hidden_sizes:
-            bound = calc_init_bound(init, activation, fan_in, fan_out)
-            for value in (weight,) if bias is None else (weight, bias):
+            bounds = calc_init_bounds(init, activation, fan_in, fan_out, is_output)
+            for value, bound in zip((weight,) if bias is None else (weight, bias), bounds, strict=False):
                 value.uniform_(-bound, bound, generator=generator)
         coeffs.weights.append(weight)
         coeffs.biases.append(bias)

@@ -27,7 +27,7 @@ GRIDS = {
     "patience": {"tol": [0, 1e-3, 1e-2, 1e-1], "n_iter_no_change": [1, 2]},
     "adaptive patience of sgd": {"learning_rate": ["adaptive"], "tol": [1e-3, 1e-1, 1], "n_iter_no_change": [1, 2]},
     "minibatches": {"batch_size": [9, 20, "full"], "shuffle": [False, True]},
-    "activations": {"activation": ["leaky_relu", "gelu", "silu"], "hidden_layer_sizes": [(4, 3)]},
+    "activations": {"activation": ["gaussian", "leaky_relu", "gelu", "silu"], "hidden_layer_sizes": [(4, 3)]},
     "dropout": {"dropout": [0.0, 0.2, 0.5], "hidden_layer_sizes": [(6,), (6, 4)], "random_state": [0, 1]},
     "schedules": {"learning_rate": ["cosine", "one_cycle", "constant"], "solver": ["adam", "sgd"], "max_iter": [4, 7]},
     "class weights": {"class_weight": [None, "balanced", {0: 2.0}, {0: 0.5, 1: 3.0}]},

@@ -56,8 +56,10 @@ def describe_columns(
     def describe() -> Description:
         return _describe(call, table, counts, state, start, has_new_bins, rule)
 
+    # The digest of a table must cost little beside its description. The processes of data_parallel make it together.
     is_costly = has_new_bins or rule == "evidence"
-    if call.resume or call.incremental or not is_costly or not _is_in_memory(table):
+    is_in_memory = isinstance(table.X, np.ndarray | CodedRows) and not is_mapped_file(table.X)
+    if call.resume or call.incremental or not is_costly or not is_in_memory or get_exchange() is not None:
         found = describe()
     else:
         indicators = None if estimator.encoder_ is None else estimator.encoder_.indicators.tobytes()
@@ -68,12 +70,6 @@ def describe_columns(
         estimator._fill = found.fill
     n_seen = counts.n_samples + (state.history.n_samples_seen if call.incremental else 0)
     return found.statistics, parameters.calc_alpha_per_row(found.penalty, n_seen, counts.weight_mean)
-
-
-def _is_in_memory(table: Table) -> bool:
-    """Return whether the digest of a table costs little, compared with its description."""
-    is_local = isinstance(table.X, np.ndarray | CodedRows) and not is_mapped_file(table.X)
-    return is_local and get_exchange() is None  # the processes of data_parallel describe a table together
 
 
 def _recall(key: tuple[Any, ...], describe: Callable[[], Description]) -> Description:

@@ -142,6 +142,8 @@ def _activate(graph: Graph, sums: str, activation: str, dtype: Any) -> str:
         return graph.add(OPERATORS[activation], sums)
     if activation == "leaky_relu":  # the operator LeakyRelu takes no doubles
         return graph.add("Max", sums, graph.add("Mul", sums, graph.add_constant([0.01], dtype)))
+    if activation == "gaussian":
+        return graph.add("Exp", graph.add("Neg", graph.add("Mul", sums, sums)))
     if activation == "silu":
         return graph.add("Mul", sums, graph.add("Sigmoid", sums))
     # "gelu". The operator Erf takes no doubles.
