@@ -9,6 +9,8 @@ from helpers import make_read_only
 from hypothesis import strategies as st
 from scipy import sparse
 
+from scratchnn.activations import ACTIVATIONS
+
 # Columns of numbers, by the generator that draws them: each takes a generator and the number of rows.
 COLUMNS = {
     "normal": lambda generator, n: generator.normal(size=n),
@@ -164,7 +166,7 @@ def make_weights(draw, n_rows, kinds=tuple(WEIGHTS)):
 
 VALID = {
     "hidden_layer_sizes": [(), (2,), 3, (2, 2), np.array([2]), [np.int8(2)]],
-    "activation": ["relu", "tanh", "logistic", "identity", "gaussian", "leaky_relu", "gelu", "silu"],
+    "activation": list(ACTIVATIONS),
     "solver": ["adam", "sgd", "lbfgs"],
     "alpha": ["auto", 0, 1.0, 1e-300, 1e300, np.float32(1)],
     "C": [None, 1.0, 1e-300, 1e300, np.inf],

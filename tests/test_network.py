@@ -122,9 +122,10 @@ def test_masked_gradients_are_those_of_a_network_of_the_neurons_that_are_left(ac
     followed = view_with_grads(replace(buffer, flat=buffer.flat.clone())).requires_grad_()
     values = indeps
     for weight, bias, mask in zip(followed.weights[:-1], followed.biases[:-1], masks, strict=True):
-        modules = {"identity": torch.nn.Identity(), "gaussian": lambda sums: (-sums.square()).exp()}
-        module = modules.get(activation) or getattr(torch, activation.replace("logistic", "sigmoid"), None)
-        values = (module or getattr(torch.nn.functional, activation))(values @ weight + bias) * mask
+        modules = {"identity": torch.nn.Identity(), "logistic": torch.sigmoid, "tanh": torch.tanh}
+        modules["gaussian"] = lambda sums: (-sums.square()).exp()
+        module = modules.get(activation) or getattr(torch.nn.functional, activation)
+        values = module(values @ weight + bias) * mask
     expected = values @ followed.weights[-1] + followed.biases[-1]
     torch.nn.functional.cross_entropy(
         expected.flatten(0, -2), deps.expand_as(expected).flatten(0, -2), reduction="sum"

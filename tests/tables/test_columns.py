@@ -12,6 +12,7 @@ from sklearn.model_selection import KFold, cross_validate
 from sklearn.preprocessing import StandardScaler
 
 from scratchnn import ScratchNNClassifier, fused_fits
+from scratchnn.activations import ACTIVATIONS
 from scratchnn.network import init_coeffs
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -210,9 +211,7 @@ def test_partial_fit_centres_a_sparse_column_by_all_rows_so_far():
 
 
 @pytest.mark.parametrize("form", FORMS, ids=["dense", "sparse"])
-@pytest.mark.parametrize(
-    "activation", ["relu", "tanh", "logistic", "identity", "gaussian", "leaky_relu", "gelu", "silu"]
-)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("kind", ["binary", "multiclass", "multilabel", "linear"])
 @pytest.mark.parametrize("value", [np.finfo(np.float32).min, np.finfo(np.float32).max])
 def test_predictions_of_rows_beyond_float32_are_those_of_float64(value, kind, activation, form):

@@ -56,7 +56,7 @@ def describe_columns(
     def describe() -> Description:
         return _describe(call, table, counts, state, start, has_new_bins, rule)
 
-    # The digest of a table must cost little beside its description. The processes of data_parallel make it together.
+    # The digest of a table in memory costs little, compared with its description. Processes describe a table together.
     is_costly = has_new_bins or rule == "evidence"
     is_in_memory = isinstance(table.X, np.ndarray | CodedRows) and not is_mapped_file(table.X)
     if call.resume or call.incremental or not is_costly or not is_in_memory or get_exchange() is not None:
